@@ -1,0 +1,90 @@
+"""ModelConfig: one model's numbers, resolved, the same fields in Python and C++.
+
+Everything a family leaves to convention (which layers have a window, how RoPE is scaled,
+what the attention scale is) is resolved here into plain numbers per layer, so that the
+engines have no branch on a family's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Activation(str, Enum):
+    """The nonlinearity of the gated feed-forward block."""
+
+    SILU = "silu"
+    GELU_TANH = "gelu_tanh"
+
+
+class NormPlacement(str, Enum):
+    """Where the norms of a block sit: before it, after it, or both."""
+
+    PRE = "pre"
+    POST = "post"
+    SANDWICH = "sandwich"
+
+
+class QkNorm(str, Enum):
+    """RMS norm on queries and keys: none, over each head, or over the whole projection."""
+
+    NONE = "none"
+    HEAD = "head"
+    FULL = "full"
+
+
+class RopeStyle(str, Enum):
+    """Which pairs of lanes the rotary embedding turns.
+
+    ``NEIGHBOURS`` pairs (2i, 2i+1), ``HALVES`` pairs (i, i + rope_dim/2).
+    """
+
+    HALVES = "halves"
+    NEIGHBOURS = "neighbours"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RopeTable:
+    """One rotary embedding: angle = position * inverse_frequencies[i].
+
+    ``magnitude`` multiplies sine and cosine (YaRN's and LongRoPE's attention factor).
+    """
+
+    inverse_frequencies: tuple[float, ...]  # (rope_dim / 2,)
+    magnitude: float = 1.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelConfig:
+    """A decoder-only transformer, as numbers."""
+
+    architecture: str  # general.architecture of the GGUF
+    name: str = ""
+    vocab_size: int
+    context: int  # tokens the model was trained for
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ff_width: int
+    norm_eps: float
+    activation: Activation = Activation.SILU
+    norm_placement: NormPlacement = NormPlacement.PRE
+    qk_norm: QkNorm = QkNorm.NONE
+    rope_style: RopeStyle = RopeStyle.HALVES
+    rope_tables: tuple[RopeTable, ...] = ()
+    layer_rope: tuple[int, ...] = ()  # per layer: index into rope_tables, -1 for none
+    layer_window: tuple[int, ...] = ()  # per layer: sliding window in tokens, 0 for none
+    attention_scale: float  # multiplies q.k; 1/sqrt(head_dim) unless the family says else
+    attention_softcap: float = 0.0  # 0 is off
+    output_softcap: float = 0.0  # 0 is off
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    output_scale: float = 1.0  # multiplies the logits
+    tied_output: bool = False
+
+    def __post_init__(self) -> None:
+        assert len(self.layer_rope) == self.layers
+        assert len(self.layer_window) == self.layers

@@ -1,0 +1,93 @@
+"""The two seams: a Backend is a way to run models, an Engine is a loaded one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.planner.plan import MemoryPlan
+
+Logits = NDArray[np.float32]  # (n_wanted, n_vocab)
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """Tokens that one sequence advances by in one step.
+
+    ``wants_logits`` counts how many of the last tokens the logits are wanted of:
+    0 none, 1 the last token, len(tokens) all.
+    """
+
+    sequence: int
+    tokens: Sequence[int]
+    wants_logits: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Support:
+    """A backend's answer to "can you run on this device"."""
+
+    usable: bool
+    reason: str = ""  # why not, or what it will use
+    rank: int = 0  # higher is tried first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelFiles:
+    """A model on disk: the resolved reference, its format and its main file or folder."""
+
+    path: Path
+    format: str  # "gguf", "onnx", "mlc"
+    reference: str = ""
+    extra: tuple[Path, ...] = field(default_factory=tuple)
+
+
+@runtime_checkable
+class Engine(Protocol):
+    """A loaded model. All state is in the sequences it has opened."""
+
+    config: ModelConfig
+
+    def open(self) -> int:
+        """Opens an empty sequence and returns its number."""
+
+    def step(self, batch: Sequence[Slice]) -> Logits:
+        """Appends each slice's tokens to its sequence.
+
+        Returns:
+            Logits of the wanted tokens, float32 (sum of wants_logits, n_vocab), in the
+            order of the batch.
+
+        Raises:
+            ContextFullError: a slice does not fit; no sequence was changed.
+            ClosedError: a sequence or the engine is closed.
+        """
+
+    def trim(self, sequence: int, length: int) -> None:
+        """Forgets all but the first ``length`` tokens of a sequence."""
+
+    def close(self, sequence: int) -> None:
+        """Closes a sequence and gives its memory back."""
+
+    def shutdown(self) -> None:
+        """Gives the weights back; every later call raises ClosedError."""
+
+
+class Backend(Protocol):
+    """A way to run models."""
+
+    name: str
+    formats: frozenset[str]
+
+    def probe(self, device: DeviceProfile) -> Support:
+        """Says whether this backend runs on the device; imports nothing heavy."""
+
+    def load(self, files: ModelFiles, plan: MemoryPlan) -> Engine:
+        """Loads the model as planned."""

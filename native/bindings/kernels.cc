@@ -1,0 +1,7 @@
+#include "bindings/bindings.h"
+
+namespace edgeinfer {
+
+void bind_kernels(nanobind::module_&) {}
+
+}  // namespace edgeinfer

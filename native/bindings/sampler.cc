@@ -1,0 +1,7 @@
+#include "bindings/bindings.h"
+
+namespace edgeinfer {
+
+void bind_sampler(nanobind::module_&) {}
+
+}  // namespace edgeinfer

@@ -1,0 +1,105 @@
+// KernelSet: everything one instruction set offers, as one table of functions.
+//
+// The engine, the tests and the benchmarks call kernels only through this table, so an
+// ISA is complete when it fills it. Kernels are noexcept, allocate nothing, log nothing;
+// the caller does the threading by giving each thread its own range of row groups.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "quant/all.h"
+
+namespace edgeinfer {
+
+enum QuantType : int {
+#define EI_QUANT_TYPE(T, file) k##T,
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+  kQuantTypeCount
+};
+
+/// 32 activations of one token, quantised to int8 with one scale per 16, and the sums that
+/// biased codes and minimums need. One cache line. See research: the activation block is
+/// what costs accuracy, so it is half of what llama.cpp uses (32 or 256).
+struct alignas(64) ActBlock {
+  int8_t q[32];        // in [-127, 127]
+  float scale[2];      // per 16
+  int32_t sum[2];      // of q, per 16
+  float total[2];      // scale * sum, per 16
+  float total_all;     // total[0] + total[1]
+  uint32_t reserved;
+};
+static_assert(sizeof(ActBlock) == 64);
+
+/// The activations of one matrix product: `tokens` rows of `cols` values.
+struct Activations {
+  const float* f32;        // (tokens, cols) with row stride `stride`; read by float weights
+  const ActBlock* blocks;  // (cols / 32, tokens); read by quantised weights
+  int64_t stride;
+  int64_t tokens;
+  int64_t cols;
+};
+
+/// Part of an attention: `queries` query rows against positions [first, last) of one KV head.
+/// Keys lie as (position / 16, head_dim, 16), values as (position, head_dim), both of
+/// `kv_half ? f16 : f32`. Query i sees positions in [max(first, begin[i]), min(last, end[i])).
+struct AttentionTask {
+  const float* q;        // (queries, head_dim) with row stride q_stride, already roped
+  int64_t q_stride;
+  const void* k;
+  const void* v;
+  bool kv_half;
+  int64_t head_dim;      // a multiple of 2
+  int64_t queries;
+  const int32_t* begin;  // (queries,)
+  const int32_t* end;    // (queries,)
+  int64_t first, last;   // first is a multiple of 16
+  float scale;           // multiplies q.k
+  float softcap;         // 0 is off
+  float* out;            // (queries, head_dim) with row stride out_stride: sum of p * v
+  int64_t out_stride;
+  float* max;            // (queries,) largest score seen, -inf if none
+  float* sum;            // (queries,) sum of exp(score - max)
+};
+
+struct KernelSet {
+  const char* name;
+
+  /// Quantises tokens [t0, t1) of x (tokens, cols; row stride `stride`) into
+  /// out (cols / 32, tokens). cols is a multiple of 32.
+  void (*quantize)(const float* x, int64_t stride, int64_t cols, int64_t tokens, int64_t t0,
+                   int64_t t1, ActBlock* out);
+
+  /// y[t][row] = sum_k w[row][k] * x[t][k] for every token t and the rows of groups [g0, g1).
+  /// `packed` is the whole matrix (see quant/packed.h); rows beyond the matrix are padding
+  /// of the last group and are not written: the matrix has `rows` rows.
+  void (*matmul[kQuantTypeCount])(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
+                                  const Activations& x, float* y, int64_t y_stride);
+
+  /// y = x / sqrt(mean(x^2) + eps) * w over n values; y may be x.
+  void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* y);
+
+  /// Turns `heads` rows of head_dim values in place. cos, sin: (rope_dim / 2,).
+  /// Pairs are (2i, 2i+1) if neighbours, else (i, i + rope_dim / 2); lanes past rope_dim stay.
+  void (*rope)(float* x, int64_t heads, int64_t head_dim, int64_t rope_dim, const float* cos,
+               const float* sin, bool neighbours);
+
+  /// gate = silu(gate) * up over n values; silu(x) = x / (1 + exp(-x)).
+  void (*silu_mul)(float* gate, const float* up, int64_t n);
+  /// gate = gelu_tanh(gate) * up.
+  void (*gelu_mul)(float* gate, const float* up, int64_t n);
+
+  /// y = y + scale * x over n values.
+  void (*add_scaled)(float* y, const float* x, float scale, int64_t n);
+
+  /// Writes one token's key and value rows (head_dim values each) at `position` of a KV head.
+  void (*store_kv)(const float* k_row, const float* v_row, int64_t head_dim, int64_t position,
+                   bool kv_half, void* k, void* v);
+
+  /// Flash attention over one range of positions; see AttentionTask. out is not normalised
+  /// (divide by sum), so ranges merge exactly.
+  void (*attend)(const AttentionTask& task);
+};
+
+}  // namespace edgeinfer
