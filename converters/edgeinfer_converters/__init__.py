@@ -1,0 +1,1 @@
+"""Converters: from checkpoints and GGUF files to formats that edgeinfer runs."""

@@ -1,0 +1,269 @@
+"""Reads a model's numbers from GGUF metadata.
+
+Key names and defaults are those of llama.cpp
+(https://github.com/ggml-org/ggml/blob/master/docs/gguf.md and its loaders).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.hyperparameters import (
+    Hyperparameters,
+    default_attention_scale,
+    period_pattern,
+)
+from edgeinfer.arch.rope import Rope, RopeKind, yarn_attention_factor
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+
+# Our field -> the key after "{arch}.".
+KEYS: Mapping[str, str] = {
+    "context": "context_length",
+    "layers": "block_count",
+    "width": "embedding_length",
+    "heads": "attention.head_count",
+    "kv_heads": "attention.head_count_kv",
+    "head_dim": "attention.key_length",
+    "ff_width": "feed_forward_length",
+    "norm_eps": "attention.layer_norm_rms_epsilon",
+    "window": "attention.sliding_window",
+    "window_pattern": "attention.sliding_window_pattern",
+    "attention_scale": "attention.scale",
+    "attention_softcap": "attn_logit_softcapping",
+    "output_softcap": "final_logit_softcapping",
+    "embedding_scale": "embedding_scale",
+    "residual_scale": "residual_scale",
+    "output_scale": "logit_scale",
+    "rope.dim": "rope.dimension_count",
+    "rope.base": "rope.freq_base",
+    "rope.local_base": "rope.freq_base_swa",
+    "rope.kind": "rope.scaling.type",
+    "rope.factor": "rope.scaling.factor",
+    "rope.original_context": "rope.scaling.original_context_length",
+    "rope.attention_factor": "rope.scaling.attn_factor",
+    "rope.log_multiplier": "rope.scaling.yarn_log_multiplier",
+    "rope.beta_fast": "rope.scaling.yarn_beta_fast",
+    "rope.beta_slow": "rope.scaling.yarn_beta_slow",
+}
+
+# Tensors that carry RoPE divisors: our field -> tensor.
+ROPE_TENSORS: Mapping[str, str] = {
+    "rope.divisors": "rope_freqs.weight",
+    "rope.long_divisors": "rope_factors_long.weight",
+    "rope.short_divisors": "rope_factors_short.weight",
+}
+
+
+class _TensorInfo(Protocol):
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+
+class GgufSource(Protocol):
+    """What is read of a GGUF file here; ``edgeinfer.formats.gguf.GGUFFile`` has it."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Values by key."""
+
+    @property
+    def tensors(self) -> Mapping[str, _TensorInfo]:
+        """Tensors by name; shapes are (rows, columns)."""
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        """Returns the bytes of a tensor."""
+
+
+T = TypeVar("T", int, float, str, bool)
+
+
+def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
+    """Reads the numbers of a GGUF file.
+
+    Raises:
+        CorruptFileError: a key is missing, has the wrong type or makes no sense.
+        UnsupportedError: the file uses something the graph does not have.
+    """
+    keys = _Keys(gguf.metadata, arch.name)
+    _refuse_other_graphs(keys)
+    layers = keys.require("layers", int)
+    width = keys.require("width", int)
+    heads = keys.per_layer("heads", None)
+    if heads < 1 or layers < 1:
+        raise CorruptFileError(f"{keys.name('heads')} is {heads}, {keys.name('layers')} {layers}")
+    head_dim = keys.optional("head_dim", int, width // heads)
+    window = keys.optional("window", int, arch.default_window)
+    rope, local = _ropes(gguf, keys, arch, head_dim)
+    numbers = Hyperparameters(
+        name=str(gguf.metadata.get("general.name", "")),
+        vocab_size=_vocab_size(gguf),
+        context=keys.require("context", int),
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=keys.per_layer("kv_heads", heads),
+        head_dim=head_dim,
+        ff_width=keys.per_layer("ff_width", None),
+        norm_eps=keys.require("norm_eps", float),
+        rope=rope,
+        local_rope=local if window else None,
+        window=window,
+        windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
+        rotated=period_pattern(arch.no_rope_period, layers),
+        attention_scale=keys.optional(
+            "attention_scale",
+            float,
+            default_attention_scale(
+                arch, layers=layers, width=width, heads=heads, head_dim=max(head_dim, 1)
+            ),
+        ),
+        attention_softcap=keys.optional("attention_softcap", float, arch.attention_softcap),
+        output_softcap=keys.optional("output_softcap", float, arch.output_softcap),
+        embedding_scale=keys.optional(
+            "embedding_scale", float, math.sqrt(width) if arch.scale_embedding else 1.0
+        ),
+        residual_scale=keys.optional("residual_scale", float, 1.0),
+        output_scale=1.0 / (keys.optional("output_scale", float, 1.0) or math.nan),
+        tied_output="output.weight" not in gguf.tensors,
+    )
+    numbers.check(keys.name)
+    return numbers
+
+
+class _Keys:
+    """The keys of one architecture, with checked types."""
+
+    def __init__(self, metadata: Mapping[str, Any], arch: str) -> None:
+        self.metadata = metadata
+        self._arch = arch
+
+    def name(self, field: str) -> str:
+        if field in ROPE_TENSORS:
+            return f"tensor {ROPE_TENSORS[field]!r}"
+        if field == "vocab_size":
+            return "rows of tensor 'token_embd.weight'"
+        return f"key '{self._arch}.{KEYS[field]}'"
+
+    def get(self, field: str) -> Any:
+        return self.metadata.get(f"{self._arch}.{KEYS[field]}")
+
+    def require(self, field: str, kind: type[T]) -> T:
+        value = self.get(field)
+        if value is None:
+            raise CorruptFileError(f"{self.name(field)} is missing")
+        return self._checked(field, value, kind)
+
+    def optional(self, field: str, kind: type[T], default: T) -> T:
+        value = self.get(field)
+        return default if value is None else self._checked(field, value, kind)
+
+    def per_layer(self, field: str, default: int | None) -> int:
+        """Reads a number that may be an array with one value a layer, all the same."""
+        value = self.get(field)
+        if isinstance(value, (np.ndarray, list)):
+            distinct = {int(v) for v in value if isinstance(v, (int, np.integer))}
+            if len(distinct) != 1:
+                raise UnsupportedError(f"{self.name(field)} differs between layers")
+            return distinct.pop()
+        if value is None and default is not None:
+            return default
+        return self.require(field, int)
+
+    def _checked(self, field: str, value: Any, kind: type[T]) -> T:
+        if kind is float and type(value) is int:
+            value = float(value)
+        if type(value) is not kind:
+            raise CorruptFileError(f"{self.name(field)} is {value!r:.60}, expected {kind.__name__}")
+        return value
+
+
+def _refuse_other_graphs(keys: _Keys) -> None:
+    """Refuses what would run, but wrongly."""
+    prefix = keys.metadata["general.architecture"]
+    if keys.metadata.get(f"{prefix}.expert_count", 0):
+        raise UnsupportedError(f"{prefix} with experts (key '{prefix}.expert_count')")
+    value_length = keys.metadata.get(f"{prefix}.attention.value_length")
+    if value_length is not None and value_length != keys.get("head_dim"):
+        raise UnsupportedError(f"key '{prefix}.attention.value_length' differs from key_length")
+    if keys.metadata.get(f"{prefix}.rope.scaling.finetuned") is False and prefix == "granite":
+        raise UnsupportedError("granite without rotary embeddings (key 'rope.scaling.finetuned')")
+
+
+def _vocab_size(gguf: GgufSource) -> int:
+    if "token_embd.weight" not in gguf.tensors:
+        raise CorruptFileError("tensor 'token_embd.weight' is missing")
+    return int(gguf.tensors["token_embd.weight"].shape[0])
+
+
+def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
+    pattern = keys.get("window_pattern")
+    if pattern is None:
+        return period_pattern(arch.window_period, layers)
+    if isinstance(pattern, (np.ndarray, list)):
+        if len(pattern) != layers:
+            raise CorruptFileError(
+                f"{keys.name('window_pattern')} has {len(pattern)} values for {layers} layers"
+            )
+        return tuple(bool(windowed) for windowed in pattern)
+    return period_pattern(keys.require("window_pattern", int), layers)
+
+
+def _ropes(
+    gguf: GgufSource, keys: _Keys, arch: Architecture, head_dim: int
+) -> tuple[Rope, Rope | None]:
+    dim = keys.optional("rope.dim", int, head_dim)
+    base = keys.optional("rope.base", float, 10000.0)
+    factor = keys.optional("rope.factor", float, 1.0) or 1.0  # 0 has always meant "none"
+    kind = _kind(keys, factor)
+    attention_factor = keys.optional("rope.attention_factor", float, 1.0)
+    if kind is RopeKind.YARN and factor > 0:
+        log_multiplier = keys.optional("rope.log_multiplier", float, 0.0)
+        attention_factor *= yarn_attention_factor(factor)
+        if log_multiplier:
+            attention_factor /= yarn_attention_factor(factor, log_multiplier)
+    divisors = {
+        field.removeprefix("rope."): _floats(gguf, tensor) for field, tensor in ROPE_TENSORS.items()
+    }
+    rope = Rope(
+        dim=dim,
+        base=base,
+        kind=kind,
+        factor=factor if kind in (RopeKind.LINEAR, RopeKind.YARN) else 1.0,
+        original_context=keys.optional("rope.original_context", int, keys.require("context", int)),
+        attention_factor=attention_factor,
+        beta_fast=keys.optional("rope.beta_fast", float, 32.0),
+        beta_slow=keys.optional("rope.beta_slow", float, 1.0),
+        **divisors,
+    )
+    if arch.local_rope_base is None:
+        return rope, None
+    return rope, Rope(dim=dim, base=keys.optional("rope.local_base", float, arch.local_rope_base))
+
+
+def _kind(keys: _Keys, factor: float) -> RopeKind:
+    stated = keys.optional("rope.kind", str, "linear")
+    if stated not in {kind.value for kind in RopeKind}:
+        raise UnsupportedError(
+            f"{keys.name('rope.kind')} is {stated!r}",
+            hint=f"known: {', '.join(kind.value for kind in RopeKind)}",
+        )
+    kind = RopeKind(stated)
+    if kind is RopeKind.LINEAR and factor == 1:
+        return RopeKind.NONE
+    return kind
+
+
+def _floats(gguf: GgufSource, tensor: str) -> tuple[float, ...]:
+    if tensor not in gguf.tensors:
+        return ()
+    shape = gguf.tensors[tensor].shape
+    values = np.frombuffer(gguf.data(tensor), dtype="<f4")
+    if len(shape) != 1 or len(values) != shape[0]:
+        raise CorruptFileError(f"tensor {tensor!r} has shape {shape}, expected a row of f32")
+    return tuple(float(v) for v in values)

@@ -1,0 +1,185 @@
+"""A model's numbers as its file states them: what config.json and GGUF metadata have in common.
+
+``from_hf`` and ``from_gguf`` read them, ``to_gguf`` writes them, ``model_config`` resolves
+them for a context length.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from edgeinfer.arch.config import ModelConfig, RopeTable
+from edgeinfer.arch.rope import Rope
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.errors import CorruptFileError
+
+# Largest values that any known model comes near; beyond them a file is broken or hostile.
+_LIMITS = {
+    "vocab_size": 1 << 24,
+    "context": 1 << 30,
+    "layers": 1 << 10,
+    "width": 1 << 17,
+    "heads": 1 << 12,
+    "kv_heads": 1 << 12,
+    "head_dim": 1 << 12,
+    "ff_width": 1 << 20,
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hyperparameters:
+    """Numbers of one model, not yet resolved for a context.
+
+    Attributes:
+        rope: the rotary embedding; that of the layers without a window where
+            ``local_rope`` is set.
+        local_rope: the rotary embedding of windowed layers, None if it is the same.
+        window: sliding window in tokens, 0 for none.
+        windowed: per layer, whether the window applies.
+        rotated: per layer, whether there is a rotary embedding.
+    """
+
+    name: str = ""
+    vocab_size: int
+    context: int
+    layers: int
+    width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    ff_width: int
+    norm_eps: float
+    rope: Rope
+    local_rope: Rope | None = None
+    window: int = 0
+    windowed: tuple[bool, ...] = ()
+    rotated: tuple[bool, ...] = ()
+    attention_scale: float
+    attention_softcap: float = 0.0
+    output_softcap: float = 0.0
+    embedding_scale: float = 1.0
+    residual_scale: float = 1.0
+    output_scale: float = 1.0
+    tied_output: bool = False
+
+    def model_config(self, arch: Architecture, context: int | None = None) -> ModelConfig:
+        """Resolves the numbers for sequences of up to ``context`` tokens.
+
+        Args:
+            arch: the family.
+            context: tokens, None for the trained context; decides between LongRoPE's
+                long and short divisors.
+        """
+        context = self.context if context is None else context
+        tables: list[RopeTable] = [self.rope.table(context)]
+        local = 0
+        if self.local_rope is not None:
+            tables.append(self.local_rope.table(context))
+            local = 1
+        return ModelConfig(
+            architecture=arch.name,
+            name=self.name,
+            vocab_size=self.vocab_size,
+            context=self.context,
+            layers=self.layers,
+            width=self.width,
+            heads=self.heads,
+            kv_heads=self.kv_heads,
+            head_dim=self.head_dim,
+            ff_width=self.ff_width,
+            norm_eps=self.norm_eps,
+            activation=arch.activation,
+            norm_placement=arch.norm_placement,
+            qk_norm=arch.qk_norm,
+            rope_style=arch.rope_style,
+            rope_tables=tuple(tables),
+            layer_rope=tuple(
+                -1 if not rotated else local if windowed else 0
+                for windowed, rotated in zip(self.windowed, self.rotated, strict=True)
+            ),
+            layer_window=tuple(self.window if windowed else 0 for windowed in self.windowed),
+            attention_scale=self.attention_scale,
+            attention_softcap=self.attention_softcap,
+            output_softcap=self.output_softcap,
+            embedding_scale=self.embedding_scale,
+            residual_scale=self.residual_scale,
+            output_scale=self.output_scale,
+            tied_output=self.tied_output,
+        )
+
+    def check(self, key: Callable[[str], str]) -> None:
+        """Checks the ranges and how the numbers fit each other.
+
+        Args:
+            key: names the file's key of a field, for the error.
+
+        Raises:
+            CorruptFileError: a number makes no sense.
+        """
+        for field, limit in _LIMITS.items():
+            value = getattr(self, field)
+            if not 1 <= value <= limit:
+                raise CorruptFileError(f"{key(field)} is {value}, expected 1 to {limit}")
+        if self.heads % self.kv_heads:
+            raise CorruptFileError(
+                f"{key('heads')} is {self.heads}, not a multiple of "
+                f"{key('kv_heads')}, which is {self.kv_heads}"
+            )
+        if not 0 < self.norm_eps < 1:
+            raise CorruptFileError(f"{key('norm_eps')} is {self.norm_eps}, expected 0 to 1")
+        if self.window < 0:
+            raise CorruptFileError(f"{key('window')} is {self.window}, expected at least 0")
+        for field in ("attention_scale", "embedding_scale", "residual_scale", "output_scale"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value > 0):
+                raise CorruptFileError(f"{key(field)} gives {field} {value}, expected above 0")
+        for field in ("attention_softcap", "output_softcap"):
+            value = getattr(self, field)
+            if not (math.isfinite(value) and value >= 0):
+                raise CorruptFileError(f"{key(field)} is {value}, expected at least 0")
+        for rope in (self.rope, self.local_rope):
+            if rope is not None:
+                _check_rope(rope, self.head_dim, key)
+
+
+def _check_rope(rope: Rope, head_dim: int, key: Callable[[str], str]) -> None:
+    if not 2 <= rope.dim <= head_dim or rope.dim % 2:
+        raise CorruptFileError(
+            f"{key('rope.dim')} gives {rope.dim} rotary lanes, "
+            f"expected an even number up to the head's {head_dim}"
+        )
+    if not (math.isfinite(rope.base) and rope.base > 1):
+        raise CorruptFileError(f"{key('rope.base')} is {rope.base}, expected above 1")
+    for field in ("factor", "attention_factor", "beta_fast", "beta_slow"):
+        value = getattr(rope, field)
+        if not (math.isfinite(value) and value > 0):
+            raise CorruptFileError(f"{key('rope.' + field)} is {value}, expected above 0")
+    if rope.kind in ("yarn", "longrope") and rope.original_context < 2:
+        raise CorruptFileError(
+            f"{key('rope.original_context')} is {rope.original_context}, expected at least 2"
+        )
+    for field in ("divisors", "long_divisors", "short_divisors"):
+        divisors = getattr(rope, field)
+        wanted = field != "divisors" and rope.kind == "longrope"
+        if (divisors or wanted) and len(divisors) != rope.dim // 2:
+            raise CorruptFileError(
+                f"{key('rope.' + field)} has {len(divisors)} values, "
+                f"expected one for each of {rope.dim // 2} pairs"
+            )
+        if not all(math.isfinite(d) and d > 0 for d in divisors):
+            raise CorruptFileError(f"{key('rope.' + field)} has a value that is not above 0")
+
+
+def period_pattern(period: int, layers: int) -> tuple[bool, ...]:
+    """Returns, per layer, whether it is *not* an n-th one: all for 0, none for 1."""
+    return tuple(period == 0 or (i + 1) % period != 0 for i in range(layers))
+
+
+def default_attention_scale(
+    arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int
+) -> float:
+    """Returns what multiplies q.k where the file does not say."""
+    per_head = width / heads if arch.wide_scale_layers == layers else head_dim
+    return 1.0 / math.sqrt(per_head)

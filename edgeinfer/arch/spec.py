@@ -1,0 +1,127 @@
+"""What a family of decoder-only language models is, as data. The defaults describe Llama.
+
+A family is one module of this package with an ``ARCHITECTURE``. The converters, the planner
+and the engines read it; nothing else in the project knows a family by name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+from edgeinfer.arch.config import Activation, NormPlacement, QkNorm, RopeStyle
+
+# Tensors outside the blocks: GGUF name -> name in a Hugging Face checkpoint.
+MODEL_TENSORS: Mapping[str, str] = MappingProxyType(
+    {
+        "token_embd.weight": "model.embed_tokens.weight",
+        "output_norm.weight": "model.norm.weight",
+        "output.weight": "lm_head.weight",
+    }
+)
+
+# Tensors of block i: "blk.{i}." + GGUF name -> "model.layers.{i}." + checkpoint name.
+BLOCK_TENSORS: Mapping[str, str] = MappingProxyType(
+    {
+        "attn_norm.weight": "input_layernorm.weight",
+        "attn_q.weight": "self_attn.q_proj.weight",
+        "attn_k.weight": "self_attn.k_proj.weight",
+        "attn_v.weight": "self_attn.v_proj.weight",
+        "attn_output.weight": "self_attn.o_proj.weight",
+        "ffn_norm.weight": "post_attention_layernorm.weight",
+        "ffn_gate.weight": "mlp.gate_proj.weight",
+        "ffn_up.weight": "mlp.up_proj.weight",
+        "ffn_down.weight": "mlp.down_proj.weight",
+    }
+)
+
+# Biases that a switch in config.json turns on, in any family.
+BIAS_TENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
+    {
+        "attention_bias": {
+            "attn_q.bias": "self_attn.q_proj.bias",
+            "attn_k.bias": "self_attn.k_proj.bias",
+            "attn_v.bias": "self_attn.v_proj.bias",
+            "attn_output.bias": "self_attn.o_proj.bias",
+        },
+        "mlp_bias": {
+            "ffn_gate.bias": "mlp.gate_proj.bias",
+            "ffn_up.bias": "mlp.up_proj.bias",
+            "ffn_down.bias": "mlp.down_proj.bias",
+        },
+    }
+)
+
+# Tensors of a file that hold several of the graph's, one below the other, in this order.
+FUSED_QKV: Mapping[str, tuple[str, ...]] = MappingProxyType(
+    {
+        "attn_qkv.weight": ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
+        "attn_qkv.bias": ("attn_q.bias", "attn_k.bias", "attn_v.bias"),
+    }
+)
+
+NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Architecture:
+    """A family of models that share one graph.
+
+    Attributes:
+        name: general.architecture of its GGUF files.
+        hf_classes: "architectures" of its config.json files.
+        variant_of: set if another family owns the GGUF name (Mistral's is Llama's).
+        window_period: which layers have the sliding window where the file does not say:
+            all but every n-th; 0 is all, 1 is none.
+        default_window: the window where a GGUF has no key for it.
+        no_rope_period: every n-th layer has no rotary embedding; 0 is none.
+        local_rope_base: base of windowed layers' rotary embedding, None if all share one.
+        scale_embedding: token embeddings are multiplied by sqrt(width).
+        wide_scale_layers: with this many layers the attention scale is 1/sqrt(width/heads)
+            instead of 1/sqrt(head_dim): how GGUF tells Gemma's 27B from the smaller ones.
+        attention_softcap: cap of the attention scores where a GGUF has no key for it.
+        output_softcap: cap of the logits where a GGUF has no key for it.
+        tied_output: config.json's tie_word_embeddings where it does not say.
+        hf_defaults: other values transformers takes where config.json has no key.
+        hf_ignored: keys of config.json that transformers does not read for this family.
+        rope_kinds: RoPE types of config.json that mean another type in this family.
+        block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
+        biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
+        fused: file tensors that hold several of the graph's, in row order.
+        transforms: GGUF tensor name, "blk.{i}." left off -> name in ``transforms.TRANSFORMS``.
+        prefixes: spellings of checkpoint names -> the usual ones.
+        skipped: beginnings of checkpoint tensors that are not part of the text model.
+    """
+
+    name: str
+    hf_classes: tuple[str, ...]
+    variant_of: str | None = None
+    activation: Activation = Activation.SILU
+    norm_placement: NormPlacement = NormPlacement.PRE
+    qk_norm: QkNorm = QkNorm.NONE
+    rope_style: RopeStyle = RopeStyle.HALVES
+    window_period: int = 0
+    default_window: int = 0
+    no_rope_period: int = 0
+    local_rope_base: float | None = None
+    scale_embedding: bool = False
+    wide_scale_layers: int = 0
+    attention_softcap: float = 0.0
+    output_softcap: float = 0.0
+    tied_output: bool = False
+    hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    hf_ignored: tuple[str, ...] = ()
+    rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    block: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
+    biases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED_QKV)
+    transforms: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    prefixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    skipped: tuple[str, ...] = ()
+
+    def block_tensors(self) -> dict[str, str]:
+        """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off."""
+        merged = {**BLOCK_TENSORS, **self.block, **self.biases}
+        return {ours: theirs for ours, theirs in merged.items() if theirs is not None}

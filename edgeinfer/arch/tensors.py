@@ -1,0 +1,170 @@
+"""The tensors of a model: which there must be, their shapes, and which rows are which.
+
+The graph's tensors have the GGUF names; some files hold several of them in one tensor
+("fused"), so each is a range of rows of a file's tensor.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from edgeinfer.arch.config import ModelConfig, QkNorm
+from edgeinfer.arch.from_gguf import ROPE_TENSORS
+from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS, Architecture
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+
+# Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
+_SHAPES: Mapping[str, tuple[str, ...]] = {
+    "token_embd.weight": ("vocab", "width"),
+    "output_norm.weight": ("width",),
+    "output.weight": ("vocab", "width"),
+    "attn_norm.weight": ("width",),
+    "attn_q.weight": ("queries", "width"),
+    "attn_k.weight": ("keys", "width"),
+    "attn_v.weight": ("keys", "width"),
+    "attn_output.weight": ("width", "queries"),
+    "attn_q.bias": ("queries",),
+    "attn_k.bias": ("keys",),
+    "attn_v.bias": ("keys",),
+    "attn_output.bias": ("width",),
+    "attn_q_norm.weight": ("query_norm",),
+    "attn_k_norm.weight": ("key_norm",),
+    "post_attention_norm.weight": ("width",),
+    "ffn_norm.weight": ("width",),
+    "ffn_gate.weight": ("ff", "width"),
+    "ffn_up.weight": ("ff", "width"),
+    "ffn_down.weight": ("width", "ff"),
+    "ffn_gate.bias": ("ff",),
+    "ffn_up.bias": ("ff",),
+    "ffn_down.bias": ("width",),
+    "post_ffw_norm.weight": ("width",),
+}
+
+_OPTIONAL = frozenset(name for biases in BIAS_TENSORS.values() for name in biases)
+_BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
+
+
+@dataclass(frozen=True, slots=True)
+class EngineTensor:
+    """A tensor of the graph as rows [row_start, row_start + row_count) of a file's tensor.
+
+    The rows of a vector (norms, biases) are its elements.
+    """
+
+    name: str
+    source: str
+    row_start: int
+    row_count: int
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """Splits "blk.3.attn_q.weight" into ("blk.3.", "attn_q.weight"); other names have no block."""
+    match = _BLOCK.fullmatch(name)
+    return (f"blk.{match[1]}.", match[2]) if match else ("", name)
+
+
+def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
+    """Returns the shape of a tensor of the graph, such as "attn_q.weight"."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    per_head = config.qk_norm is QkNorm.HEAD
+    dimensions = {
+        "vocab": config.vocab_size,
+        "width": config.width,
+        "ff": config.ff_width,
+        "queries": queries,
+        "keys": keys,
+        "query_norm": config.head_dim if per_head else queries,
+        "key_norm": config.head_dim if per_head else keys,
+    }
+    return tuple(dimensions[d] for d in _SHAPES[kind])
+
+
+def graph_tensors(arch: Architecture) -> tuple[str, ...]:
+    """Returns the kinds of tensor a block must have, fused ones taken apart."""
+    kinds: list[str] = []
+    for kind in arch.block_tensors():
+        kinds += arch.fused.get(kind, (kind,))
+    return tuple(kinds)
+
+
+def file_shape(arch: Architecture, config: ModelConfig, kind: str) -> tuple[int, ...]:
+    """Returns the shape a converter writes for a kind of tensor: parts of a fused one add up."""
+    parts = [graph_shape(config, part) for part in arch.fused.get(kind, (kind,))]
+    return (sum(shape[0] for shape in parts), *parts[0][1:])
+
+
+def engine_tensors(
+    arch: Architecture, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]]
+) -> list[EngineTensor]:
+    """Finds every tensor of the graph in a file.
+
+    Args:
+        arch: the family.
+        config: the model's numbers.
+        shapes: the file's tensors: name -> (rows, columns) or (length,).
+
+    Raises:
+        CorruptFileError: a tensor is missing or has the wrong shape.
+        UnsupportedError: a tensor is not part of the family's graph.
+    """
+    unused = set(shapes) - set(ROPE_TENSORS.values())
+    found: list[EngineTensor] = []
+    for kind in MODEL_TENSORS:
+        if kind == "output.weight" and config.tied_output:
+            continue
+        found.append(_find(arch, config, shapes, "", kind))
+    for i in range(config.layers):
+        for kind in graph_tensors(arch):
+            found.append(_find(arch, config, shapes, f"blk.{i}.", kind))
+    for kind in sorted(_OPTIONAL.difference(arch.biases)):
+        found += _find_in_all_blocks(arch, config, shapes, kind)
+    unused -= {tensor.source for tensor in found}
+    if unused:
+        listed = ", ".join(sorted(unused)[:5]) + (", ..." if len(unused) > 5 else "")
+        raise UnsupportedError(f"tensors that {arch.name} does not have: {listed}")
+    return found
+
+
+def _find_in_all_blocks(
+    arch: Architecture, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], kind: str
+) -> Iterator[EngineTensor]:
+    """Finds an optional tensor: in every block or in none."""
+    blocks = [f"blk.{i}." for i in range(config.layers)]
+    if any(_holder(arch, shapes, block, kind) for block in blocks):
+        for block in blocks:
+            yield _find(arch, config, shapes, block, kind)
+
+
+def _find(
+    arch: Architecture,
+    config: ModelConfig,
+    shapes: Mapping[str, tuple[int, ...]],
+    block: str,
+    kind: str,
+) -> EngineTensor:
+    holder = _holder(arch, shapes, block, kind)
+    if holder is None:
+        raise CorruptFileError(f"tensor '{block}{kind}' is missing")
+    source, parts = holder
+    wanted = [graph_shape(config, part) for part in parts]
+    expected = (sum(shape[0] for shape in wanted), *wanted[0][1:])
+    if tuple(shapes[source]) != expected:
+        raise CorruptFileError(
+            f"tensor '{source}' has shape {tuple(shapes[source])}, expected {expected}"
+        )
+    rows = [shape[0] for shape in wanted]
+    at = parts.index(kind)
+    return EngineTensor(block + kind, source, sum(rows[:at]), rows[at])
+
+
+def _holder(
+    arch: Architecture, shapes: Mapping[str, tuple[int, ...]], block: str, kind: str
+) -> tuple[str, tuple[str, ...]] | None:
+    """Finds the file's tensor that holds ``kind``, and all that it holds, in row order."""
+    for fused, parts in arch.fused.items():
+        alone = [block + part for part in parts if part != fused]
+        if kind in parts and block + fused in shapes and not any(a in shapes for a in alone):
+            return block + fused, parts
+    return (block + kind, (kind,)) if block + kind in shapes else None
