@@ -1,7 +1,118 @@
+// Quant types: the registry, decoding and packing of GGUF data, on NumPy arrays.
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <stdexcept>
+#include <string>
+#include <tuple>
+#include <vector>
+
 #include "bindings/bindings.h"
+#include "quant/quant.h"
+
+namespace nb = nanobind;
 
 namespace edgeinfer {
+namespace {
 
-void bind_quant(nanobind::module_&) {}
+using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+
+const QuantInfo& info_of(const std::string& name) {
+  const QuantType type = find_quant_type(name);
+  if (type == kQuantTypeCount) throw nb::value_error(("no quant type " + name).c_str());
+  return quant_info(type);
+}
+
+/// Refuses shapes that are negative, not whole blocks, or so large that sizes would overflow.
+void check_shape(const QuantInfo& info, int64_t rows, int64_t cols) {
+  constexpr int64_t kLimit = int64_t{1} << 40;
+  if (rows < 0 || cols < 0 || rows > kLimit || cols > kLimit ||
+      (rows + 15) * (cols + 1) > int64_t{1} << 56) {
+    throw nb::value_error("rows or cols out of range");
+  }
+  if (cols % info.block != 0) {
+    throw nb::value_error(("cols must be a multiple of " + std::to_string(info.block) + " for " +
+                           info.name + ", got " + std::to_string(cols))
+                              .c_str());
+  }
+}
+
+void check_size(const Bytes& data, int64_t expected) {
+  if (static_cast<int64_t>(data.size()) != expected) {
+    throw nb::value_error(
+        ("expected " + std::to_string(expected) + " bytes, got " + std::to_string(data.size()))
+            .c_str());
+  }
+}
+
+/// A new array that owns its (uninitialised) memory.
+template <class T, size_t N>
+nb::ndarray<nb::numpy, T> new_array(const size_t (&shape)[N]) {
+  size_t count = 1;
+  for (const size_t extent : shape) count *= extent;
+  auto memory = std::make_unique_for_overwrite<T[]>(count);
+  T* data = memory.get();
+  nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<T*>(p); });
+  memory.release();
+  return {data, N, shape, owner};
+}
+
+std::vector<std::tuple<std::string, int, int, int, bool>> quant_types() {
+  std::vector<std::tuple<std::string, int, int, int, bool>> types;
+  for (int i = 0; i < kQuantTypeCount; ++i) {
+    const QuantInfo& info = quant_info(static_cast<QuantType>(i));
+    types.emplace_back(info.name, info.ggml_id, info.block, info.block_bytes, info.is_float);
+  }
+  return types;
+}
+
+nb::ndarray<nb::numpy, float> decode(const std::string& name, const Bytes& data, int64_t rows,
+                                     int64_t cols) {
+  const QuantInfo& info = info_of(name);
+  check_shape(info, rows, cols);
+  check_size(data, rows * info.row_bytes(cols));
+  auto out = new_array<float>({static_cast<size_t>(rows), static_cast<size_t>(cols)});
+  nb::gil_scoped_release release;
+  info.decode(data.data(), rows * cols, out.data());
+  return out;
+}
+
+nb::ndarray<nb::numpy, uint8_t> pack(const std::string& name, const Bytes& data, int64_t rows,
+                                     int64_t cols) {
+  const QuantInfo& info = info_of(name);
+  check_shape(info, rows, cols);
+  check_size(data, rows * info.row_bytes(cols));
+  auto out = new_array<uint8_t>({static_cast<size_t>(info.packed_bytes(rows, cols))});
+  nb::gil_scoped_release release;
+  info.pack_groups(data.data(), rows, cols, 0, (rows + 15) / 16, out.data());
+  return out;
+}
+
+nb::ndarray<nb::numpy, float> unpack_row(const std::string& name, const Bytes& packed, int64_t rows,
+                                         int64_t cols, int64_t row) {
+  const QuantInfo& info = info_of(name);
+  check_shape(info, rows, cols);
+  check_size(packed, info.packed_bytes(rows, cols));
+  if (row < 0 || row >= rows) throw nb::index_error("row out of range");
+  auto out = new_array<float>({static_cast<size_t>(cols)});
+  info.unpack_row(packed.data(), cols, row, out.data());
+  return out;
+}
+
+}  // namespace
+
+void bind_quant(nb::module_& m) {
+  m.def("quant_types", quant_types,
+        "Returns (name, ggml_id, block, block_bytes, is_float) of every quant type.");
+  m.def("decode", decode, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),
+        "Decodes GGUF blocks to float32 (rows, cols).");
+  m.def("pack", pack, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),
+        "Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h.");
+  m.def("unpack_row", unpack_row, nb::arg("type_name"), nb::arg("packed"), nb::arg("rows"),
+        nb::arg("cols"), nb::arg("row"), "Decodes one row of a packed matrix, float32 (cols,).");
+}
 
 }  // namespace edgeinfer

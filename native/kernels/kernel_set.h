@@ -9,15 +9,9 @@
 #include <cstdint>
 
 #include "quant/all.h"
+#include "quant/quant_type.h"
 
 namespace edgeinfer {
-
-enum QuantType : int {
-#define EI_QUANT_TYPE(T, file) k##T,
-#include "quant/types.inc"
-#undef EI_QUANT_TYPE
-  kQuantTypeCount
-};
 
 /// 32 activations of one token, quantised to int8 with one scale per 16, and the sums that
 /// biased codes and minimums need. One cache line. See research: the activation block is

@@ -20,14 +20,71 @@
 //   weight(row, k) = scale(row, k / kScaleBlock) * (code - kBias) - min(row, k / kScaleBlock)
 //
 // F32, F16 and BF16 are packed as (cols, 16) per group, zero padded to whole groups.
+//
+// A quant type is a struct Q of constants and functions ("policy"):
+//
+//   kName, kGgmlId          the field's name in lower case; the type number of the GGUF format
+//   kBlock, Block           values a GGUF block, and its bytes
+//   decode(block, x)        x[kBlock] in float32, each operation rounded
+//   encode(x, importance, block)  x[kBlock]; importance[kBlock] weighs the squared error or is null
+//
+// and, unless it is a float type (which has `Value` instead: what a packed element is):
+//
+//   kLowBits, kHighBits     bits of a code in the low and the high plane
+//   kBias, kMaxCode         see the formula; the largest byte `code` can be (after kTable)
+//   kScaleBlock             values one scale covers: 16 or 32
+//   kMins                   whether min() exists
+//   kTable[16]              table types only
+//   split(block, codes)     codes[kBlock] in the order of k, before kTable
+//   Scales, pack_scales(blocks, scales)  of one block of 16 rows; a null block is a zero row
+//   scale<V>(scales, sub, lane), min<V>(scales, sub, lane)
+//                           of sub-block `sub` for the V::kWidth rows from `lane`
+//
+// V is an ISA's vector type of 32-bit lanes; lane_simd.h, the width 1, lists what it must have.
 #pragma once
 
 #include <cstdint>
 
+#include "core/half.h"
+
 namespace edgeinfer {
 
 inline constexpr int kGroupRows = 16;
-inline constexpr int kStep = 32;  // k per step of codes
+inline constexpr int kStep = 32;                            // k per step of codes
 inline constexpr int kPlaneBytes = kGroupRows * kStep / 8;  // 64: one bit of 16 x 32 codes
+
+/// A GGUF block may begin at any byte of a file.
+#define EI_PACKED __attribute__((packed))
+
+template <class Q>
+concept FloatType = requires { typename Q::Value; };
+template <class Q>
+concept TableType = requires { Q::kTable; };
+
+/// Sizes and offsets of the packed form of Q; `Packed<Q>::kBlockBytes` and so on.
+template <class Q>
+struct Packed {
+  static constexpr int kSteps = Q::kBlock / kStep;
+  static constexpr int kLowBytes = Q::kLowBits * kPlaneBytes;
+  static constexpr int kStepBytes = (Q::kLowBits + Q::kHighBits) * kPlaneBytes;
+  static constexpr int kCodeBytes = kSteps * kStepBytes;  // the scales begin here
+  static constexpr int kBlockBytes = kCodeBytes + static_cast<int>(sizeof(typename Q::Scales));
+  static_assert(kBlockBytes == kGroupRows * static_cast<int>(sizeof(typename Q::Block)));
+
+  static EI_INLINE const typename Q::Scales& scales(const uint8_t* block) {
+    return *reinterpret_cast<const typename Q::Scales*>(block + kCodeBytes);
+  }
+};
+
+template <FloatType Q>
+struct Packed<Q> {
+  static constexpr int kBlockBytes = kGroupRows * static_cast<int>(sizeof(typename Q::Value));
+};
+
+/// Bytes of one group of 16 rows.
+template <class Q>
+EI_INLINE constexpr int64_t packed_group_bytes(int64_t cols) {
+  return cols / Q::kBlock * Packed<Q>::kBlockBytes;
+}
 
 }  // namespace edgeinfer

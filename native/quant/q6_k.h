@@ -1,0 +1,67 @@
+// Q6_K: 256 six-bit codes with an offset of 32 in 16 sub-blocks of 16 with a signed byte scale
+// each, x = (d * scale) * (q - 32).
+#pragma once
+
+#include "quant/packed.h"
+
+namespace edgeinfer {
+
+struct Q6_K {
+  static constexpr const char* kName = "q6_k";
+  static constexpr int kGgmlId = 14;
+  static constexpr int kBlock = 256;
+  struct EI_PACKED Block {
+    uint8_t low[kBlock / 2];   // byte 64 * c + i: values 128 * c + i and 128 * c + 64 + i
+    uint8_t high[kBlock / 4];  // byte 32 * c + i: values 128 * c + 32 * j + i, j = 0..3
+    int8_t scales[kBlock / 16];
+    Half d;
+  };
+
+  static constexpr int kLowBits = 4, kHighBits = 2;
+  static constexpr int kBias = 32, kMaxCode = 63;
+  static constexpr int kScaleBlock = 16;
+  static constexpr bool kMins = false;
+  struct Scales {
+    Half d[kGroupRows];
+    int8_t scales[kBlock / 16][kGroupRows];
+  };
+
+  static void decode(const Block& b, float* x) {
+    uint8_t codes[kBlock];
+    split(b, codes);
+    const float d = to_float(b.d);
+    for (int s = 0; s < 16; ++s) {
+      const float scale = d * b.scales[s];
+      for (int i = 16 * s; i < 16 * s + 16; ++i)
+        x[i] = scale * static_cast<float>(codes[i] - kBias);
+    }
+  }
+
+  static void split(const Block& b, uint8_t* codes) {
+    for (int c = 0; c < 2; ++c) {
+      for (int i = 0; i < 64; ++i) {
+        codes[128 * c + i] = b.low[64 * c + i] & 15;
+        codes[128 * c + 64 + i] = b.low[64 * c + i] >> 4;
+      }
+      for (int j = 0; j < 4; ++j) {
+        for (int i = 0; i < 32; ++i) {
+          codes[128 * c + 32 * j + i] |=
+              static_cast<uint8_t>((b.high[32 * c + i] >> (2 * j) & 3) << 4);
+        }
+      }
+    }
+  }
+  static void pack_scales(const Block* const* rows, Scales& out) {
+    for (int r = 0; r < kGroupRows; ++r) {
+      out.d[r] = rows[r] ? rows[r]->d : Half{0};
+      for (int s = 0; s < 16; ++s) out.scales[s][r] = rows[r] ? rows[r]->scales[s] : int8_t{0};
+    }
+  }
+  template <class V>
+  static EI_INLINE typename V::F32 scale(const Scales& s, int sub, int lane) {
+    return V::mul(V::load_half(s.d + lane), V::to_f32(V::load_s8(&s.scales[sub][lane])));
+  }
+};
+static_assert(sizeof(Q6_K::Block) == 210);
+
+}  // namespace edgeinfer

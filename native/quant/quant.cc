@@ -1,0 +1,53 @@
+#include "quant/quant.h"
+
+#include "quant/all.h"
+#include "quant/pack.h"
+
+namespace edgeinfer {
+namespace {
+
+template <class Q>
+void decode(const uint8_t* data, int64_t count, float* x) {
+  const auto* blocks = reinterpret_cast<const typename Q::Block*>(data);
+  for (int64_t b = 0; b < count / Q::kBlock; ++b) Q::decode(blocks[b], x + b * Q::kBlock);
+}
+
+template <class Q>
+constexpr QuantInfo row() {
+  return {Q::kName,
+          Q::kGgmlId,
+          Q::kBlock,
+          static_cast<int>(sizeof(typename Q::Block)),
+          FloatType<Q>,
+          decode<Q>,
+          Packer<Q>::pack_groups,
+          Packer<Q>::unpack_row};
+}
+
+constexpr QuantInfo kTypes[kQuantTypeCount] = {
+#define EI_QUANT_TYPE(T, file) row<T>(),
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+};
+
+template <class Predicate>
+QuantType find(Predicate matches) {
+  for (int i = 0; i < kQuantTypeCount; ++i) {
+    if (matches(kTypes[i])) return static_cast<QuantType>(i);
+  }
+  return kQuantTypeCount;
+}
+
+}  // namespace
+
+const QuantInfo& quant_info(QuantType type) { return kTypes[type]; }
+
+QuantType find_quant_type(std::string_view name) {
+  return find([=](const QuantInfo& info) { return name == info.name; });
+}
+
+QuantType find_quant_type(int ggml_id) {
+  return find([=](const QuantInfo& info) { return ggml_id == info.ggml_id; });
+}
+
+}  // namespace edgeinfer

@@ -1,0 +1,43 @@
+// Quant types at run time: one table row of functions per type.
+#pragma once
+
+#include <cstdint>
+#include <string_view>
+
+#include "quant/quant_type.h"
+
+namespace edgeinfer {
+
+struct QuantInfo {
+  const char* name;  // "q4_0"
+  int ggml_id;       // the type number in a GGUF file
+  int block;         // values a block
+  int block_bytes;
+  bool is_float;
+
+  /// Bytes of `cols` values; cols is a multiple of block.
+  int64_t row_bytes(int64_t cols) const { return cols / block * block_bytes; }
+  /// Bytes of the packed matrix (see packed.h): `rows` padded to a multiple of 16.
+  int64_t packed_bytes(int64_t rows, int64_t cols) const {
+    return (rows + 15) / 16 * 16 * row_bytes(cols);
+  }
+
+  /// GGUF blocks of `count` values (a multiple of block) to float32.
+  void (*decode)(const uint8_t* data, int64_t count, float* x);
+
+  /// Packs groups [g0, g1) of 16 rows of the GGUF matrix `src` (rows, cols) into their places
+  /// in `dst`, the whole packed matrix. Ranges may be packed by several threads.
+  void (*pack_groups)(const uint8_t* src, int64_t rows, int64_t cols, int64_t g0, int64_t g1,
+                      uint8_t* dst);
+
+  /// Reads one row of a packed matrix back, the same bits as decode.
+  void (*unpack_row)(const uint8_t* packed, int64_t cols, int64_t row, float* x);
+};
+
+const QuantInfo& quant_info(QuantType type);
+
+/// The type of a name or of a GGUF type number; kQuantTypeCount if there is none.
+QuantType find_quant_type(std::string_view name);
+QuantType find_quant_type(int ggml_id);
+
+}  // namespace edgeinfer
