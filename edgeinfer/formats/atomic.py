@@ -1,0 +1,139 @@
+"""A file that appears whole or not at all, also when the process is killed meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import TypeAlias
+
+from edgeinfer.errors import EdgeInferError, NotFoundError
+
+Octets: TypeAlias = bytes | bytearray | memoryview
+
+
+class AtomicFile:
+    """Writes a file under no name, or a hidden one, and renames it when it is complete.
+
+    On Linux the file has no name until ``commit`` (O_TMPFILE), so that not even a killed
+    process leaves anything behind; elsewhere it is ``.NAME.XXXXXXXX.part`` meanwhile.
+    Leaving the context commits it, unless an exception leaves too.
+
+    Raises:
+        NotFoundError: the folder does not exist.
+        EdgeInferError: the file cannot be written; whatever was there before still is.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self._part = self.path.with_name(f".{self.path.name}.{secrets.token_hex(4)}.part")
+        self._named = False  # whether _part exists
+        with self._explained():
+            self._file = os.fdopen(self._open(), "wb")
+
+    def _open(self) -> int:
+        if hasattr(os, "O_TMPFILE"):
+            try:
+                return os.open(self.path.parent, os.O_TMPFILE | os.O_WRONLY, 0o666)
+            except OSError as error:
+                # Not every file system can: NFS and FUSE, for example.
+                if error.errno not in (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL):
+                    raise
+        fd = os.open(
+            self._part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0), 0o666
+        )
+        self._named = True
+        return fd
+
+    def reserve(self, size: int) -> None:
+        """Makes sure, before any work is done, that the disk has room for ``size`` bytes."""
+        with self._explained():
+            free = shutil.disk_usage(self.path.parent).free
+        if size > free:
+            raise EdgeInferError(
+                f"{self.path}: {size} bytes to write, {free} bytes free on the disk",
+                hint="free some space, or choose another output",
+            )
+
+    def write(self, data: Octets) -> None:
+        """Appends bytes."""
+        with self._explained():
+            self._file.write(data)
+
+    def commit(self) -> None:
+        """Makes the file durable and gives it its name, in place of any file of that name."""
+        try:
+            with self._explained():
+                self._file.flush()
+                os.fsync(self._file.fileno())
+                self._name()
+                self._file.close()
+                os.replace(self._part, self.path)
+                self._named = False
+                _sync_folder(self.path.parent)
+        except BaseException:
+            self.abort()
+            raise
+
+    def abort(self) -> None:
+        """Forgets what was written; after a commit it does nothing."""
+        with suppress(OSError):  # closing writes what is buffered, and nobody wants it
+            self._file.close()
+        if self._named:
+            self._part.unlink(missing_ok=True)
+            self._named = False
+
+    @property
+    def closed(self) -> bool:
+        """True after ``commit`` or ``abort``."""
+        return self._file.closed
+
+    def _name(self) -> None:
+        if self._named:
+            return
+        # The way that open(2) gives; the folder's descriptor makes Python call linkat.
+        folder = os.open(self.path.parent, os.O_RDONLY)
+        try:
+            source = f"/proc/self/fd/{self._file.fileno()}"
+            os.link(source, self._part.name, dst_dir_fd=folder, follow_symlinks=True)
+        finally:
+            os.close(folder)
+        self._named = True
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:
+            raise NotFoundError(f"{self.path.parent}: no such folder") from None
+        except OSError as error:
+            raise EdgeInferError(f"{self.path}: cannot be written: {error.strerror}") from error
+
+    def __enter__(self) -> AtomicFile:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self.abort()
+        elif not self.closed:
+            self.commit()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name != "posix":  # Windows cannot open a folder, and renames durably
+        return
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

@@ -1,0 +1,54 @@
+"""Files mapped into memory, and the rule which files a model may name."""
+
+from __future__ import annotations
+
+import mmap
+import stat
+from pathlib import Path
+
+from edgeinfer.errors import CorruptFileError, EdgeInferError, NotFoundError
+
+
+def map_file(path: Path) -> mmap.mmap | bytes:
+    """Maps a regular file read-only; an empty one, which cannot be mapped, is ``b""``.
+
+    The map goes when the last array over it goes, so it is never closed under an array.
+
+    Raises:
+        NotFoundError: there is no such file.
+        CorruptFileError: it is a folder, a device or a pipe.
+        EdgeInferError: it cannot be read.
+    """
+    try:
+        # Looked at before opening: opening a pipe would wait for ever.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise CorruptFileError(f"{path}: not a regular file")
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            return mmap.mmap(file.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+    except FileNotFoundError:
+        raise NotFoundError(f"{path}: no such file") from None
+    except (OSError, ValueError) as error:
+        raise EdgeInferError(f"{path}: cannot be read: {error}") from error
+
+
+def sibling(first: Path, name: str) -> Path:
+    """Returns the file ``name`` beside ``first``, another part of the same model.
+
+    A link may lead out of the folder only to where ``first`` itself really lies, as it
+    does in the cache of the Hugging Face hub.
+
+    Raises:
+        CorruptFileError: the name is a path, or the file is a link to elsewhere.
+        NotFoundError: there is no such file.
+    """
+    if name in ("", ".", "..") or any(char in name for char in "/\\:\0"):
+        raise CorruptFileError(f"{first}: it names {name!r:.80}, which is not a plain file name")
+    path = first.parent / name
+    try:
+        real = path.resolve(strict=True)
+    except OSError:
+        raise NotFoundError(f"{path}: no such file, though {first.name} needs it") from None
+    if real.parent not in (first.parent.resolve(), first.resolve().parent):
+        raise CorruptFileError(f"{path}: a link that leaves the model's folder")
+    return path
