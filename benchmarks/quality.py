@@ -1,0 +1,122 @@
+"""How close do quantised matrices keep an engine to a float forward of the same weights?
+
+For every quant type, SmolLM2 is written with all its matrices in that type. Its weights, decoded
+by the gguf package, run in float32 in transformers; the mean Kullback-Leibler divergence of an
+engine's next-token distribution from that forward is what the engine itself loses: rounded
+activations, a half-precision cache, the order of sums. Not what the type loses, which is the
+same for both engines.
+
+    python benchmarks/quality.py [--types q4_0 q6_k] [--tokens 2048]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import record
+import requantize
+from float_reference import FloatReference
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+from llamacpp_peer import LlamaCpp
+from numpy.typing import NDArray
+
+import edgeinfer
+from edgeinfer.quant import QUANT_TYPES
+
+CHUNK = 512  # tokens of context; each chunk starts anew
+COLUMNS = {
+    "type": "s",
+    "model": "s",
+    "kl_edgeinfer": ".2e",
+    "kl_llamacpp": ".2e",
+    "ratio": ".2f",
+    "top1_edgeinfer": ".2%",
+    "top1_llamacpp": ".2%",
+}
+
+
+def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
+    wide = logits.astype(np.float64)
+    wide -= wide.max(axis=1, keepdims=True)
+    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+
+
+def divergence(
+    reference: Sequence[NDArray[np.float32]], logits: Iterator[NDArray[np.float32]]
+) -> tuple[float, float]:
+    """Mean KL (nats) from the reference and the share of equal best tokens."""
+    kl, best = [], []
+    for expected, found in zip(reference, logits, strict=True):
+        p, q = log_softmax(expected), log_softmax(found)
+        kl.append((np.exp(p) * (p - q)).sum(axis=1))
+        best.append(expected.argmax(axis=1) == found.argmax(axis=1))
+    return float(np.concatenate(kl).mean()), float(np.concatenate(best).mean())
+
+
+def ours(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterator[Any]:
+    with edgeinfer.load(path, context=CHUNK, threads=threads) as model:
+        for chunk in chunks:
+            yield model.logits(chunk)
+
+
+def theirs(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterator[Any]:
+    engine = LlamaCpp(path, context=CHUNK, batch=CHUNK, threads=threads)
+    for chunk in chunks:
+        engine.clear()
+        yield engine.step(chunk, wants_logits=len(chunk))
+    engine.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
+    parser.add_argument("--types", nargs="*", default=[t.name for t in QUANT_TYPES])
+    parser.add_argument("--tokens", type=int, default=4 * CHUNK)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+
+    text = Path(os.environ["EDGEINFER_TEST_DATA"], "wiki.valid.txt").read_text()
+    peer = LlamaCpp(options.model, context=CHUNK, batch=CHUNK, threads=options.threads)
+    tokens = peer.tokenize(text[: 8 * options.tokens])[: options.tokens]
+    peer.close()
+    assert len(tokens) == options.tokens
+    chunks = [tokens[i : i + CHUNK] for i in range(0, len(tokens), CHUNK)]
+    plain = requantize.read(options.model)
+    padded = requantize.padded(plain, 256)
+
+    rows = []
+    for name in options.types:
+        ggml_type = GGMLQuantizationType[name.upper()]
+        needs_padding = plain["embedding_length"] % GGML_QUANT_SIZES[ggml_type][0] != 0
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder, f"{name}.gguf")
+            requantize.write(path, padded if needs_padding else plain, ggml_type)
+            reference = FloatReference(requantize.read(path))
+            expected = [reference.logits(chunk) for chunk in chunks]
+            kl, top1 = divergence(expected, ours(path, chunks, options.threads))
+            peer_kl, peer_top1 = divergence(expected, theirs(path, chunks, options.threads))
+        rows.append(
+            {
+                "type": name,
+                "model": "768 wide" if needs_padding else "576 wide",
+                "kl_edgeinfer": kl,
+                "kl_llamacpp": peer_kl,
+                "ratio": kl / peer_kl,
+                "top1_edgeinfer": top1,
+                "top1_llamacpp": peer_top1,
+            }
+        )
+        print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
+    print(record.table(rows, COLUMNS))
+    about = record.context(["llama-cpp-python", "transformers", "torch", "gguf"])
+    print(record.save("quality", {**about, "tokens": len(tokens), "chunk": CHUNK}, rows))
+
+
+if __name__ == "__main__":
+    main()
