@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
+import shutil
 import subprocess
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
+
+import edgeinfer
+from edgeinfer import cli
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = {".py", ".pyi", ".cc", ".h", ".inl", ".cmake"}
@@ -93,6 +99,110 @@ def test_imports_follow_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(ROOT)
 
     assert lint_imports(no_cache=True) == 0
+
+
+def isa_objects() -> list[Path]:
+    """The object file of each instruction set's kernels, from the newest build."""
+    builds = sorted((ROOT / "build").glob("*/build.ninja"), key=lambda path: path.stat().st_mtime)
+    return sorted(builds[-1].parent.glob("**/isa_*.cc.o")) if builds else []
+
+
+@pytest.mark.skipif(
+    not isa_objects() or shutil.which("nm") is None, reason="needs a build folder and nm"
+)
+@pytest.mark.parametrize("object_file", isa_objects(), ids=lambda path: path.name)
+def test_an_instruction_sets_kernels_export_only_their_own_names(object_file: Path) -> None:
+    # A weak symbol is a function the linker takes from any unit. One compiled for AVX-512 under a
+    # name that the baseline uses too would run on processors without it.
+    isa = object_file.name.removeprefix("isa_").removesuffix(".cc.o")
+    listed = subprocess.run(
+        ["nm", "--defined-only", object_file], check=True, capture_output=True, text=True
+    ).stdout
+
+    symbols = [line.split()[-2:] for line in listed.splitlines()]
+    shared = [name for kind, name in symbols if kind in "WVuTDBRi" and isa not in name]
+
+    assert symbols
+    assert shared == []
+
+
+PUBLIC = """
+    ChatTemplate CheckFailedError ClosedError Completion ContextFullError CorruptFileError
+    DoesNotFitError EdgeInferError FinishReason Message Model NotFoundError SamplingParams Session
+    Timings TokenEvent TokenLogprob Tokenizer UnsupportedError UsageError convert load
+    load_tokenizer
+"""
+
+
+def test_public_names_are_those_documented() -> None:
+    assert sorted(edgeinfer.__all__) == PUBLIC.split()
+
+
+@pytest.mark.parametrize("name", PUBLIC.split())
+def test_public_name_has_a_docstring(name: str) -> None:
+    value = getattr(edgeinfer, name)
+
+    assert name == "Message" or value.__doc__  # Message is an alias of Mapping
+
+
+VERBS = {"chat", "run", "pull", "list", "show", "rm", "convert", "plan", "device", "tokenize"}
+
+
+def test_every_verb_exists() -> None:
+    assert set(cli.verbs()) >= VERBS
+
+
+@pytest.mark.parametrize("verb", cli.verbs())
+def test_verb_explains_itself(verb: str) -> None:
+    shown = CliRunner().invoke(cli.program, [verb, "--help"])
+
+    assert shown.exit_code == 0, shown.output
+    assert f"edgeinfer {verb}" in shown.output and "Options:" in shown.output
+
+
+def declarations(stub: str) -> str:
+    """A stub without comments, docstrings and layout, in which formatters differ."""
+    tree = ast.parse(stub)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef):
+            first = node.body[0] if node.body else None
+            if isinstance(first, ast.Expr) and isinstance(first.value, ast.Constant):
+                node.body = node.body[1:]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    tree.body = [node for node in tree.body if node not in imports]
+    return ast.unparse(tree)
+
+
+def test_committed_stub_is_the_extensions() -> None:
+    from nanobind.stubgen import StubGen
+
+    from edgeinfer import _native
+
+    generator = StubGen(_native, quiet=True)
+    generator.put(_native)
+
+    committed = (ROOT / "edgeinfer" / "_native.pyi").read_text()
+
+    assert declarations(committed) == declarations(generator.get())  # else: make stubs
+
+
+def test_every_kind_of_addition_has_its_page() -> None:
+    pages = {path.stem for path in (ROOT / "docs" / "adding").glob("*.md")}
+
+    assert pages >= {"architecture", "quant_type", "isa", "backend", "converter"}
+
+
+def test_links_of_the_documents_lead_somewhere() -> None:
+    documents = tracked("*.md")
+
+    broken = [
+        f"{document.relative_to(ROOT)}: {target}"
+        for document in documents
+        for target in re.findall(r"\]\(([^)#:]+)\)", document.read_text())
+        if not (document.parent / target).exists()
+    ]
+
+    assert broken == []
 
 
 def test_make_targets_named_in_the_documents_exist() -> None:
