@@ -10,6 +10,8 @@ from typing import Any
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.from_gguf import GgufSource, read_gguf
+from edgeinfer.arch.from_hf import read_hf
+from edgeinfer.arch.hyperparameters import Hyperparameters
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import EngineTensor, engine_tensors
 from edgeinfer.errors import CorruptFileError, UnsupportedError
@@ -22,7 +24,10 @@ __all__ = [
     "by_gguf_name",
     "by_hf_class",
     "config_from_gguf",
+    "config_from_hf",
     "engine_tensors",
+    "gguf_architecture",
+    "numbers_from_hf",
 ]
 
 
@@ -61,6 +66,26 @@ def _known(known: Mapping[str, Architecture], name: str, kind: str) -> Architect
     return known[name]
 
 
+def config_from_hf(config: Mapping[str, Any], context: int | None = None) -> ModelConfig:
+    """Reads the numbers of a checkpoint's config.json; see ``config_from_gguf``."""
+    arch, numbers = numbers_from_hf(config)
+    return numbers.model_config(arch, context)
+
+
+def numbers_from_hf(config: Mapping[str, Any]) -> tuple[Architecture, Hyperparameters]:
+    """Finds the family of a config.json and reads its numbers, unresolved.
+
+    Raises:
+        UnsupportedError: the class, or something the checkpoint asks of it, is not known.
+        CorruptFileError: a key is missing or makes no sense; named.
+    """
+    classes = config.get("architectures")
+    if not (isinstance(classes, list) and classes and isinstance(classes[0], str)):
+        raise CorruptFileError("config.json: 'architectures' is missing or not a list of names")
+    arch = by_hf_class(classes[0])
+    return arch, read_hf(config, arch)
+
+
 def config_from_gguf(gguf: GgufSource, context: int | None = None) -> ModelConfig:
     """Reads the numbers of a GGUF file.
 
@@ -73,10 +98,17 @@ def config_from_gguf(gguf: GgufSource, context: int | None = None) -> ModelConfi
         UnsupportedError: the architecture, or something the file asks of it, is not known.
         CorruptFileError: a key is missing or makes no sense; named.
     """
-    return read_gguf(gguf, _family(gguf.metadata)).model_config(_family(gguf.metadata), context)
+    arch = gguf_architecture(gguf.metadata)
+    return read_gguf(gguf, arch).model_config(arch, context)
 
 
-def _family(metadata: Mapping[str, Any]) -> Architecture:
+def gguf_architecture(metadata: Mapping[str, Any]) -> Architecture:
+    """Finds the family of a GGUF file from its metadata.
+
+    Raises:
+        CorruptFileError: the file does not say.
+        UnsupportedError: the family is not known.
+    """
     name = metadata.get("general.architecture")
     if not isinstance(name, str):
         raise CorruptFileError("key 'general.architecture' is missing or not a string")

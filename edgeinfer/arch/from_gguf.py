@@ -18,7 +18,7 @@ from edgeinfer.arch.hyperparameters import (
     default_attention_scale,
     period_pattern,
 )
-from edgeinfer.arch.rope import Rope, RopeKind, yarn_attention_factor
+from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind, yarn_attention_factor
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
@@ -227,6 +227,7 @@ def _ropes(
         attention_factor *= yarn_attention_factor(factor)
         if log_multiplier:
             attention_factor /= yarn_attention_factor(factor, log_multiplier)
+    original = keys.optional("rope.original_context", int, keys.require("context", int))
     divisors = {
         field.removeprefix("rope."): _floats(gguf, tensor) for field, tensor in ROPE_TENSORS.items()
     }
@@ -235,7 +236,7 @@ def _ropes(
         base=base,
         kind=kind,
         factor=factor if kind in (RopeKind.LINEAR, RopeKind.YARN) else 1.0,
-        original_context=keys.optional("rope.original_context", int, keys.require("context", int)),
+        original_context=original if kind in NEEDS_ORIGINAL else 0,
         attention_factor=attention_factor,
         beta_fast=keys.optional("rope.beta_fast", float, 32.0),
         beta_slow=keys.optional("rope.beta_slow", float, 1.0),

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edgeinfer.arch.config import ModelConfig, RopeTable
-from edgeinfer.arch.rope import Rope
+from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import CorruptFileError
 
@@ -156,13 +156,13 @@ def _check_rope(rope: Rope, head_dim: int, key: Callable[[str], str]) -> None:
         value = getattr(rope, field)
         if not (math.isfinite(value) and value > 0):
             raise CorruptFileError(f"{key('rope.' + field)} is {value}, expected above 0")
-    if rope.kind in ("yarn", "longrope") and rope.original_context < 2:
+    if rope.kind in NEEDS_ORIGINAL and rope.original_context < 2:
         raise CorruptFileError(
             f"{key('rope.original_context')} is {rope.original_context}, expected at least 2"
         )
     for field in ("divisors", "long_divisors", "short_divisors"):
         divisors = getattr(rope, field)
-        wanted = field != "divisors" and rope.kind == "longrope"
+        wanted = field != "divisors" and rope.kind is RopeKind.LONGROPE
         if (divisors or wanted) and len(divisors) != rope.dim // 2:
             raise CorruptFileError(
                 f"{key('rope.' + field)} has {len(divisors)} values, "

@@ -29,6 +29,9 @@ class RopeKind(str, Enum):
     LONGROPE = "longrope"
 
 
+NEEDS_ORIGINAL = frozenset({RopeKind.YARN, RopeKind.LONGROPE})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Rope:
     """One rotary embedding, before it is resolved for a context.
@@ -36,6 +39,7 @@ class Rope:
     Attributes:
         dim: lanes of a head that turn.
         divisors: divides the frequency of each pair, (dim/2,); empty for none. Llama 3.
+        original_context: tokens before the stretching, 0 where the kind needs none.
         long_divisors: LongRoPE's divisors for contexts above ``original_context``.
         short_divisors: LongRoPE's divisors up to ``original_context``.
         attention_factor: multiplies sine and cosine, YaRN's default for it included.

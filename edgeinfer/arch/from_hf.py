@@ -1,0 +1,203 @@
+"""Reads a model's numbers from the config.json of a Hugging Face checkpoint.
+
+Keys and defaults are those of transformers; both spellings of the RoPE settings are read:
+``rope_parameters`` (version 5, per layer type for Gemma 3) and ``rope_theta`` with
+``rope_scaling``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from edgeinfer.arch.config import Activation
+from edgeinfer.arch.hyperparameters import Hyperparameters, period_pattern
+from edgeinfer.arch.rope import Rope
+from edgeinfer.arch.rope_from_hf import checked_number, read_rope
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+
+# Our field -> the key of config.json.
+KEYS: Mapping[str, str] = {
+    "vocab_size": "vocab_size",
+    "context": "max_position_embeddings",
+    "layers": "num_hidden_layers",
+    "width": "hidden_size",
+    "heads": "num_attention_heads",
+    "kv_heads": "num_key_value_heads",
+    "head_dim": "head_dim",
+    "ff_width": "intermediate_size",
+    "norm_eps": "rms_norm_eps",
+    "window": "sliding_window",
+    "attention_softcap": "attn_logit_softcapping",
+    "output_softcap": "final_logit_softcapping",
+    "attention_scale": "attention_multiplier",
+    "embedding_scale": "embedding_multiplier",
+    "residual_scale": "residual_multiplier",
+    "output_scale": "logits_scaling",
+}
+
+_ACTIVATIONS = {"silu": Activation.SILU, "gelu_pytorch_tanh": Activation.GELU_TANH}
+_LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
+
+T = TypeVar("T", int, float)
+
+
+def text_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the settings of the text model: those of "text_config" come first."""
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, Mapping) else dict(config)
+
+
+def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
+    """Reads the numbers of a config.json.
+
+    Raises:
+        CorruptFileError: a key is missing, has the wrong type or makes no sense.
+        UnsupportedError: the checkpoint uses something the graph does not have.
+    """
+    keys = _Keys({**arch.hf_defaults, **text_config(config)}, arch)
+    _refuse_other_graphs(keys, arch)
+    layers = keys.number("layers", int)
+    width = keys.number("width", int)
+    heads = keys.number("heads", int)
+    if layers < 1 or heads < 1:
+        raise CorruptFileError(f"{_name('layers')} is {layers}, {_name('heads')} {heads}")
+    head_dim = keys.number("head_dim", int, width // heads)
+    context = keys.number("context", int)
+    window = keys.number("window", int, 0) if keys.get("use_sliding_window", True) else 0
+    rope, local_rope = _ropes(keys, arch, head_dim, context)
+    scale_width = keys.number("query_pre_attn_scalar", float, float(max(head_dim, 1)))
+    numbers = Hyperparameters(
+        vocab_size=keys.number("vocab_size", int),
+        context=context,
+        layers=layers,
+        width=width,
+        heads=heads,
+        kv_heads=keys.number("kv_heads", int, heads),
+        head_dim=head_dim,
+        ff_width=keys.number("ff_width", int),
+        norm_eps=keys.number("norm_eps", float),
+        rope=rope,
+        local_rope=local_rope if window else None,
+        window=window,
+        windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
+        rotated=_rotated(keys, arch, layers),
+        attention_scale=keys.number(
+            "attention_scale", float, scale_width**-0.5 if scale_width > 0 else math.nan
+        ),
+        attention_softcap=keys.number("attention_softcap", float, 0.0),
+        output_softcap=keys.number("output_softcap", float, 0.0),
+        embedding_scale=keys.number(
+            "embedding_scale", float, math.sqrt(width) if arch.scale_embedding else 1.0
+        ),
+        residual_scale=keys.number("residual_scale", float, 1.0),
+        output_scale=1.0 / (keys.number("output_scale", float, 1.0) or math.nan),
+        tied_output=bool(keys.get("tie_word_embeddings", arch.tied_output)),
+    )
+    numbers.check(_name)
+    return numbers
+
+
+def _name(field: str) -> str:
+    return f"config.json: '{KEYS.get(field, field.replace('rope.', 'rope_parameters.'))}'"
+
+
+class _Keys:
+    """The keys of config.json that transformers reads for a family, with checked types."""
+
+    def __init__(self, values: Mapping[str, Any], arch: Architecture) -> None:
+        self._values = {k: v for k, v in values.items() if k not in arch.hf_ignored}
+
+    def get(self, key: str, default: Any = None) -> Any:
+        value = self._values.get(key)
+        return default if value is None else value
+
+    def number(self, field: str, kind: type[T], default: T | None = None) -> T:
+        value = self.get(KEYS.get(field, field), default)
+        if value is None:
+            raise CorruptFileError(f"{_name(field)} is missing")
+        return checked_number(_name(field), value, kind)
+
+    def flags(self, key: str, layers: int) -> list[Any] | None:
+        """Returns a list with one value a layer, None if there is none."""
+        values = self.get(key)
+        if values is None:
+            return None
+        if not isinstance(values, list) or len(values) != layers:
+            raise CorruptFileError(f"config.json: '{key}' is not a list of {layers} values")
+        return values
+
+
+def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
+    """Refuses what would run, but wrongly."""
+    if keys.get("quantization_config"):
+        raise UnsupportedError(
+            "the checkpoint is quantised already ('quantization_config' in config.json)",
+            hint="convert the original, unquantised checkpoint",
+        )
+    if keys.get("use_bidirectional_attention"):
+        raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
+    activation = keys.get("hidden_activation", keys.get("hidden_act", arch.activation.value))
+    if activation != arch.activation and _ACTIVATIONS.get(activation) is not arch.activation:
+        raise UnsupportedError(f"activation {activation!r} in {arch.name}")
+
+
+def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
+    types = keys.flags("layer_types", layers)
+    if types is not None:
+        unknown = sorted({str(t) for t in types} - set(_LAYER_TYPES))
+        if unknown:
+            raise UnsupportedError(f"layers of type {', '.join(unknown)} ('layer_types')")
+        return tuple(_LAYER_TYPES[t] for t in types)
+    first = keys.get("max_window_layers")
+    if first is not None:
+        first = checked_number("config.json: 'max_window_layers'", first, int)
+        return tuple(i >= first for i in range(layers))
+    period = keys.get("sliding_window_pattern", arch.window_period)
+    return period_pattern(
+        checked_number("config.json: 'sliding_window_pattern'", period, int), layers
+    )
+
+
+def _rotated(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
+    if not arch.no_rope_period:
+        return (True,) * layers
+    flags = keys.flags("no_rope_layers", layers)  # 1 is a layer *with* rotary embedding
+    if flags is not None:
+        return tuple(bool(flag) for flag in flags)
+    period = keys.get("no_rope_layer_interval", arch.no_rope_period)
+    return period_pattern(
+        checked_number("config.json: 'no_rope_layer_interval'", period, int), layers
+    )
+
+
+def _ropes(
+    keys: _Keys, arch: Architecture, head_dim: int, context: int
+) -> tuple[Rope, Rope | None]:
+    """Reads the embedding of the global layers and, where it is another, of the local ones."""
+    stated = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
+    if not isinstance(stated, Mapping):
+        raise CorruptFileError("config.json: 'rope_parameters' is not an object")
+    original = keys.get("original_max_position_embeddings")
+    beside = {"original_max_position_embeddings": original} if original else {}
+
+    def read(layer_type: str, flat: Mapping[str, Any], base: Any) -> Rope:
+        nested = stated.get(layer_type)
+        return read_rope(
+            {
+                "rope_theta": base,
+                "partial_rotary_factor": keys.get("partial_rotary_factor"),
+                **(nested if isinstance(nested, Mapping) else flat),
+                **beside,
+            },
+            arch,
+            head_dim=head_dim,
+            context=context,
+        )
+
+    rope = read("full_attention", stated, keys.get("rope_theta"))
+    if arch.local_rope_base is None:
+        return rope, None
+    return rope, read("sliding_attention", {}, keys.get("rope_local_base_freq"))

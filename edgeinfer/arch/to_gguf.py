@@ -1,0 +1,124 @@
+"""Writes a model's numbers as GGUF metadata, as llama.cpp's converter would."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.from_gguf import KEYS, ROPE_TENSORS
+from edgeinfer.arch.hyperparameters import (
+    Hyperparameters,
+    default_attention_scale,
+    period_pattern,
+)
+from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind, yarn_attention_factor
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.errors import UnsupportedError
+
+# The value of a key; in the file an int is a u32, a float an f32, a tuple an array.
+GgufValue = int | float | bool | str | tuple[bool, ...]
+
+
+def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValue]:
+    """Returns the keys of a model: "general.architecture" and all that begin with its value.
+
+    Raises:
+        UnsupportedError: GGUF has no key for something; what and why is in the message.
+    """
+    values: dict[str, GgufValue] = {
+        "context": numbers.context,
+        "layers": numbers.layers,
+        "width": numbers.width,
+        "heads": numbers.heads,
+        "kv_heads": numbers.kv_heads,
+        "head_dim": numbers.head_dim,
+        "value_dim": numbers.head_dim,
+        "ff_width": numbers.ff_width,
+        "norm_eps": numbers.norm_eps,
+        **_window(numbers, arch),
+        **_scales(numbers, arch),
+        **_rope(numbers, arch),
+    }
+    if numbers.rotated != period_pattern(arch.no_rope_period, numbers.layers):
+        raise UnsupportedError(
+            f"{arch.name} with other layers than each {arch.no_rope_period}th "
+            "without rotary embedding: GGUF has no key for it"
+        )
+    keys = {"value_dim": "attention.value_length", **KEYS}
+    return {
+        "general.architecture": arch.name,
+        f"{arch.name}.vocab_size": numbers.vocab_size,
+        **{f"{arch.name}.{keys[field]}": value for field, value in values.items()},
+    }
+
+
+def rope_tensors(numbers: Hyperparameters) -> dict[str, NDArray[np.float32]]:
+    """Returns the tensors that hold RoPE divisors, by name; most models have none."""
+    divisors = {
+        tensor: getattr(numbers.rope, field.removeprefix("rope."))
+        for field, tensor in ROPE_TENSORS.items()
+    }
+    return {name: np.array(values, np.float32) for name, values in divisors.items() if values}
+
+
+def _window(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    if not numbers.window:
+        # Written as 0 where a missing key would mean the family's usual window.
+        return {"window": 0} if arch.default_window else {}
+    written: dict[str, GgufValue] = {"window": numbers.window}
+    if numbers.windowed != period_pattern(arch.window_period, numbers.layers):
+        written["window_pattern"] = numbers.windowed
+    return written
+
+
+def _scales(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    """The multipliers that differ from what a reader takes where there is no key."""
+    usual = default_attention_scale(
+        arch,
+        layers=numbers.layers,
+        width=numbers.width,
+        heads=numbers.heads,
+        head_dim=numbers.head_dim,
+    )
+    embedding = numbers.width**0.5 if arch.scale_embedding else 1.0
+    written: dict[str, GgufValue] = {}
+    if numbers.attention_scale != usual:
+        written["attention_scale"] = numbers.attention_scale
+    if numbers.embedding_scale != embedding:
+        written["embedding_scale"] = numbers.embedding_scale
+    if numbers.residual_scale != 1:
+        written["residual_scale"] = numbers.residual_scale
+    if numbers.output_scale != 1 or arch.requires_logit_scale:
+        written["output_scale"] = 1.0 / numbers.output_scale
+    if numbers.attention_softcap or arch.attention_softcap:
+        written["attention_softcap"] = numbers.attention_softcap
+    if numbers.output_softcap or arch.output_softcap:
+        written["output_softcap"] = numbers.output_softcap
+    return written
+
+
+def _rope(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    rope = numbers.rope
+    written: dict[str, GgufValue] = {"rope.dim": rope.dim, "rope.base": rope.base}
+    if numbers.local_rope is not None:
+        plain = Rope(dim=rope.dim, base=numbers.local_rope.base)
+        if numbers.local_rope != plain:
+            raise UnsupportedError("stretched RoPE in windowed layers: GGUF has no key for it")
+        written["rope.local_base"] = plain.base
+    if rope.kind is RopeKind.NONE:
+        return written
+    written["rope.kind"] = rope.kind.value
+    attention_factor = rope.attention_factor
+    if rope.kind is not RopeKind.LONGROPE:
+        written["rope.factor"] = rope.factor
+    if rope.kind in NEEDS_ORIGINAL:
+        written["rope.original_context"] = rope.original_context
+    if rope.kind is RopeKind.YARN:
+        attention_factor /= yarn_attention_factor(rope.factor)  # which readers multiply by
+        written["rope.beta_fast"] = rope.beta_fast
+        written["rope.beta_slow"] = rope.beta_slow
+    if attention_factor != 1:
+        written["rope.attention_factor"] = attention_factor
+    return written

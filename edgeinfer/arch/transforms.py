@@ -1,0 +1,61 @@
+"""How a checkpoint's tensors become a GGUF's: rows in another order, values changed.
+
+A transform works on rows, so that a converter can stream a tensor in blocks of rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.config import ModelConfig
+
+Rows = NDArray[np.int64]
+
+
+def _same_order(config: ModelConfig, rows: int) -> Rows | None:
+    return None
+
+
+def _same_values(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    return block
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """What happens to a tensor on its way into a GGUF.
+
+    Attributes:
+        row_order: (config, rows) -> for each row of the GGUF the row of the checkpoint,
+            None for the same order.
+        values: changes float32 values, of any shape.
+    """
+
+    row_order: Callable[[ModelConfig, int], Rows | None] = _same_order
+    values: Callable[[NDArray[np.float32]], NDArray[np.float32]] = _same_values
+
+
+def neighbour_pairs(config: ModelConfig, rows: int) -> Rows:
+    """Orders each head's rows so that the two lanes of a rotary pair are neighbours.
+
+    Checkpoints have pair i in rows (i, i + head_dim/2), GGUFs of llama's kind in
+    (2i, 2i + 1).
+    """
+    order = np.arange(rows, dtype=np.int64)
+    by_half = order.reshape(rows // config.head_dim, 2, config.head_dim // 2)
+    return by_half.swapaxes(1, 2).reshape(rows)
+
+
+def _add_one(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Gemma's checkpoints hold a norm's weight less one."""
+    return block + np.float32(1)
+
+
+TRANSFORMS: Mapping[str, Transform] = {
+    "neighbour_pairs": Transform(row_order=neighbour_pairs),
+    "add_one": Transform(values=_add_one),
+}
+IDENTITY = Transform()

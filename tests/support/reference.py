@@ -1,0 +1,144 @@
+"""A decoder-only transformer in numpy float64: the reference for engines, written to be read.
+
+Driven by ``ModelConfig`` and the graph's tensors under their GGUF names; no cache, no
+chunks, one sequence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.config import (
+    Activation,
+    ModelConfig,
+    NormPlacement,
+    QkNorm,
+    RopeStyle,
+    RopeTable,
+)
+
+Array = NDArray[np.float64]
+Tensors = Mapping[str, NDArray[np.float32]]
+Weight = Callable[[str], Array]
+
+
+def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Array:
+    """Returns the logits of every token, (tokens, vocab)."""
+    x = tensors["token_embd.weight"][list(tokens)].astype(np.float64)  # (tokens, width)
+    x = x * config.embedding_scale
+    for i in range(config.layers):
+        weight = _block(tensors, i)
+        h = _attention(config, weight, i, _norm_before(config, weight, "attn_norm", x))
+        h = _norm_after(config, weight, "post_attention_norm", h)
+        x = x + config.residual_scale * h
+        h = _feed_forward(config, weight, _norm_before(config, weight, "ffn_norm", x))
+        h = _norm_after(config, weight, "post_ffw_norm", h)
+        x = x + config.residual_scale * h
+    x = _rms_norm(x, tensors["output_norm.weight"], config.norm_eps)
+    output = tensors["token_embd.weight" if config.tied_output else "output.weight"]
+    logits = x @ output.astype(np.float64).T * config.output_scale
+    return _cap(logits, config.output_softcap)
+
+
+def _norm_before(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
+    if config.norm_placement is NormPlacement.POST:
+        return x
+    return _rms_norm(x, weight(f"{name}.weight"), config.norm_eps)
+
+
+def _norm_after(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
+    if config.norm_placement is NormPlacement.PRE:
+        return x
+    return _rms_norm(x, weight(f"{name}.weight"), config.norm_eps)
+
+
+def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
+    n, dim = len(x), config.head_dim
+    q, k, v = (_linear(weight, f"attn_{name}", x) for name in "qkv")
+    if config.qk_norm is QkNorm.FULL:
+        q = _rms_norm(q, weight("attn_q_norm.weight"), config.norm_eps)
+        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
+    q = q.reshape(n, config.heads, dim)
+    k = k.reshape(n, config.kv_heads, dim)
+    v = v.reshape(n, config.kv_heads, dim)
+    if config.qk_norm is QkNorm.HEAD:
+        q = _rms_norm(q, weight("attn_q_norm.weight"), config.norm_eps)
+        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
+    if config.layer_rope[i] >= 0:
+        table = config.rope_tables[config.layer_rope[i]]
+        q, k = _rotate(table, config.rope_style, q), _rotate(table, config.rope_style, k)
+    group = config.heads // config.kv_heads
+    k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
+    scores = np.einsum("qhd,khd->hqk", q, k) * config.attention_scale
+    scores = _cap(scores, config.attention_softcap)
+    query, key = np.arange(n)[:, None], np.arange(n)[None, :]
+    visible = key <= query
+    if config.layer_window[i]:
+        visible &= query - key < config.layer_window[i]
+    mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(visible, scores, -np.inf)), v)
+    return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
+
+
+def _feed_forward(config: ModelConfig, weight: Weight, x: Array) -> Array:
+    gate = _ACTIVATIONS[config.activation](_linear(weight, "ffn_gate", x))
+    return _linear(weight, "ffn_down", gate * _linear(weight, "ffn_up", x))
+
+
+def _rotate(table: RopeTable, style: RopeStyle, x: Array) -> Array:
+    """Turns the pairs of each head of x (tokens, heads, head_dim); lanes beyond stay."""
+    frequencies = np.array(table.inverse_frequencies)
+    pairs = len(frequencies)
+    angles = np.arange(len(x))[:, None] * frequencies  # (tokens, pairs)
+    cos = np.cos(angles)[:, None] * table.magnitude
+    sin = np.sin(angles)[:, None] * table.magnitude
+    if style is RopeStyle.HALVES:
+        first, second = slice(0, pairs), slice(pairs, 2 * pairs)
+    else:
+        first, second = slice(0, 2 * pairs, 2), slice(1, 2 * pairs, 2)
+    turned = x.copy()
+    turned[..., first] = x[..., first] * cos - x[..., second] * sin
+    turned[..., second] = x[..., second] * cos + x[..., first] * sin
+    return turned
+
+
+def _rms_norm(x: Array, weight: NDArray[np.floating], eps: float) -> Array:
+    return x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + eps) * weight
+
+
+def _linear(weight: Weight, name: str, x: Array) -> Array:
+    y: Array = x @ weight(f"{name}.weight").T
+    bias = weight(f"{name}.bias")
+    return y + bias if bias.size else y
+
+
+def _cap(x: Array, cap: float) -> Array:
+    return cap * np.tanh(x / cap) if cap else x
+
+
+def _softmax(x: Array) -> Array:
+    e = np.exp(x - x.max(axis=-1, keepdims=True))
+    return e / e.sum(axis=-1, keepdims=True)
+
+
+def _silu(x: Array) -> Array:
+    return x / (1 + np.exp(-x))
+
+
+def _gelu_tanh(x: Array) -> Array:
+    return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
+
+
+_ACTIVATIONS = {Activation.SILU: _silu, Activation.GELU_TANH: _gelu_tanh}
+
+
+def _block(tensors: Tensors, i: int) -> Weight:
+    def weight(name: str) -> Array:
+        """A tensor of block i; an empty array for a bias that is not there."""
+        if name.endswith(".bias") and f"blk.{i}.{name}" not in tensors:
+            return np.empty(0)
+        return tensors[f"blk.{i}.{name}"].astype(np.float64)
+
+    return weight

@@ -1,0 +1,307 @@
+"""Tiny random checkpoints of every family, in the shapes that go wrong.
+
+Written with numpy and safetensors alone and the same bytes every time, so that a golden
+file made by transformers elsewhere holds for them. transformers and llama.cpp open them.
+"""
+
+from __future__ import annotations
+
+import json
+import zlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import Architecture, by_hf_class, config_from_hf
+from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.tensors import file_shape
+
+CONTEXT = 128  # what tests open the models with
+TOKENS = 64  # how many tokens tests run
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tiny:
+    """A tiny model.
+
+    Attributes:
+        name: of the family's module and what is special.
+        config: its config.json.
+        in_llama_cpp: llama.cpp's graph can express it.
+    """
+
+    name: str
+    config: Mapping[str, Any] = field(repr=False)
+    in_llama_cpp: bool = True
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def arch(self) -> Architecture:
+        return by_hf_class(self.config["architectures"][0])
+
+    @property
+    def tokens(self) -> list[int]:
+        """A text of TOKENS random tokens."""
+        rng = np.random.Generator(np.random.PCG64(_seed(self.name + "/tokens")))
+        return [int(t) for t in rng.integers(0, self.config["vocab_size"], TOKENS)]
+
+    def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
+        """Yields the checkpoint's tensors under their names in transformers."""
+        arch, config = self.arch, config_from_hf(self.config)
+        block = arch.block_tensors()
+        for switch, biases in BIAS_TENSORS.items():
+            block |= biases if self.config.get(switch) else {}
+        for kind, name in MODEL_TENSORS.items():
+            if not (kind == "output.weight" and config.tied_output):
+                yield name, self._random(name, kind, file_shape(arch, config, kind))
+        for i in range(config.layers):
+            for kind, suffix in block.items():
+                name = f"model.layers.{i}.{suffix}"
+                yield name, self._random(name, kind, file_shape(arch, config, kind))
+
+    def _random(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        """Draws weights that keep activations near 1, attention sharp and norms uneven.
+
+        They are rounded to eight bits of mantissa: an f16 or bf16 file holds the same.
+        """
+        rng = np.random.Generator(np.random.PCG64(_seed(f"{self.name}/{name}")))
+        values = rng.standard_normal(shape, dtype=np.float32)
+        if "norm" in kind:
+            values = 0.2 * values + (0 if "add_one" in self.arch.transforms.values() else 1)
+        elif kind.endswith(".bias"):
+            values = 0.3 * values
+        elif kind.startswith("attn_q") or kind.startswith("attn_k"):
+            values = values * 1.5 / np.sqrt(shape[1])
+        elif kind == "token_embd.weight":
+            # Small, so that the blocks and not the token itself decide the logits.
+            values = 0.3 * values / config_from_hf(self.config).embedding_scale
+        else:
+            values = values / np.sqrt(shape[1])
+        bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
+        return ((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+def _seed(name: str) -> int:
+    return zlib.crc32(name.encode())
+
+
+_BASE: Mapping[str, Any] = {
+    "hidden_size": 128,
+    "intermediate_size": 160,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 1024,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 331,
+    "bos_token_id": 0,
+    "eos_token_id": 0,
+    "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+def _heads(heads: int, kv_heads: int, head_dim: int, width: int | None = None) -> dict[str, Any]:
+    """A shape; the width is heads * head_dim unless it is given."""
+    shape = {"num_attention_heads": heads, "num_key_value_heads": kv_heads}
+    if width is None:
+        return {**shape, "hidden_size": heads * head_dim}
+    return {**shape, "hidden_size": width, "head_dim": head_dim}
+
+
+def _rope(kind: str, **settings: Any) -> dict[str, Any]:
+    return {"rope_parameters": {"rope_type": kind, "rope_theta": 10000.0, **settings}}
+
+
+def _longrope(lanes: int, original: int) -> dict[str, Any]:
+    pairs = lanes // 2
+    return {
+        "original_max_position_embeddings": original,
+        "rope_scaling": {
+            "type": "longrope",
+            "long_factor": [1.0 + 0.25 * i for i in range(pairs)],
+            "short_factor": [1.0 + 0.03125 * i for i in range(pairs)],
+        },
+    }
+
+
+_LLAMA3 = _rope(
+    "llama3",
+    factor=8.0,
+    low_freq_factor=1.0,
+    high_freq_factor=4.0,
+    original_max_position_embeddings=64,
+)
+_YARN = _rope("yarn", factor=4.0, original_max_position_embeddings=256)
+_YARN_BY_HAND = _rope(
+    "yarn",
+    factor=4.0,
+    original_max_position_embeddings=256,
+    attention_factor=1.25,
+    beta_fast=16.0,
+    beta_slow=2.0,
+)
+_TIED = {"tie_word_embeddings": True}
+_UNTIED = {"tie_word_embeddings": False}
+_BIASES = {"attention_bias": True, "mlp_bias": True}
+_SIX_LAYERS = {"num_hidden_layers": 6}
+_GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16}
+_MULTIPLIERS = {
+    "attention_multiplier": 0.09375,
+    "embedding_multiplier": 6.0,
+    "residual_multiplier": 0.375,
+    "logits_scaling": 4.0,
+}
+
+
+def _tiny(name: str, *parts: Mapping[str, Any], in_llama_cpp: bool = True) -> Tiny:
+    config = {**_BASE, "architectures": [_CLASSES[name.partition("-")[0]]]}
+    for part in parts:
+        config |= part
+    return Tiny(name=name, config=config, in_llama_cpp=in_llama_cpp)
+
+
+_CLASSES = {
+    "llama": "LlamaForCausalLM",
+    "mistral": "MistralForCausalLM",
+    "qwen2": "Qwen2ForCausalLM",
+    "qwen3": "Qwen3ForCausalLM",
+    "gemma2": "Gemma2ForCausalLM",
+    "gemma3": "Gemma3ForCausalLM",
+    "phi3": "Phi3ForCausalLM",
+    "smollm3": "SmolLM3ForCausalLM",
+    "olmo2": "Olmo2ForCausalLM",
+    "granite": "GraniteForCausalLM",
+}
+
+MODELS: tuple[Tiny, ...] = (
+    _tiny("llama-gqa64-tied", _heads(4, 2, 64), _TIED),
+    _tiny("llama-mha128-untied", _heads(2, 2, 128), _UNTIED, {"vocab_size": 320}),
+    _tiny("llama-mqa96-llama3", _heads(3, 1, 96), _LLAMA3),
+    _tiny("llama-gqa64-linear", _heads(4, 2, 64, 192), _rope("linear", factor=4.0)),
+    _tiny("llama-gqa64-yarn", _heads(2, 1, 64), _YARN_BY_HAND),
+    _tiny("llama-gqa64-longrope", _heads(2, 1, 64), _longrope(64, 32)),
+    _tiny("llama-mha64-biases", _heads(4, 4, 64), _BIASES),
+    _tiny("mistral-gqa128", _heads(4, 2, 128, 192), {"sliding_window": None}),
+    _tiny("mistral-gqa64-window", _heads(4, 2, 64), {"sliding_window": 16}, in_llama_cpp=False),
+    _tiny("qwen2-gqa64-tied", _heads(4, 2, 64), _TIED, {"rope_theta": 1e6}),
+    _tiny("qwen2-gqa128-yarn", _heads(2, 1, 128), _YARN, _UNTIED),
+    _tiny(
+        "qwen2-mqa64-window",
+        _heads(4, 1, 64),
+        {"use_sliding_window": True, "max_window_layers": 1, "sliding_window": 16},
+        in_llama_cpp=False,
+    ),
+    _tiny("qwen3-gqa128-tied", _heads(4, 2, 128, 192), _TIED, {"rope_theta": 1e6}),
+    _tiny("qwen3-mha64-yarn", _heads(4, 4, 64, 160), _YARN, _UNTIED),
+    _tiny("gemma2-gqa64", _heads(4, 2, 64, 192), _GEMMA, {"query_pre_attn_scalar": 64}),
+    _tiny(
+        "gemma2-mqa128-scale",
+        _heads(4, 1, 128, 192),
+        _GEMMA,
+        {"query_pre_attn_scalar": 48, "num_hidden_layers": 4},
+        in_llama_cpp=False,
+    ),
+    _tiny(
+        "gemma3-gqa64",
+        _heads(4, 2, 64, 128),
+        _GEMMA,
+        _SIX_LAYERS,
+        {"query_pre_attn_scalar": 64},
+    ),
+    _tiny(
+        "gemma3-mha96-linear",
+        _heads(2, 2, 96, 160),
+        _GEMMA,
+        _SIX_LAYERS,
+        {
+            "query_pre_attn_scalar": 96,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
+            "rope_theta": 1e6,
+            "rope_local_base_freq": 1e4,
+            "layer_types": ["sliding_attention", "full_attention"] * 3,
+        },
+    ),
+    _tiny("phi3-mha96", _heads(2, 2, 96), {"sliding_window": None}),
+    _tiny(
+        "phi3-gqa64-window",
+        _heads(4, 2, 64),
+        {"partial_rotary_factor": 0.75, "sliding_window": 16},
+        in_llama_cpp=False,
+    ),
+    _tiny("phi3-gqa96-shortrope", _heads(2, 1, 96), _longrope(96, 256)),
+    _tiny(
+        "phi3-gqa128-longrope-tied",
+        _heads(2, 1, 128),
+        _longrope(96, 32),
+        _TIED,
+        {"partial_rotary_factor": 0.75},
+    ),
+    _tiny("smollm3-gqa64-tied", _heads(4, 2, 64), _SIX_LAYERS),
+    _tiny("smollm3-gqa128-yarn", _heads(2, 1, 128), _YARN, _UNTIED, _SIX_LAYERS),
+    _tiny("olmo2-mha64", _heads(3, 3, 64)),
+    _tiny("olmo2-gqa128-yarn", _heads(2, 1, 128), _YARN),
+    _tiny("granite-gqa64-tied", _heads(4, 2, 64), _MULTIPLIERS, _TIED),
+    _tiny("granite-mha96-biases", _heads(2, 2, 96), _MULTIPLIERS, _UNTIED, _BIASES),
+)
+BY_NAME: Mapping[str, Tiny] = {model.name: model for model in MODELS}
+
+
+def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True) -> Path:
+    """Writes a checkpoint as a Hugging Face folder and returns the folder."""
+    from safetensors.numpy import save_file
+
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(dict(model.config), indent=2))
+    tensors = dict(model.tensors())
+    if shards == 1:
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    else:
+        index = {}
+        for number in range(shards):
+            file = f"model-{number + 1:05}-of-{shards:05}.safetensors"
+            part = {name: tensors[name] for name in sorted(tensors)[number::shards]}
+            save_file(part, folder / file, metadata={"format": "pt"})
+            index |= dict.fromkeys(part, file)
+        total = sum(tensor.nbytes for tensor in tensors.values())
+        (folder / "model.safetensors.index.json").write_text(
+            json.dumps({"metadata": {"total_size": total}, "weight_map": index})
+        )
+    if tokenizer:
+        write_tokenizer(folder)
+    return folder
+
+
+def write_tokenizer(folder: Path) -> None:
+    """Writes a small byte-level BPE tokenizer, trained on a few lines, with a template."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    tokenizer = Tokenizer(models.BPE())
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=300,
+        special_tokens=["<|endoftext|>", "<|im_start|>", "<|im_end|>"],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    lines = ["the cat sat on the mat, the other cat on the rat"] * 4
+    tokenizer.train_from_iterator(lines, trainer)
+    tokenizer.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "GPT2TokenizerFast",
+                "bos_token": "<|endoftext|>",
+                "eos_token": "<|im_end|>",
+                "chat_template": "{% for m in messages %}<|im_start|>{{ m.role }}\n"
+                "{{ m.content }}<|im_end|>\n{% endfor %}",
+            }
+        )
+    )
