@@ -1,12 +1,15 @@
 // Quant types: the registry, decoding and packing of GGUF data, on NumPy arrays.
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
 
+#include <algorithm>
 #include <memory>
-#include <stdexcept>
+#include <optional>
 #include <string>
+#include <thread>
 #include <tuple>
 #include <vector>
 
@@ -19,6 +22,8 @@ namespace edgeinfer {
 namespace {
 
 using Bytes = nb::ndarray<const uint8_t, nb::c_contig, nb::device::cpu>;
+using Matrix = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+using Vector = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 const QuantInfo& info_of(const std::string& name) {
   const QuantType type = find_quant_type(name);
@@ -69,6 +74,40 @@ std::vector<std::tuple<std::string, int, int, int, bool>> quant_types() {
   return types;
 }
 
+/// Calls work(first, last) on `threads` contiguous shares of 0..rows.
+template <class Work>
+void split_rows(int64_t rows, int threads, const Work& work) {
+  const int64_t shares = std::clamp<int64_t>(threads, 1, std::max<int64_t>(rows, 1));
+  std::vector<std::jthread> team;
+  for (int64_t t = 1; t < shares; ++t) {
+    team.emplace_back([=, &work] { work(rows * t / shares, rows * (t + 1) / shares); });
+  }
+  work(0, rows / shares);
+}
+
+/// importance (cols,) is that of each column and holds for every row.
+nb::ndarray<nb::numpy, uint8_t> encode(const std::string& name, const Matrix& x, int threads,
+                                       const std::optional<Vector>& importance) {
+  const QuantInfo& info = info_of(name);
+  const auto rows = static_cast<int64_t>(x.shape(0)), cols = static_cast<int64_t>(x.shape(1));
+  check_shape(info, rows, cols);
+  if (threads < 1) throw nb::value_error("threads must be at least 1");
+  if (importance && importance->shape(0) != x.shape(1)) {
+    throw nb::value_error("importance must have one value per column");
+  }
+  const int64_t row_bytes = info.row_bytes(cols);
+  auto out = new_array<uint8_t>({x.shape(0), static_cast<size_t>(row_bytes)});
+  uint8_t* data = out.data();
+  const float* weights = importance ? importance->data() : nullptr;
+  nb::gil_scoped_release release;
+  split_rows(rows, threads, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      info.encode(x.data() + r * cols, weights, cols, data + r * row_bytes);
+    }
+  });
+  return out;
+}
+
 nb::ndarray<nb::numpy, float> decode(const std::string& name, const Bytes& data, int64_t rows,
                                      int64_t cols) {
   const QuantInfo& info = info_of(name);
@@ -107,6 +146,10 @@ nb::ndarray<nb::numpy, float> unpack_row(const std::string& name, const Bytes& p
 void bind_quant(nb::module_& m) {
   m.def("quant_types", quant_types,
         "Returns (name, ggml_id, block, block_bytes, is_float) of every quant type.");
+  m.def("encode", encode, nb::arg("type_name"), nb::arg("x"), nb::arg("threads") = 1,
+        nb::arg("importance") = nb::none(),
+        "Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes). importance (cols,) "
+        "weighs the squared error.");
   m.def("decode", decode, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),
         "Decodes GGUF blocks to float32 (rows, cols).");
   m.def("pack", pack, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),

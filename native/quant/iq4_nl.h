@@ -4,6 +4,7 @@
 
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -30,6 +31,15 @@ struct IQ4_NL {
     split(b, codes);
     const float d = to_float(b.d);
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(kTable[codes[i]] - kBias);
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    static const Levels levels(kTable, kBias);
+    const Samples<kBlock> samples(x, importance);
+    uint8_t codes[kBlock];
+    b.d = to_finite_half(fit_scale(samples.x, samples.w, kBlock, levels));
+    write_codes(samples.x, kBlock, to_float(b.d), levels, codes);
+    join_nibbles(codes, b.q);
   }
 
   static void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }

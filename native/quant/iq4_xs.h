@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quant/iq4_nl.h"
+#include "quant/search.h"
 #include "quant/six_bits.h"
 
 namespace edgeinfer {
@@ -38,6 +39,21 @@ struct IQ4_XS {
       for (int i = 32 * s; i < 32 * s + 32; ++i) {
         x[i] = scale * static_cast<float>(kTable[codes[i]] - kBias);
       }
+    }
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    static const Levels levels(kTable, kBias);
+    ScaledBlock fit;
+    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-32, 31}, levels, fit);
+    b.d = fit.d;
+    b.scales_high = 0;
+    for (auto& low : b.scales_low) low = 0;
+    for (int s = 0; s < 8; ++s) {
+      const int scale = fit.scales[s] + 32;
+      b.scales_low[s / 2] |= static_cast<uint8_t>((scale & 15) << (4 * (s % 2)));
+      b.scales_high = static_cast<uint16_t>(b.scales_high | (scale >> 4) << (2 * s));
+      join_nibbles(fit.codes + 32 * s, b.q + 16 * s);
     }
   }
 

@@ -3,8 +3,12 @@
 // levels are integers: x = 2^(e - 128) * level[q].
 #pragma once
 
+#include <algorithm>
+#include <cmath>
+
 #include "quant/nibbles.h"
 #include "quant/packed.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -38,6 +42,34 @@ struct MXFP4 {
   static float half_power(int e) {
     return std::bit_cast<float>(e < 2 ? uint32_t{0x200000} << e
                                       : static_cast<uint32_t>(e - 1) << 23);
+  }
+
+  /// Tries the power of two that brings the largest magnitude to 4..8 and its neighbours.
+  static void encode(const float* x, const float* importance, Block& b) {
+    static const Levels levels(kTable, kBias);
+    float largest = 0;
+    for (int i = 0; i < kBlock; ++i) {
+      if (std::isfinite(x[i])) largest = std::max(largest, std::fabs(x[i]));
+    }
+    const int centre = std::clamp((largest > 0 ? std::ilogb(largest) : -127) + 125, 0, 254);
+    // Searched near 1: powers of two change nothing but the exponent.
+    float scaled[kBlock];
+    for (int i = 0; i < kBlock; ++i) {
+      const float v = std::clamp(x[i], -largest, largest);
+      scaled[i] = v == v ? std::ldexp(v, 128 - centre) : 0;
+    }
+    const Samples<kBlock> samples(scaled, importance);
+    float least = INFINITY;
+    int best = centre;
+    for (int e = centre - 1; e <= centre + 1; ++e) {
+      if (e < 0 || e > 254) continue;
+      const float error = scale_error(samples.x, samples.w, kBlock, std::ldexp(1.0f, e - centre), levels);
+      if (error < least) least = error, best = e;
+    }
+    uint8_t codes[kBlock];
+    write_codes(samples.x, kBlock, std::ldexp(1.0f, best - centre), levels, codes);
+    b.e = static_cast<uint8_t>(best);
+    join_nibbles(codes, b.q);
   }
 
   static void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }

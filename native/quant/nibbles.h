@@ -13,9 +13,9 @@ inline void split_nibbles(const uint8_t* q, uint8_t* codes) {
   }
 }
 
-/// The inverse; each code is below 16.
+/// The inverse, of the low four bits of each code.
 inline void join_nibbles(const uint8_t* codes, uint8_t* q) {
-  for (int i = 0; i < 16; ++i) q[i] = static_cast<uint8_t>(codes[i] | codes[i + 16] << 4);
+  for (int i = 0; i < 16; ++i) q[i] = static_cast<uint8_t>((codes[i] & 15) | codes[i + 16] << 4);
 }
 
 /// Adds bit 4 of 32 codes from a little-endian bit set of four bytes.

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quant/packed.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -33,6 +34,25 @@ struct Q2_K {
     for (int s = 0; s < 16; ++s) {
       const float scale = d * (b.scales[s] & 15), min = dmin * (b.scales[s] >> 4);
       for (int i = 16 * s; i < 16 * s + 16; ++i) x[i] = scale * codes[i] - min;
+    }
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    ScaledMinBlock fit;
+    fit_block(Samples<kBlock>(x, importance), kScaleBlock, 15, kMaxCode, fit);
+    b.d = fit.d;
+    b.dmin = fit.dmin;
+    for (int s = 0; s < 16; ++s) {
+      b.scales[s] = static_cast<uint8_t>(fit.scales[s] | fit.mins[s] << 4);
+    }
+    join_low_bits(fit.codes, b.q);
+  }
+
+  /// Two bits of each of 256 codes, in the order of `q`.
+  static void join_low_bits(const uint8_t* codes, uint8_t* q) {
+    for (int i = 0; i < kBlock / 4; ++i) {
+      const uint8_t* c = codes + i / 32 * 128 + i % 32;
+      q[i] = static_cast<uint8_t>((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
     }
   }
 

@@ -2,6 +2,7 @@
 // each, offset by 32: x = (d * (scale - 32)) * (q - 4).
 #pragma once
 
+#include "quant/q2_k.h"
 #include "quant/six_bits.h"
 
 namespace edgeinfer {
@@ -35,6 +36,21 @@ struct Q3_K {
       const float scale = d * static_cast<float>(scales[s] - 32);
       for (int i = 16 * s; i < 16 * s + 16; ++i)
         x[i] = scale * static_cast<float>(codes[i] - kBias);
+    }
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    ScaledBlock fit;
+    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-32, 31},
+              Range{-kBias, kMaxCode - kBias}, fit);
+    b.d = fit.d;
+    uint8_t scales[16];
+    for (int s = 0; s < 16; ++s) scales[s] = static_cast<uint8_t>(fit.scales[s] + 32);
+    join_scales(scales, b.scales);
+    Q2_K::join_low_bits(fit.codes, b.q);
+    for (auto& high : b.high) high = 0;
+    for (int i = 0; i < kBlock; ++i) {
+      b.high[i % 32] |= static_cast<uint8_t>((fit.codes[i] >> 2) << (i / 32));
     }
   }
 

@@ -3,6 +3,7 @@
 
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -26,6 +27,15 @@ struct Q4_0 {
     split(b, codes);
     const float d = to_float(b.d);
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i] - kBias);
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    const Samples<kBlock> samples(x, importance);
+    const Range range{-kBias, kMaxCode - kBias};
+    uint8_t codes[kBlock];
+    b.d = to_finite_half(fit_scale(samples.x, samples.w, kBlock, range));
+    write_codes(samples.x, kBlock, to_float(b.d), range, codes);
+    join_nibbles(codes, b.q);
   }
 
   static void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }

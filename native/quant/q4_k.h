@@ -2,6 +2,7 @@
 #pragma once
 
 #include "quant/k_scales.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -29,6 +30,18 @@ struct Q4_K {
     for (int s = 0; s < 8; ++s) {
       const float scale = d * scales[s], min = dmin * mins[s];
       for (int i = 32 * s; i < 32 * s + 32; ++i) x[i] = scale * codes[i] - min;
+    }
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    ScaledMinBlock fit;
+    fit_block(Samples<kBlock>(x, importance), kScaleBlock, 63, kMaxCode, fit);
+    b.d = fit.d;
+    b.dmin = fit.dmin;
+    join_k_scales(fit.scales, fit.mins, b.scales);
+    for (int i = 0; i < kBlock / 2; ++i) {
+      const uint8_t* codes = fit.codes + i / 32 * 64 + i % 32;
+      b.q[i] = static_cast<uint8_t>((codes[0] & 15) | (codes[32] & 15) << 4);
     }
   }
 

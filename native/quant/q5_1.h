@@ -3,6 +3,7 @@
 
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -28,6 +29,17 @@ struct Q5_1 {
     split(b, codes);
     const float d = to_float(b.d), m = to_float(b.m);
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i]) + m;
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    const Samples<kBlock> samples(x, importance);
+    const ScaleMin fit = fit_scale_min(samples.x, samples.w, kBlock, kMaxCode, false);
+    uint8_t codes[kBlock];
+    b.d = to_finite_half(fit.scale);
+    b.m = to_finite_half(-fit.min);
+    write_codes(samples.x, kBlock, ScaleMin{to_float(b.d), -to_float(b.m)}, kMaxCode, codes);
+    join_nibbles(codes, b.q);
+    take_fifth_bits(codes, b.high);
   }
 
   static void split(const Block& b, uint8_t* codes) {

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "quant/packed.h"
+#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -34,6 +35,22 @@ struct Q6_K {
       const float scale = d * b.scales[s];
       for (int i = 16 * s; i < 16 * s + 16; ++i)
         x[i] = scale * static_cast<float>(codes[i] - kBias);
+    }
+  }
+
+  static void encode(const float* x, const float* importance, Block& b) {
+    ScaledBlock fit;
+    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-128, 127},
+              Range{-kBias, kMaxCode - kBias}, fit);
+    b.d = fit.d;
+    for (int s = 0; s < 16; ++s) b.scales[s] = static_cast<int8_t>(fit.scales[s]);
+    for (int i = 0; i < kBlock / 2; ++i) {
+      const uint8_t* c = fit.codes + i / 64 * 128 + i % 64;
+      b.low[i] = static_cast<uint8_t>((c[0] & 15) | (c[64] & 15) << 4);
+    }
+    for (int i = 0; i < kBlock / 4; ++i) {
+      const uint8_t* c = fit.codes + i / 32 * 128 + i % 32;
+      b.high[i] = static_cast<uint8_t>(c[0] >> 4 | (c[32] >> 4) << 2 | (c[64] >> 4) << 4 | (c[96] >> 4) << 6);
     }
   }
 

@@ -13,6 +13,14 @@ void decode(const uint8_t* data, int64_t count, float* x) {
 }
 
 template <class Q>
+void encode(const float* x, const float* importance, int64_t count, uint8_t* data) {
+  auto* blocks = reinterpret_cast<typename Q::Block*>(data);
+  for (int64_t b = 0; b < count / Q::kBlock; ++b) {
+    Q::encode(x + b * Q::kBlock, importance ? importance + b * Q::kBlock : nullptr, blocks[b]);
+  }
+}
+
+template <class Q>
 constexpr QuantInfo row() {
   return {Q::kName,
           Q::kGgmlId,
@@ -20,6 +28,7 @@ constexpr QuantInfo row() {
           static_cast<int>(sizeof(typename Q::Block)),
           FloatType<Q>,
           decode<Q>,
+          encode<Q>,
           Packer<Q>::pack_groups,
           Packer<Q>::unpack_row};
 }

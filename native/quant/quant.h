@@ -25,6 +25,10 @@ struct QuantInfo {
   /// GGUF blocks of `count` values (a multiple of block) to float32.
   void (*decode)(const uint8_t* data, int64_t count, float* x);
 
+  /// `count` values (a multiple of block) to GGUF blocks. importance (count,), or null, weighs
+  /// the squared error that the encoder minimises.
+  void (*encode)(const float* x, const float* importance, int64_t count, uint8_t* data);
+
   /// Packs groups [g0, g1) of 16 rows of the GGUF matrix `src` (rows, cols) into their places
   /// in `dst`, the whole packed matrix. Ranges may be packed by several threads.
   void (*pack_groups)(const uint8_t* src, int64_t rows, int64_t cols, int64_t g0, int64_t g1,
