@@ -13,7 +13,7 @@ from math import prod
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer import _native
+import edgeinfer._native as _native
 from edgeinfer.errors import UnsupportedError, UsageError
 
 

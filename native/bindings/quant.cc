@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "quant/packed.h"
 #include "quant/quant.h"
 
 namespace nb = nanobind;
@@ -33,9 +34,8 @@ const QuantInfo& info_of(const std::string& name) {
 
 /// Refuses shapes that are negative, not whole blocks, or so large that sizes would overflow.
 void check_shape(const QuantInfo& info, int64_t rows, int64_t cols) {
-  constexpr int64_t kLimit = int64_t{1} << 40;
-  if (rows < 0 || cols < 0 || rows > kLimit || cols > kLimit ||
-      (rows + 15) * (cols + 1) > int64_t{1} << 56) {
+  constexpr int64_t kLimit = int64_t{1} << 56;  // values; a value takes up to 4 bytes
+  if (rows < 0 || cols < 0 || rows > kLimit || cols > kLimit / (rows + kGroupRows)) {
     throw nb::value_error("rows or cols out of range");
   }
   if (cols % info.block != 0) {

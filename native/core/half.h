@@ -25,9 +25,7 @@ struct BFloat16 {
 
 #if defined(__F16C__) || defined(__aarch64__)
 EI_INLINE float to_float(Half h) { return static_cast<float>(std::bit_cast<NativeHalf>(h.bits)); }
-EI_INLINE Half to_half(float f) {
-  return {std::bit_cast<uint16_t>(static_cast<NativeHalf>(f))};
-}
+EI_INLINE Half to_half(float f) { return {std::bit_cast<uint16_t>(static_cast<NativeHalf>(f))}; }
 #else
 // Without an instruction the compiler calls a function per value; these vectorise.
 EI_INLINE float to_float(Half h) {

@@ -63,7 +63,8 @@ struct MXFP4 {
     int best = centre;
     for (int e = centre - 1; e <= centre + 1; ++e) {
       if (e < 0 || e > 254) continue;
-      const float error = scale_error(samples.x, samples.w, kBlock, std::ldexp(1.0f, e - centre), levels);
+      const float error =
+          scale_error(samples.x, samples.w, kBlock, std::ldexp(1.0f, e - centre), levels);
       if (error < least) least = error, best = e;
     }
     uint8_t codes[kBlock];

@@ -52,7 +52,8 @@ struct Q2_K {
   static void join_low_bits(const uint8_t* codes, uint8_t* q) {
     for (int i = 0; i < kBlock / 4; ++i) {
       const uint8_t* c = codes + i / 32 * 128 + i % 32;
-      q[i] = static_cast<uint8_t>((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
+      q[i] =
+          static_cast<uint8_t>((c[0] & 3) | (c[32] & 3) << 2 | (c[64] & 3) << 4 | (c[96] & 3) << 6);
     }
   }
 

@@ -50,7 +50,8 @@ struct Q6_K {
     }
     for (int i = 0; i < kBlock / 4; ++i) {
       const uint8_t* c = fit.codes + i / 32 * 128 + i % 32;
-      b.high[i] = static_cast<uint8_t>(c[0] >> 4 | (c[32] >> 4) << 2 | (c[64] >> 4) << 4 | (c[96] >> 4) << 6);
+      b.high[i] = static_cast<uint8_t>(c[0] >> 4 | (c[32] >> 4) << 2 | (c[64] >> 4) << 4 |
+                                       (c[96] >> 4) << 6);
     }
   }
 

@@ -80,7 +80,9 @@ Levels::Levels(const uint8_t* table, int bias)
       high(*std::max_element(table, table + 16) - bias) {
   for (int i = 0; i < 512; ++i) {
     const float v = static_cast<float>(low) + (static_cast<float>(i) + 0.5f) / 2;
-    const auto distance = [&](uint8_t level) { return std::fabs(static_cast<float>(level - bias) - v); };
+    const auto distance = [&](uint8_t level) {
+      return std::fabs(static_cast<float>(level - bias) - v);
+    };
     const auto* best = std::min_element(
         table, table + 16, [&](uint8_t a, uint8_t b) { return distance(a) < distance(b); });
     value[i] = static_cast<float>(*best - bias);
@@ -146,15 +148,15 @@ void fit_block(const Samples<256>& samples, int sub, Range scales, const Grid& g
     if (qq > 0) d = to_finite_half(xq / qq);
   }
   for (int s = 0; s < count; ++s) {
-    write_codes(samples.x + sub * s, sub, to_float(out.d) * static_cast<float>(out.scales[s]),
-                 grid, out.codes + sub * s);
+    write_codes(samples.x + sub * s, sub, to_float(out.d) * static_cast<float>(out.scales[s]), grid,
+                out.codes + sub * s);
   }
 }
 
-#define EI_GRID(Grid)                                                                       \
-  template float fit_scale(const float*, const float*, int, const Grid&);                   \
-  template float scale_error(const float*, const float*, int, float, const Grid&);          \
-  template void write_codes(const float*, int, float, const Grid&, uint8_t*);               \
+#define EI_GRID(Grid)                                                              \
+  template float fit_scale(const float*, const float*, int, const Grid&);          \
+  template float scale_error(const float*, const float*, int, float, const Grid&); \
+  template void write_codes(const float*, int, float, const Grid&, uint8_t*);      \
   template void fit_block(const Samples<256>&, int, Range, const Grid&, ScaledBlock&);
 EI_GRID(Range)
 EI_GRID(Levels)

@@ -77,7 +77,8 @@ template <class Grid>
 void fit_block(const Samples<256>& samples, int sub, Range scales, const Grid& grid,
                ScaledBlock& out);
 
-/// A block of sub-blocks with integer scales and minimums: x = (d * scales[s]) * q - dmin * mins[s].
+/// A block of sub-blocks with integer scales and minimums: x = (d * scales[s]) * q - dmin *
+/// mins[s].
 struct ScaledMinBlock {
   Half d, dmin;
   uint8_t scales[16], mins[16];
