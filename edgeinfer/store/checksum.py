@@ -1,0 +1,32 @@
+"""SHA-256 of files, and the error when it is another."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from edgeinfer.errors import CheckFailedError
+
+
+def sha256_of(path: Path) -> str:
+    """Returns the SHA-256 of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_sha256(path: Path, expected: str, what: str) -> None:
+    """Removes the file and raises if its SHA-256 is not the expected one.
+
+    Raises:
+        CheckFailedError: it is another.
+    """
+    actual = sha256_of(path)
+    if actual != expected.lower():
+        path.unlink()
+        raise CheckFailedError(
+            f"{what} has SHA-256 {actual}, expected {expected}; it was removed",
+            hint="run the same command again; if it fails again, what the server has was changed",
+        )
