@@ -146,16 +146,18 @@ nb::ndarray<nb::numpy, float> unpack_row(const std::string& name, const Bytes& p
 void bind_quant(nb::module_& m) {
   m.def("quant_types", quant_types,
         "Returns (name, ggml_id, block, block_bytes, is_float) of every quant type.");
-  m.def("encode", encode, nb::arg("type_name"), nb::arg("x"), nb::arg("threads") = 1,
-        nb::arg("importance") = nb::none(),
+  m.def("encode", encode, nb::arg("type_name"), nb::arg("x").noconvert(), nb::arg("threads") = 1,
+        nb::arg("importance").noconvert() = nb::none(),
         "Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes). importance (cols,) "
         "weighs the squared error.");
-  m.def("decode", decode, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),
-        "Decodes GGUF blocks to float32 (rows, cols).");
-  m.def("pack", pack, nb::arg("type_name"), nb::arg("data"), nb::arg("rows"), nb::arg("cols"),
+  m.def("decode", decode, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),
+        nb::arg("cols"), "Decodes GGUF blocks to float32 (rows, cols).");
+  m.def("pack", pack, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),
+        nb::arg("cols"),
         "Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h.");
-  m.def("unpack_row", unpack_row, nb::arg("type_name"), nb::arg("packed"), nb::arg("rows"),
-        nb::arg("cols"), nb::arg("row"), "Decodes one row of a packed matrix, float32 (cols,).");
+  m.def("unpack_row", unpack_row, nb::arg("type_name"), nb::arg("packed").noconvert(),
+        nb::arg("rows"), nb::arg("cols"), nb::arg("row"),
+        "Decodes one row of a packed matrix, float32 (cols,).");
 }
 
 }  // namespace edgeinfer
