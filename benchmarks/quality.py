@@ -27,7 +27,7 @@ from llamacpp_peer import LlamaCpp
 from numpy.typing import NDArray
 
 import edgeinfer
-from edgeinfer.quant import QUANT_TYPES
+from edgeinfer.quant import all_types
 
 CHUNK = 512  # tokens of context; each chunk starts anew
 COLUMNS = {
@@ -76,7 +76,7 @@ def theirs(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterato
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
-    parser.add_argument("--types", nargs="*", default=[t.name for t in QUANT_TYPES])
+    parser.add_argument("--types", nargs="*", default=[t.name for t in all_types()])
     parser.add_argument("--tokens", type=int, default=4 * CHUNK)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()

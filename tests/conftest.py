@@ -1,4 +1,4 @@
-"""Fixtures that every test may use: the test data and a real model."""
+"""Fixtures that every test may use: test data and a real model, where they are present."""
 
 from __future__ import annotations
 
@@ -15,3 +15,17 @@ def test_data() -> Path:
     if not folder:
         pytest.skip("EDGEINFER_TEST_DATA is not set")
     return Path(folder)
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    """The GGUF of SmolLM2-135M-Instruct: EDGEINFER_SMOLLM2, or what was pulled before."""
+    given = os.environ.get("EDGEINFER_SMOLLM2")
+    if given:
+        return Path(given)
+    from edgeinfer import store
+
+    found = store.locate("smollm2")
+    if found is None:
+        pytest.skip("needs `edgeinfer pull smollm2`, or EDGEINFER_SMOLLM2")
+    return found.path
