@@ -25,6 +25,7 @@ class MemoryPlan:
     runtime_bytes: int
     budget_bytes: int
     notes: tuple[str, ...] = ()  # what was given up and why
+    decode_tokens_per_second: float | None = None  # if the device's bandwidth is known
 
     @property
     def total_bytes(self) -> int:
@@ -35,3 +36,23 @@ class MemoryPlan:
     def fits(self) -> bool:
         """True if the total is within the budget."""
         return self.total_bytes <= self.budget_bytes
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the record that ``--json`` prints."""
+        return {
+            "total_bytes": self.total_bytes,
+            "weights_bytes": self.weights_bytes,
+            "kv_bytes": self.kv_bytes,
+            "scratch_bytes": self.scratch_bytes,
+            "runtime_bytes": self.runtime_bytes,
+            "budget_bytes": self.budget_bytes,
+            "fits": self.fits,
+            "context": self.context,
+            "backend": self.backend,
+            "quant": self.quant,
+            "threads": self.threads,
+            "batch": self.batch,
+            "kv_type": self.kv_type,
+            "decode_tokens_per_second": self.decode_tokens_per_second,
+            "notes": list(self.notes),
+        }

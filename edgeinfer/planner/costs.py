@@ -1,0 +1,87 @@
+"""What the native engine takes, in bytes: the same sums as the engine, from shapes alone.
+
+The tests compare each with what the engine itself says (native/engine/weights.h,
+kv_cache.h, scratch.h).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Protocol
+
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.arch.tensors import engine_tensors
+from edgeinfer.formats.ggml_types import BY_NAME
+
+_GROUP_ROWS = 16  # rows are packed 16 at a time
+_ALIGNMENT = 64  # a tensor, and a buffer, begins on a cache line
+_ACT_BLOCK_BYTES, _ACT_BLOCK = 64, 32  # quantised activations: bytes for values
+_MIN_PARTIALS = 64  # rows of partial attention results, at least
+_KV_BYTES = {"f16": 2, "f32": 4}
+
+
+class Tensor(Protocol):
+    """What is needed to know of a tensor of the file."""
+
+    @property
+    def type(self) -> str:
+        """The quant type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols) or (length,)."""
+
+
+def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str, Tensor]) -> int:
+    """Returns the bytes of the packed weights.
+
+    Raises:
+        CorruptFileError: a tensor is missing or has the wrong shape.
+        UnsupportedError: a tensor is not part of the family's graph.
+    """
+    shapes = {name: tensor.shape for name, tensor in tensors.items()}
+    total = 0
+    for part in engine_tensors(arch, config, shapes):
+        source = tensors[part.source]
+        if len(source.shape) == 1:  # norms and biases are kept as float32
+            size = 4 * part.row_count
+        elif part.name == "token_embd.weight" and not config.tied_output:
+            size = part.row_count * _row_bytes(source)  # only looked up, row by row
+        else:
+            size = _round_up(part.row_count, _GROUP_ROWS) * _row_bytes(source)
+        total += _round_up(size, _ALIGNMENT)
+    return total
+
+
+def kv_bytes(config: ModelConfig, context: int, kv_type: str) -> int:
+    """Returns the bytes of one sequence's keys and values when its context is full."""
+    positions = _round_up(context, 16)
+    return config.layers * config.kv_heads * 2 * positions * config.head_dim * _KV_BYTES[kv_type]
+
+
+def scratch_bytes(config: ModelConfig, batch: int) -> int:
+    """Returns the bytes of the buffers of a step of ``batch`` tokens, and a row of logits."""
+    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    partials = max(batch, _MIN_PARTIALS)
+    rope = len(config.rope_tables) * batch * (config.head_dim // 2)
+    widest = max(config.width, queries, config.ff_width)
+    floats = (
+        *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
+        *(batch * queries, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
+        *(partials * queries, partials * config.heads, partials * config.heads),  # attention
+        *(batch * config.ff_width,) * 2,  # gate, up
+        *(rope, rope),  # cosines, sines
+    )
+    buffers = sum(_round_up(4 * count, _ALIGNMENT) for count in floats)
+    blocks = _round_up(widest, _ACT_BLOCK) // _ACT_BLOCK * batch * _ACT_BLOCK_BYTES
+    return buffers + blocks + 4 * config.vocab_size
+
+
+def _row_bytes(tensor: Tensor) -> int:
+    kind = BY_NAME[tensor.type]
+    return tensor.shape[-1] // kind.block * kind.nbytes
+
+
+def _round_up(count: int, step: int) -> int:
+    return -(-count // step) * step
