@@ -152,9 +152,11 @@ class _Cursor:
         self.offset = 0
         self.place = "header"
 
-    def corrupt(self, problem: str, *, at: int | None = None) -> CorruptFileError:
+    def corrupt(
+        self, problem: str, *, at: int | None = None, hint: str | None = None
+    ) -> CorruptFileError:
         at = self.offset if at is None else at
-        return CorruptFileError(f"{self.path}: {self.place}, byte {at}: {problem}")
+        return CorruptFileError(f"{self.path}: {self.place}, byte {at}: {problem}", hint=hint)
 
     def skip(self, size: int) -> int:
         """Moves on by ``size`` bytes and returns where they begin."""
@@ -171,7 +173,14 @@ class _Cursor:
                 f"{self.path}: the header needs at least {end} bytes, {len(self.buffer)} given",
                 need_bytes=end,
             )
-        return self.corrupt(f"the file is truncated: {end} bytes needed, {self.file_size} there")
+        return self.truncated(end)
+
+    def truncated(self, end: int, *, at: int | None = None) -> CorruptFileError:
+        return self.corrupt(
+            f"the file is truncated or damaged: {end} bytes needed, {self.file_size} there",
+            at=at,
+            hint="the download may be incomplete: fetch the file again",
+        )
 
     def u32(self) -> int:
         value: int = _U32.unpack_from(self.buffer, self.skip(4))[0]
@@ -242,7 +251,7 @@ class _Cursor:
 
 def _read_preamble(cursor: _Cursor) -> int:
     start = bytes(cursor.buffer[:16])
-    if not start or start[:4] != MAGIC[: len(start)]:
+    if cursor.file_size == 0 or start[:4] != MAGIC[: len(start)]:
         found = f"it begins with {start[:4]!r}" if start else "it is empty"
         raise CorruptFileError(f"{cursor.path}: not a GGUF file ({found})", hint=recognise(start))
     cursor.skip(4)
@@ -397,9 +406,7 @@ def _place(
         nbytes = _nbytes(cursor, entry)
         end = start + nbytes
         if end > cursor.file_size:
-            raise cursor.corrupt(
-                f"{nbytes} bytes leave the file of {cursor.file_size} bytes", at=start
-            )
+            raise cursor.truncated(end, at=start)
         tensors[name] = TensorInfo(
             name=name,
             type=entry.type.name,

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import reprlib
 import struct
-from typing import Any
+from contextlib import suppress
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,6 +13,9 @@ from numpy.typing import NDArray
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.gguf_header import MAX_ARRAY, MAX_STRING
 from edgeinfer.formats.metadata import DTYPES, STRUCTS, MetadataValue, ValueType
+
+# What can be written: what is read, and lists of numbers for the callers' convenience.
+WritableValue: TypeAlias = MetadataValue | list[bool] | list[int] | list[float]
 
 _U32 = struct.Struct("<I")
 _U64 = struct.Struct("<Q")
@@ -43,17 +47,15 @@ def encode_name(name: str, limit: int) -> bytes:
     Raises:
         UnsupportedError: the name is empty, too long, or not Unicode.
     """
-    try:
+    with suppress(ValueError):
         if name:
             return encode_string(name, limit)
-    except ValueError:
-        pass
     raise UnsupportedError(
         f"{reprlib.repr(name)} cannot be a name: not 1 to {limit} bytes of UTF-8"
     )
 
 
-def encode_value(key: str, value: MetadataValue, type_: ValueType | None) -> bytes:
+def encode_value(key: str, value: WritableValue, type_: ValueType | None) -> bytes:
     """Returns the value's type and bytes; see ``GGUFWriter.add_metadata``.
 
     Raises:
@@ -61,11 +63,11 @@ def encode_value(key: str, value: MetadataValue, type_: ValueType | None) -> byt
     """
     try:
         if isinstance(value, list | np.ndarray):
-            body = _encode_array(value, None if type_ is ValueType.ARRAY else type_)
+            body = _encode_array(value, type_)
             return _U32.pack(ValueType.ARRAY) + body
         type_ = _scalar_type(value) if type_ is None else type_
         return _U32.pack(type_) + _encode_scalar(value, type_)
-    except (struct.error, OverflowError, ValueError, TypeError) as error:
+    except (struct.error, KeyError, OverflowError, TypeError, ValueError) as error:
         raise UnsupportedError(
             f"key {key!r}: {reprlib.repr(value)} cannot be written: {error}"
         ) from error
@@ -97,28 +99,32 @@ def _encode_scalar(value: int | float | bool | str, type_: ValueType) -> bytes:
 def _encode_array(values: list[Any] | NDArray[Any], type_: ValueType | None) -> bytes:
     if len(values) > MAX_ARRAY:
         raise ValueError(f"{len(values)} elements, at most {MAX_ARRAY} can be")
-    if type_ is ValueType.STRING or (type_ is None and _are_strings(values)):
+    if isinstance(values, list) and (type_ is ValueType.STRING or _are_strings(values, type_)):
         head = _U32.pack(ValueType.STRING) + _U64.pack(len(values))
         return head + b"".join(map(encode_string, values))
-    array = _as_array(values, type_)
-    if array.ndim != 1:
-        raise ValueError(f"an array of {array.ndim} dimensions")
-    kind = _ARRAY_TYPES[array.dtype]
-    return _U32.pack(kind) + _U64.pack(len(array)) + array.tobytes()
+    given = np.asarray(values)
+    if given.ndim != 1 or given.dtype.kind not in "biuf":
+        raise TypeError("neither numbers, nor booleans, nor strings")
+    dtype = _array_dtype(values) if type_ in (None, ValueType.ARRAY) else DTYPES[type_]
+    with np.errstate(over="ignore", invalid="ignore"):
+        array = given.astype(dtype)
+    exact = array == given if dtype.kind in "biu" else np.isfinite(array) | ~np.isfinite(given)
+    if not np.all(exact):
+        raise OverflowError(f"not all of it fits {dtype}")
+    return _U32.pack(_ARRAY_TYPES[dtype]) + _U64.pack(len(array)) + array.tobytes()
 
 
-def _are_strings(values: list[Any] | NDArray[Any]) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+def _are_strings(values: list[Any], type_: ValueType | None) -> bool:
+    """True if a list is to be written as strings; an empty one read from a file was that."""
+    if not values and type_ is None:
+        raise ValueError("the type of an empty list must be given")
+    return type_ in (None, ValueType.ARRAY) and all(isinstance(value, str) for value in values)
 
 
-def _as_array(values: list[Any] | NDArray[Any], type_: ValueType | None) -> NDArray[Any]:
-    """Returns the values in a dtype of GGUF, or raises if one does not fit it."""
+def _array_dtype(values: list[Any] | NDArray[Any]) -> np.dtype[Any]:
     if isinstance(values, np.ndarray):
-        return values.astype(values.dtype.newbyteorder("<") if type_ is None else DTYPES[type_])
-    if type_ is None:
-        kinds = {_scalar_type(value) for value in values}
-        if kinds == {ValueType.BOOL}:
-            type_ = ValueType.BOOL
-        else:
-            type_ = ValueType.F32 if ValueType.F32 in kinds else ValueType.I32
-    return np.array(values, DTYPES[type_])
+        return values.dtype.newbyteorder("<")
+    kinds = {_scalar_type(value) for value in values}
+    if kinds == {ValueType.BOOL}:
+        return DTYPES[ValueType.BOOL]
+    return DTYPES[ValueType.F32 if ValueType.F32 in kinds else ValueType.I32]

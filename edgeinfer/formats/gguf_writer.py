@@ -33,8 +33,8 @@ from edgeinfer.formats.gguf_header import (
     MAX_TENSOR_NAME,
     padded,
 )
-from edgeinfer.formats.gguf_values import encode_name, encode_value
-from edgeinfer.formats.metadata import MetadataValue, ValueType
+from edgeinfer.formats.gguf_values import WritableValue, encode_name, encode_value
+from edgeinfer.formats.metadata import ValueType
 
 VERSION = 3
 
@@ -69,7 +69,7 @@ class GGUFWriter:
         self._written = 0  # bytes of the tensor that is being written
         self._file = AtomicFile(path)
 
-    def add_metadata(self, key: str, value: MetadataValue, type: ValueType | None = None) -> None:
+    def add_metadata(self, key: str, value: WritableValue, type: ValueType | None = None) -> None:
         """Adds a key, or replaces its value.
 
         To copy a key from a file, hand on its type from ``Metadata.types``.

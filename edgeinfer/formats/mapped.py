@@ -47,7 +47,7 @@ def sibling(first: Path, name: str) -> Path:
     path = first.parent / name
     try:
         real = path.resolve(strict=True)
-    except OSError:
+    except (OSError, RuntimeError):  # RuntimeError: a link to itself, before Python 3.13
         raise NotFoundError(f"{path}: no such file, though {first.name} needs it") from None
     if real.parent not in (first.parent.resolve(), first.resolve().parent):
         raise CorruptFileError(f"{path}: a link that leaves the model's folder")

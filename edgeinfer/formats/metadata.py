@@ -15,7 +15,7 @@ from edgeinfer.errors import CorruptFileError
 
 # A numeric or boolean array is a read-only numpy array of its own type, an array of
 # strings a list; so a value together with its ValueType says all that the file says.
-MetadataValue: TypeAlias = "int | float | bool | str | list[str] | NDArray[Any]"
+MetadataValue: TypeAlias = int | float | bool | str | list[str] | NDArray[Any]
 
 T = TypeVar("T", bool, int, float, str, list[str], NDArray[Any])
 

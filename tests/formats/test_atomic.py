@@ -1,0 +1,114 @@
+"""A file appears whole or not at all."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from edgeinfer.errors import EdgeInferError, NotFoundError
+from edgeinfer.formats.atomic import AtomicFile
+
+
+@pytest.fixture(params=["unnamed", "hidden"])
+def file_system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Both ways to write: with O_TMPFILE and, where there is none, under a hidden name."""
+    if request.param == "hidden":
+        monkeypatch.delattr(os, "O_TMPFILE", raising=False)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no O_TMPFILE")
+    return str(request.param)
+
+
+@pytest.mark.usefixtures("file_system")
+def test_the_file_is_there_when_it_is_complete_and_not_before(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "f") as file:
+        file.write(b"ab")
+        file.write(bytearray(b"cd"))
+        assert not (tmp_path / "f").exists()
+
+    assert (tmp_path / "f").read_bytes() == b"abcd"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_an_old_file_is_replaced_whole_or_kept(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"old")
+
+    with pytest.raises(KeyboardInterrupt), AtomicFile(path) as file:
+        file.write(b"new")
+        raise KeyboardInterrupt
+    assert path.read_bytes() == b"old"
+
+    with AtomicFile(path) as file:
+        file.write(b"new")
+    assert path.read_bytes() == b"new"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_the_permissions_are_those_of_any_new_file(tmp_path: Path) -> None:
+    with AtomicFile(tmp_path / "f"):
+        pass
+    (tmp_path / "g").touch()
+
+    assert (tmp_path / "f").stat().st_mode == (tmp_path / "g").stat().st_mode
+
+
+@pytest.mark.usefixtures("file_system")
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_a_failing_disk_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
+) -> None:
+    def fail(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    (tmp_path / "f").write_bytes(b"old")
+    monkeypatch.setattr(os, call, fail)
+
+    with pytest.raises(EdgeInferError, match="No space left"), AtomicFile(tmp_path / "f") as file:
+        file.write(b"new")
+
+    assert (tmp_path / "f").read_bytes() == b"old"
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+def test_a_killed_process_leaves_nothing_behind(tmp_path: Path) -> None:
+    if not hasattr(os, "O_TMPFILE"):
+        pytest.skip("this system has no O_TMPFILE")
+    (tmp_path / "f").write_bytes(b"old")
+    code = (
+        "import os, signal, sys\n"
+        "from edgeinfer.formats.atomic import AtomicFile\n"
+        "file = AtomicFile(sys.argv[1])\n"
+        "file.write(bytes(1 << 20))\n"
+        "os.kill(os.getpid(), signal.SIGKILL)\n"
+    )
+
+    killed = subprocess.run(
+        [sys.executable, "-c", code, tmp_path / "f"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+
+    assert killed.returncode == -9
+    assert [path.name for path in tmp_path.iterdir()] == ["f"]
+    assert (tmp_path / "f").read_bytes() == b"old"
+
+
+def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EdgeInferError, match="free on the disk"),
+        AtomicFile(tmp_path / "f") as file,
+    ):
+        file.reserve(1 << 62)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    with pytest.raises(NotFoundError, match="none"):
+        AtomicFile(tmp_path / "none" / "f")

@@ -1,0 +1,94 @@
+"""Thousands of wrong GGUF files: each is read or refused, none crashes, hangs or takes memory."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from support.malformed import iter_malformed
+from support.sandbox import Report, try_all
+from support.tiny_gguf import write_tiny_gguf
+
+MIB = 1 << 20
+
+
+@pytest.fixture(scope="module")
+def valid(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("valid") / "tiny.gguf"
+    write_tiny_gguf(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def report(valid: Path, tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return try_all(
+        "support.loaders:read_gguf",
+        "support.malformed:iter_malformed",
+        valid,
+        tmp_path_factory.mktemp("malformed"),
+    )
+
+
+def test_the_corpus_is_large_and_the_same_every_time(valid: Path) -> None:
+    octets = valid.read_bytes()
+    first = list(iter_malformed(octets))
+
+    assert first == list(iter_malformed(octets))
+    assert len({file for _, file in first}) >= 5000
+    assert len({label for label, _ in first}) == len(first)
+
+
+def test_every_file_is_read_or_refused_with_a_typed_error(report: Report) -> None:
+    assert report.crashed is None
+    assert report.leaked == []
+    assert report.total >= 5000
+    assert report.refused["CorruptFileError"] > report.read
+
+
+def test_no_file_takes_a_second_or_more_memory_than_it_is_worth(report: Report) -> None:
+    assert report.slow == []
+    assert report.peak_growth < 32 * MIB
+
+
+def refused_labels(valid: Path) -> dict[str, str]:
+    from edgeinfer.errors import EdgeInferError
+    from edgeinfer.formats.gguf import parse_header
+
+    refused = {}
+    for label, octets in iter_malformed(valid.read_bytes()):
+        try:
+            parse_header(octets)
+        except EdgeInferError as error:
+            refused[label] = error.message
+    return refused
+
+
+def test_what_other_parsers_crashed_on_is_refused(valid: Path) -> None:
+    """Mutations that can never be read, whatever the rest of the file says."""
+    refused = refused_labels(valid)
+    wrong = (
+        *("truncated to", "alignment ", "version 4", "big-endian", "web page", "zip", "zeros"),
+        *("18446744073709551615 keys", "18446744073709551615 tensors", "two tensors of 2^63"),
+        *("key name empty", "key name not UTF-8", "key name 100,000", "tensor name"),
+        *("string not UTF-8", "string half", "string in array surrogate", "test.u8 twice"),
+        *("array of 18446744073709551615", "array nested 2", "boolean of", "booleans of"),
+        *("bytes after the end", "no data", "tensors in reverse", "tensor 0 at", "tensor 0 of"),
+    )
+
+    labels = [label for label, _ in iter_malformed(valid.read_bytes())]
+    read = {label for label in labels if label.startswith(wrong) and label not in refused}
+
+    for start in wrong:
+        assert any(label.startswith(start) for label in labels), start
+    assert read == set()
+
+
+def test_an_error_names_the_place(valid: Path) -> None:
+    refused = refused_labels(valid)
+
+    for label in ("key[3].type = 0xff", "tensor[1].type = 0x2f", "tensor[1].rank = 0x0"):
+        assert "byte " in refused[label]
+    assert "'test.u8'" in refused["key[3].type = 0xff"]
+    assert "'blk.0.attn_q.weight'" in refused["tensor[1].rank = 0x0"]
+    assert "'general.name'" in refused["general.name twice"]
