@@ -101,21 +101,30 @@ def plan_model(
         chosen = plan(context)
     else:
         wanted = min(trained, DEFAULT_CONTEXT)
-        chosen = next((p for n in _halvings(wanted) if (p := plan(n)).fits), plan(wanted))
+        plans = [plan(tokens) for tokens in _halvings(wanted)]
+        chosen = next((p for p in plans if p.fits), plans[-1])
         notes = []
-        if chosen.context < wanted:
+        if chosen.fits and chosen.context < wanted:
             notes.append(f"context reduced from {wanted} to {chosen.context} to fit the memory")
         elif wanted < trained:
             notes.append(f"context {wanted} of {trained}; ask for more with -c")
         chosen = replace(chosen, notes=tuple(notes))
     if refuse and not chosen.fits:
-        raise DoesNotFitError(
-            f"{format_bytes(chosen.total_bytes)} needed, {format_bytes(budget)} available",
-            need_bytes=chosen.total_bytes,
-            have_bytes=budget,
-            suggest=suggestion(model, chosen),
-        )
+        raise _refusal(model, chosen)
     return chosen
+
+
+def _refusal(model: _Model, plan: MemoryPlan) -> DoesNotFitError:
+    suggest = _suggestion(model, plan)
+    message = (
+        f"{format_bytes(plan.total_bytes)} needed for {plan.context} tokens of context, "
+        f"{format_bytes(plan.budget_bytes)} available"
+    )
+    if suggest is None:
+        message += "; no context and no quant type of this model fits, take a smaller model"
+    return DoesNotFitError(
+        message, need_bytes=plan.total_bytes, have_bytes=plan.budget_bytes, suggest=suggest
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +180,7 @@ class _Shapes:
         return np.ones(self.tensors[name].shape, np.float32).view(np.uint8)
 
 
-def suggestion(model: _Model, refused: MemoryPlan) -> str | None:
+def _suggestion(model: _Model, refused: MemoryPlan) -> str | None:
     """Returns a change of the command that does fit, planned to be sure; None if there is none."""
     for change, plan in _changes(model, refused):
         if plan.fits:

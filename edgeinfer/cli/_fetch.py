@@ -1,0 +1,26 @@
+"""Finds a model for a verb: shows the download, and what the reference resolved to."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+
+from edgeinfer import store
+from edgeinfer.cli import ui
+
+
+def fetch(reference: str, *, offline: bool = False) -> store.StoredModel:
+    """Resolves a reference; see ``edgeinfer.store.resolve`` for the errors."""
+    with ExitStack() as stack:
+        bar: ui.Progress | None = None
+
+        def show(done: int, total: int | None) -> None:
+            nonlocal bar
+            if bar is None:  # only now is it known that there is something to download
+                bar = stack.enter_context(ui.progress(f"pulling {reference}", total))
+            bar.to(done)
+
+        model = store.resolve(reference, offline=offline, progress=show)
+    if model.reference != reference:
+        ui.detail(f"{reference} is {model.reference}")
+    ui.detail(f"{model.path} ({ui.format_bytes(model.bytes)})")
+    return model
