@@ -13,7 +13,7 @@ import pytest
 from click.testing import CliRunner
 
 import edgeinfer
-from edgeinfer import cli
+from edgeinfer import cli, quant
 
 ROOT = Path(__file__).resolve().parent.parent
 CODE = {".py", ".pyi", ".cc", ".h", ".inl", ".cmake"}
@@ -102,9 +102,10 @@ def test_imports_follow_the_layers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def isa_objects() -> list[Path]:
-    """The object file of each instruction set's kernels, from the newest build."""
-    builds = sorted((ROOT / "build").glob("*/build.ninja"), key=lambda path: path.stat().st_mtime)
-    return sorted(builds[-1].parent.glob("**/isa_*.cc.o")) if builds else []
+    """The object file of each instruction set's kernels, from the newest build of the package."""
+    builds = [path for pattern in ("dev", "cp*") for path in (ROOT / "build").glob(pattern)]
+    newest = max(builds, key=lambda path: path.stat().st_mtime, default=ROOT / "build")
+    return sorted(newest.glob("**/isa_*.cc.o"))
 
 
 @pytest.mark.skipif(
@@ -203,6 +204,17 @@ def test_links_of_the_documents_lead_somewhere() -> None:
     ]
 
     assert broken == []
+
+
+def test_readme_names_every_family_and_quant_type() -> None:
+    readme = (ROOT / "README.md").read_text()
+    families = {
+        path.stem for path in sources("edgeinfer/arch") if "ARCHITECTURE = " in path.read_text()
+    }
+    words = set(re.findall(r"\w+", readme))
+
+    assert families and families - words == set()
+    assert {quant_type.name for quant_type in quant.all_types()} - words == set()
 
 
 def test_make_targets_named_in_the_documents_exist() -> None:
