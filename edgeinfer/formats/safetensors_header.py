@@ -72,7 +72,7 @@ def parse_safetensors_header(buffer: bytes | mmap, *, path: Path) -> dict[str, S
         table = parse_json(buffer[8 : 8 + size])
     except ValueError as error:
         raise CorruptFileError(f"{path}: the header is not valid: {error}") from None
-    _check_notes(table.pop(METADATA_KEY, {}), path)
+    _check_notes(table.pop(METADATA_KEY, None), path)
     tensors = [_tensor(name, row, 8 + size, path) for name, row in table.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
     _check_layout(tensors, 8 + size, len(buffer), path)
@@ -80,6 +80,8 @@ def parse_safetensors_header(buffer: bytes | mmap, *, path: Path) -> dict[str, S
 
 
 def _check_notes(notes: Any, path: Path) -> None:
+    if notes is None:
+        return
     if not isinstance(notes, dict) or not all(isinstance(note, str) for note in notes.values()):
         raise CorruptFileError(f"{path}: {METADATA_KEY} is not an object of strings")
 

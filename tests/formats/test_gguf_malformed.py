@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import time
+import tracemalloc
 from pathlib import Path
 
 import pytest
 
+from edgeinfer.errors import EdgeInferError
+from edgeinfer.formats.gguf import parse_header
+from support.gguf_parts import ARRAY, BOOL, STRING, U32, Key, Parts, array, assemble, string
 from support.malformed import iter_malformed
 from support.sandbox import Report, try_all
 from support.tiny_gguf import write_tiny_gguf
@@ -52,9 +57,6 @@ def test_no_file_takes_a_second_or_more_memory_than_it_is_worth(report: Report) 
 
 
 def refused_labels(valid: Path) -> dict[str, str]:
-    from edgeinfer.errors import EdgeInferError
-    from edgeinfer.formats.gguf import parse_header
-
     refused = {}
     for label, octets in iter_malformed(valid.read_bytes()):
         try:
@@ -92,3 +94,32 @@ def test_an_error_names_the_place(valid: Path) -> None:
     assert "'test.u8'" in refused["key[3].type = 0xff"]
     assert "'blk.0.attn_q.weight'" in refused["tensor[1].rank = 0x0"]
     assert "'general.name'" in refused["general.name twice"]
+
+
+MANY = 200_000
+COSTLY = {
+    # The most expensive ways to spend bytes of a header, each in a file of some megabytes.
+    "empty strings": ((b"a", ARRAY, array(STRING, MANY, string(b"") * MANY)),),
+    "short strings": ((b"a", ARRAY, array(STRING, MANY, string(b"ab") * MANY)),),
+    "wide strings": ((b"a", ARRAY, array(STRING, MANY, string("a🙂".encode()) * MANY)),),
+    "booleans": ((b"a", ARRAY, array(BOOL, 16 * MANY, bytes(16 * MANY))),),
+    "small keys": tuple((b"%05x" % n, BOOL, b"\0") for n in range(65_536)),
+    "empty arrays": tuple((b"%05x" % n, ARRAY, array(U32, 0, b"")) for n in range(65_536)),
+}
+
+
+@pytest.mark.parametrize("name", COSTLY)
+def test_time_and_memory_are_in_proportion_to_the_file(name: str) -> None:
+    octets = assemble(Parts(tuple(Key(*key) for key in COSTLY[name]), (), b"", alignment=1))
+
+    tracemalloc.start()
+    header = parse_header(octets)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    started = time.process_time()
+    parse_header(octets)
+    seconds = time.process_time() - started
+
+    assert len(header.metadata) == len(COSTLY[name])
+    assert peak < 12 * len(octets) + 8 * MIB
+    assert seconds < 2 * len(octets) / MIB  # 0.02 s to 0.3 s a megabyte when measured
