@@ -104,6 +104,9 @@ class Progress(Protocol):
     def advance(self, count: int) -> None:
         """Adds to what is done."""
 
+    def describe(self, text: str) -> None:
+        """Says what is being done just now."""
+
 
 class _Bar:
     """A tqdm bar; drawn on a terminal only."""
@@ -127,6 +130,9 @@ class _Bar:
 
     def advance(self, count: int) -> None:
         self.bar.update(count)
+
+    def describe(self, text: str) -> None:
+        self.bar.set_postfix_str(text, refresh=False)
 
 
 @contextmanager

@@ -139,19 +139,19 @@ _LLAMA3 = _rope(
     original_max_position_embeddings=64,
 )
 _YARN = _rope("yarn", factor=4.0, original_max_position_embeddings=256)
-_YARN_BY_HAND = _rope(
-    "yarn",
-    factor=4.0,
-    original_max_position_embeddings=256,
-    attention_factor=1.25,
-    beta_fast=16.0,
-    beta_slow=2.0,
+_YARN_LOUDER = _rope(
+    "yarn", factor=4.0, original_max_position_embeddings=256, attention_factor=1.25
+)
+# llama.cpp takes the betas from its command line for most families, not from the file.
+_YARN_BETAS = _rope(
+    "yarn", factor=4.0, original_max_position_embeddings=256, beta_fast=16.0, beta_slow=2.0
 )
 _TIED = {"tie_word_embeddings": True}
 _UNTIED = {"tie_word_embeddings": False}
 _BIASES = {"attention_bias": True, "mlp_bias": True}
 _SIX_LAYERS = {"num_hidden_layers": 6}
 _GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16}
+_CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5}  # low, so they bite
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
     "embedding_multiplier": 6.0,
@@ -185,7 +185,8 @@ MODELS: tuple[Tiny, ...] = (
     _tiny("llama-mha128-untied", _heads(2, 2, 128), _UNTIED, {"vocab_size": 320}),
     _tiny("llama-mqa96-llama3", _heads(3, 1, 96), _LLAMA3),
     _tiny("llama-gqa64-linear", _heads(4, 2, 64, 192), _rope("linear", factor=4.0)),
-    _tiny("llama-gqa64-yarn", _heads(2, 1, 64), _YARN_BY_HAND),
+    _tiny("llama-gqa64-yarn", _heads(2, 1, 64), _YARN_LOUDER),
+    _tiny("llama-gqa64-yarn-betas", _heads(2, 1, 64), _YARN_BETAS, in_llama_cpp=False),
     _tiny("llama-gqa64-longrope", _heads(2, 1, 64), _longrope(64, 32)),
     _tiny("llama-mha64-biases", _heads(4, 4, 64), _BIASES),
     _tiny("mistral-gqa128", _heads(4, 2, 128, 192), {"sliding_window": None}),
@@ -200,11 +201,12 @@ MODELS: tuple[Tiny, ...] = (
     ),
     _tiny("qwen3-gqa128-tied", _heads(4, 2, 128, 192), _TIED, {"rope_theta": 1e6}),
     _tiny("qwen3-mha64-yarn", _heads(4, 4, 64, 160), _YARN, _UNTIED),
-    _tiny("gemma2-gqa64", _heads(4, 2, 64, 192), _GEMMA, {"query_pre_attn_scalar": 64}),
+    _tiny("gemma2-gqa64", _heads(4, 2, 64, 192), _GEMMA, _CAPS, {"query_pre_attn_scalar": 64}),
     _tiny(
         "gemma2-mqa128-scale",
         _heads(4, 1, 128, 192),
         _GEMMA,
+        _CAPS,
         {"query_pre_attn_scalar": 48, "num_hidden_layers": 4},
         in_llama_cpp=False,
     ),

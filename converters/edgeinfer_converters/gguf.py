@@ -1,0 +1,181 @@
+"""The GGUF converter: ``convert`` is what ``edgeinfer convert --to gguf`` runs."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import to_gguf
+from edgeinfer.errors import UsageError
+from edgeinfer.formats.gguf_writer import GGUFWriter
+from edgeinfer.formats.metadata import MetadataValue, ValueType
+from edgeinfer.quant import QuantType, get
+from edgeinfer.quant.recipes import Recipe, choose, get_recipe
+from edgeinfer_converters import metadata
+from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
+from edgeinfer_converters.pipeline import (
+    ConvertReport,
+    Job,
+    ProgressCallback,
+    report,
+    write_tensors,
+)
+
+# Recipe -> general.file_type; llama.cpp's enum llama_ftype.
+FILE_TYPES = {
+    "f32": 0,
+    "f16": 1,
+    "q4_0": 2,
+    "q4_1": 3,
+    "q8_0": 7,
+    "q5_0": 8,
+    "q5_1": 9,
+    "q2_k": 10,
+    "q3_k_s": 11,
+    "q3_k_m": 12,
+    "q3_k_l": 13,
+    "q4_k_s": 14,
+    "q4_k_m": 15,
+    "q5_k_s": 16,
+    "q5_k_m": 17,
+    "q6_k": 18,
+    "iq4_nl": 25,
+    "iq4_xs": 30,
+    "bf16": 32,
+    "mxfp4": 38,
+}
+QUANTIZATION_VERSION = 2  # of the blocks' layout, since May 2023
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    quant: str = "q4_k_m",
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> ConvertReport:
+    """Converts a Hugging Face folder to GGUF, or a GGUF file to another quant type.
+
+    Args:
+        source: a folder with config.json, safetensors and a tokenizer; or a GGUF file,
+            whose metadata is kept and whose weights of the wanted type are copied.
+        output: the file to write; it appears when it is complete.
+        quant: a recipe, such as q4_k_m.
+        threads: None for one a processor.
+        progress: called after each block of rows.
+
+    Raises:
+        UsageError: no such recipe, or the output is the source.
+        NotFoundError: the source, or a file of it, does not exist.
+        CorruptFileError: a file is broken, or a tensor missing.
+        UnsupportedError: the family, or something in it, is not known.
+    """
+    start = time.perf_counter()
+    recipe = get_recipe(quant)
+    target = Path(output)
+    opened = open_source(Path(source))
+    try:
+        _refuse_to_overwrite(target, opened.files)
+        keys = _metadata(opened, recipe)
+        jobs = _jobs(opened, recipe)
+        with GGUFWriter(target) as writer:
+            for key, (value, type_) in keys.items():
+                writer.add_metadata(key, value, type_)
+            write_tensors(writer, jobs, threads=threads or os.cpu_count() or 1, progress=progress)
+    finally:
+        opened.close()
+    return report(
+        source=opened.path,
+        files=opened.files,
+        output=target,
+        architecture=opened.arch.name,
+        quant=recipe.name,
+        jobs=jobs,
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _refuse_to_overwrite(output: Path, files: Sequence[Path]) -> None:
+    if output.is_dir():
+        raise UsageError(f"{output}: a folder", hint="name the GGUF file to write")
+    if any(output.exists() and output.samefile(file) for file in files):
+        raise UsageError(f"{output}: that is the source", hint="choose another output")
+
+
+def _jobs(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> list[Job]:
+    jobs = [
+        Job(tensor, choose(recipe, tensor.name, tensor.shape, source.config))
+        for tensor in source.tensors
+    ]
+    if isinstance(source, HuggingFaceSource):
+        divisors = to_gguf.rope_tensors(source.numbers)
+        jobs += [Job(_Given(name, values), get("f32")) for name, values in divisors.items()]
+    return jobs
+
+
+# A metadata value with its type; None lets the writer choose.
+_Typed = tuple[MetadataValue, ValueType | None]
+
+
+def _metadata(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> dict[str, _Typed]:
+    """Returns all keys, the two that depend on the recipe last changed."""
+    if isinstance(source, GgufSource):
+        types = source.gguf.metadata.types
+        keys: dict[str, _Typed] = {
+            key: (value, types[key]) for key, value in source.gguf.metadata.items()
+        }
+    else:
+        keys = {key: (value, None) for key, value in _checkpoint_keys(source).items()}
+    keys["general.file_type"] = (FILE_TYPES[recipe.name], ValueType.U32)
+    keys["general.quantization_version"] = (QUANTIZATION_VERSION, ValueType.U32)
+    return keys
+
+
+def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
+    # A vocabulary needs the tokenizers library, a GGUF source does not.
+    from edgeinfer_converters.vocabulary import (  # type: ignore[import-not-found,unused-ignore]
+        gguf_vocabulary,
+    )
+
+    parameters = sum(prod(tensor.shape) for tensor in source.tensors)
+    model = {
+        key: np.array(value) if isinstance(value, tuple) else value
+        for key, value in to_gguf.metadata(source.numbers, source.arch).items()
+    }
+    return {
+        "general.architecture": source.arch.name,
+        **metadata.general(source.path, parameters),
+        **model,
+        **gguf_vocabulary(source.path),
+        **metadata.chat_templates(source.path),
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """A tensor that the converter makes itself."""
+
+    name: str
+    values: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.values.shape
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        return None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        return self.values.reshape(1, -1)
+
+    def release(self) -> None:
+        """Has nothing to release."""

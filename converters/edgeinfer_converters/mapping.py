@@ -1,0 +1,106 @@
+"""Which tensor of a checkpoint becomes which of a GGUF: all used, none missing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from edgeinfer.arch import Architecture, ModelConfig
+from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.tensors import file_shape, split_name
+from edgeinfer.arch.transforms import IDENTITY, TRANSFORMS
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+from edgeinfer.formats.safetensors import Checkpoint
+from edgeinfer_converters.tensors import CheckpointTensor
+
+# Buffers that old versions of transformers saved beside the weights.
+_BUFFERS = (".rotary_emb.inv_freq",)
+
+
+def tensor_names(
+    arch: Architecture, config: ModelConfig, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns GGUF name -> checkpoint name of every tensor a model must have, in file order.
+
+    Args:
+        arch: the family.
+        config: the model's numbers.
+        settings: config.json; its switches say which biases there are.
+    """
+    block = arch.block_tensors()
+    for switch, biases in BIAS_TENSORS.items():
+        if settings.get(switch):
+            block |= biases
+    names = dict(MODEL_TENSORS)
+    if config.tied_output:
+        del names["output.weight"]
+    for i in range(config.layers):
+        for ours, theirs in block.items():
+            names[f"blk.{i}.{ours}"] = f"model.layers.{i}.{theirs}"
+    return names
+
+
+def map_tensors(
+    checkpoint: Checkpoint,
+    arch: Architecture,
+    config: ModelConfig,
+    settings: Mapping[str, Any],
+) -> list[CheckpointTensor]:
+    """Finds every tensor of a model in its checkpoint.
+
+    Raises:
+        CorruptFileError: tensors are missing or have the wrong shape; named.
+        UnsupportedError: the checkpoint has tensors the model has no place for; named.
+    """
+    spelled = {_usual(arch, name): name for name in checkpoint.tensors}
+    names = tensor_names(arch, config, settings)
+    missing = [theirs for theirs in names.values() if theirs not in spelled]
+    if missing:
+        raise CorruptFileError(f"{checkpoint.path}: missing tensors: {_listed(missing)}")
+    unknown = spelled.keys() - set(names.values())
+    if config.tied_output:
+        unknown -= {MODEL_TENSORS["output.weight"]}  # a copy of the embeddings
+    unknown = {name for name in unknown if not name.endswith(_BUFFERS) and not _skipped(arch, name)}
+    if unknown:
+        raise UnsupportedError(
+            f"{checkpoint.path}: tensors that {arch.name} does not have: {_listed(unknown)}"
+        )
+    return [
+        _tensor(checkpoint, arch, config, ours, spelled[theirs]) for ours, theirs in names.items()
+    ]
+
+
+def _tensor(
+    checkpoint: Checkpoint, arch: Architecture, config: ModelConfig, ours: str, theirs: str
+) -> CheckpointTensor:
+    kind = split_name(ours)[1]
+    shape, expected = checkpoint.tensors[theirs].shape, file_shape(arch, config, kind)
+    if tuple(shape) != expected:
+        raise CorruptFileError(
+            f"{checkpoint.path}: tensor {theirs!r} has shape {tuple(shape)}, expected {expected}"
+        )
+    transform = TRANSFORMS[arch.transforms[kind]] if kind in arch.transforms else IDENTITY
+    return CheckpointTensor(
+        name=ours,
+        shape=expected,
+        checkpoint=checkpoint,
+        source=theirs,
+        config=config,
+        transform=transform,
+    )
+
+
+def _usual(arch: Architecture, name: str) -> str:
+    for prefix, usual in arch.prefixes.items():
+        if name.startswith(prefix):
+            return usual + name[len(prefix) :]
+    return name
+
+
+def _skipped(arch: Architecture, name: str) -> bool:
+    return bool(arch.skipped) and name.startswith(arch.skipped)
+
+
+def _listed(names: list[str] | set[str]) -> str:
+    listed = sorted(names)
+    return ", ".join(listed[:5]) + (f" and {len(listed) - 5} more" if len(listed) > 5 else "")

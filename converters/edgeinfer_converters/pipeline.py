@@ -1,0 +1,153 @@
+"""Reading, mapping, quantising and writing, one block of rows after the other."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
+from math import prod
+from pathlib import Path
+
+from edgeinfer.formats.gguf_writer import GGUFWriter
+from edgeinfer.quant import QuantType
+from edgeinfer_converters.quantize import encoded_blocks
+from edgeinfer_converters.tensors import Tensor
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """How far a conversion is.
+
+    Attributes:
+        tensor: the tensor being written.
+        type: what it is stored as.
+        number: of the tensor, from 1.
+        tensors: how many there are.
+        bytes_out: bytes of tensors written so far.
+        bytes_total: bytes of tensors when all is written.
+        seconds: since the start.
+    """
+
+    tensor: str
+    type: str
+    number: int
+    tensors: int
+    bytes_out: int
+    bytes_total: int
+    seconds: float
+
+
+ProgressCallback = Callable[[Progress], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConvertReport:
+    """What a conversion did.
+
+    Attributes:
+        source: what was converted.
+        output: the file that was written.
+        format: of the output.
+        architecture: the family.
+        quant: the recipe.
+        bytes_in: size of the source's weight files.
+        bytes_out: size of the output.
+        parameters: how many weights.
+        tensors: how many tensors were written.
+        seconds: how long it took.
+        bits_per_weight: bits of tensor data over weights.
+        types: quant type -> how many tensors have it.
+    """
+
+    source: str
+    output: str
+    format: str
+    architecture: str
+    quant: str
+    bytes_in: int
+    bytes_out: int
+    parameters: int
+    tensors: int
+    seconds: float
+    bits_per_weight: float
+    types: dict[str, int]
+
+    def to_json(self) -> dict[str, object]:
+        """Returns the record that ``--json`` prints."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A tensor and the type it will be stored as."""
+
+    tensor: Tensor
+    type: QuantType
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of its data in the output."""
+        return self.type.nbytes(self.tensor.shape)
+
+
+def write_tensors(
+    writer: GGUFWriter,
+    jobs: Sequence[Job],
+    *,
+    threads: int,
+    progress: ProgressCallback | None = None,
+) -> None:
+    """Declares, encodes and writes tensors; the metadata must be in the writer already.
+
+    Holds a block of rows of one tensor at a time, as float32 and encoded.
+    """
+    for job in jobs:
+        writer.declare_tensor(job.tensor.name, job.type.name, job.tensor.shape)
+    writer.begin()
+    start = time.perf_counter()
+    done, total = 0, sum(job.nbytes for job in jobs)
+    for number, job in enumerate(jobs, 1):
+        for block in encoded_blocks(job.tensor, job.type, threads=threads):
+            writer.write(job.tensor.name, block)
+            done += block.nbytes
+            if progress is not None:
+                progress(
+                    Progress(
+                        tensor=job.tensor.name,
+                        type=job.type.name,
+                        number=number,
+                        tensors=len(jobs),
+                        bytes_out=done,
+                        bytes_total=total,
+                        seconds=time.perf_counter() - start,
+                    )
+                )
+
+
+def report(
+    *,
+    source: Path,
+    files: Iterable[Path],
+    output: Path,
+    architecture: str,
+    quant: str,
+    jobs: Sequence[Job],
+    seconds: float,
+) -> ConvertReport:
+    """Sums up a conversion that is done."""
+    parameters = sum(prod(job.tensor.shape) for job in jobs)
+    return ConvertReport(
+        source=str(source),
+        output=str(output),
+        format="gguf",
+        architecture=architecture,
+        quant=quant,
+        bytes_in=sum(file.stat().st_size for file in files),
+        bytes_out=output.stat().st_size,
+        parameters=parameters,
+        tensors=len(jobs),
+        seconds=round(seconds, 3),
+        bits_per_weight=round(8 * sum(job.nbytes for job in jobs) / parameters, 4),
+        types=dict(Counter(job.type.name for job in jobs).most_common()),
+    )

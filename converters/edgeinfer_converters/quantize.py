@@ -1,0 +1,47 @@
+"""Encodes tensors a block of rows at a time, on all processors, in constant memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+from edgeinfer.quant import QuantType, encode
+from edgeinfer_converters.tensors import Tensor, matrix_shape
+
+# float32 values held at a time: enough for every thread to have work, little beside a model.
+BLOCK_VALUES = 4 << 20
+LARGEST_F16 = 65504.0
+
+
+def encoded_blocks(tensor: Tensor, type: QuantType, *, threads: int) -> Iterator[NDArray[np.uint8]]:
+    """Yields the bytes of a tensor in ``type``, block of rows by block of rows.
+
+    Raises:
+        CorruptFileError: a weight is infinite or not a number.
+        UnsupportedError: a weight is too large for the type.
+    """
+    rows, columns = matrix_shape(tensor)
+    step = max(1, BLOCK_VALUES // columns)
+    for first in range(0, rows, step):
+        last = min(first + step, rows)
+        stored = tensor.stored(type, first, last)
+        if stored is None:
+            values = tensor.read(first, last)
+            _check(tensor.name, type, values)
+            stored = encode(type, values, threads=threads)
+        yield stored
+        tensor.release()
+
+
+def _check(name: str, type: QuantType, values: NDArray[np.float32]) -> None:
+    largest = float(np.abs(values).max(initial=0.0))
+    if not np.isfinite(largest):
+        raise CorruptFileError(f"tensor {name!r} has a weight that is not a finite number")
+    if type.name == "f16" and largest > LARGEST_F16:
+        raise UnsupportedError(
+            f"tensor {name!r} has the weight {largest:g}, too large for f16",
+            hint="convert to bf16 or f32",
+        )

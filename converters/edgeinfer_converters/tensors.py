@@ -1,0 +1,125 @@
+"""Tensors on their way into a GGUF: read a block of rows at a time, changed if need be."""
+
+from __future__ import annotations
+
+import mmap
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import ModelConfig
+from edgeinfer.arch.transforms import IDENTITY, Transform
+from edgeinfer.formats.gguf import GGUFFile
+from edgeinfer.formats.safetensors import Checkpoint
+from edgeinfer.quant import QuantType, decode
+
+
+class Tensor(Protocol):
+    """A tensor under its GGUF name, of shape (rows, columns) or (length,).
+
+    A vector counts as one row.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in the GGUF that is written."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in the GGUF that is written."""
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns the bytes of rows if they are stored as ``type`` already, else None."""
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows as float32, (last - first, columns)."""
+
+    def release(self) -> None:
+        """Lets the system take back the memory of rows that were read."""
+
+
+def matrix_shape(tensor: Tensor) -> tuple[int, int]:
+    """Returns (rows, columns)."""
+    shape = tensor.shape
+    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CheckpointTensor:
+    """A tensor of a safetensors checkpoint."""
+
+    name: str
+    shape: tuple[int, ...]
+    checkpoint: Checkpoint
+    source: str
+    config: ModelConfig
+    transform: Transform = IDENTITY
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns None: a checkpoint's weights are always encoded anew."""
+        return None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows in the order and with the values that a GGUF has."""
+        if len(self.shape) == 1:
+            return self._ordered(0, self.shape[0]).reshape(1, -1)
+        return self._ordered(first, last)
+
+    def release(self) -> None:
+        """Lets the pages of the file go."""
+        _release_map(self.checkpoint.read(self.source))
+
+    def _ordered(self, first: int, last: int) -> NDArray[np.float32]:
+        order = self.transform.row_order(self.config, self.shape[0])
+        if order is None:
+            rows = self.checkpoint.read_float32(self.source, rows=slice(first, last))
+        else:
+            wanted = order[first:last]
+            # Only rows of one head change places, so those wanted lie near each other.
+            low, high = int(wanted.min()), int(wanted.max()) + 1
+            near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
+            rows = near[wanted - low]
+        return self.transform.values(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GgufTensor:
+    """A tensor of a GGUF file, to be copied or encoded anew."""
+
+    name: str
+    shape: tuple[int, ...]
+    gguf: GGUFFile
+    type: QuantType
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns the rows of the file if the type is the file's."""
+        return self._rows(first, last) if type == self.type else None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows decoded."""
+        return decode(self.type, self._rows(first, last), matrix_shape(self)[1])
+
+    def release(self) -> None:
+        """Lets the pages of the file go."""
+        _release_map(self.gguf.data(self.name))
+
+    def _rows(self, first: int, last: int) -> NDArray[np.uint8]:
+        rows, columns = matrix_shape(self)
+        return self.gguf.data(self.name).reshape(rows, self.type.nbytes((columns,)))[first:last]
+
+
+def _release_map(view: NDArray[Any]) -> None:
+    """Drops a mapped file's pages from the resident set; reading them again brings them back.
+
+    The system would take them when memory is short; this way the process stays small from
+    the start, also in the eyes of a limit that counts resident bytes.
+    """
+    base: object = view
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, memoryview):
+        base = base.obj
+    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+        base.madvise(mmap.MADV_DONTNEED)
