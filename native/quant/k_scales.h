@@ -2,6 +2,9 @@
 // that two halves multiply, x = (d * scale) * q - (dmin * min).
 #pragma once
 
+#include <cstdint>
+#include <cstring>
+
 #include "quant/six_bits.h"
 
 namespace edgeinfer {
@@ -10,12 +13,15 @@ namespace edgeinfer {
 /// 4..7; the low nibbles of scales (minimums) 4..7 are the low (high) nibbles of bytes 8..11 and
 /// their upper two bits are the spare bits of bytes 0..3 (4..7).
 inline void split_k_scales(const uint8_t* bytes, uint8_t* scales, uint8_t* mins) {
-  for (int i = 0; i < 4; ++i) {
-    scales[i] = bytes[i] & 63;
-    mins[i] = bytes[i + 4] & 63;
-    scales[i + 4] = static_cast<uint8_t>((bytes[i + 8] & 15) | (bytes[i] >> 6) << 4);
-    mins[i + 4] = static_cast<uint8_t>((bytes[i + 8] >> 4) | (bytes[i + 4] >> 6) << 4);
-  }
+  uint32_t a, b, c;  // four bytes each; a byte never reaches its neighbour
+  std::memcpy(&a, bytes, 4);
+  std::memcpy(&b, bytes + 4, 4);
+  std::memcpy(&c, bytes + 8, 4);
+  constexpr uint32_t kSix = 0x3f3f3f3f, kFour = 0x0f0f0f0f, kTop = 0x30303030;
+  const uint32_t out[4] = {a & kSix, (c & kFour) | (a >> 2 & kTop),  //
+                           b & kSix, (c >> 4 & kFour) | (b >> 2 & kTop)};
+  std::memcpy(scales, out, 8);
+  std::memcpy(mins, out + 2, 8);
 }
 
 /// The inverse.

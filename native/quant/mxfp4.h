@@ -47,11 +47,12 @@ struct MXFP4 {
   /// Tries the power of two that brings the largest magnitude to 4..8 and its neighbours.
   static void encode(const float* x, const float* importance, Block& b) {
     static const Levels levels(kTable, kBias);
+    constexpr int kMaxFinite = 252;  // 12 * 2^(253 - 128) is no float32
     float largest = 0;
     for (int i = 0; i < kBlock; ++i) {
       if (std::isfinite(x[i])) largest = std::max(largest, std::fabs(x[i]));
     }
-    const int centre = std::clamp((largest > 0 ? std::ilogb(largest) : -127) + 125, 0, 254);
+    const int centre = std::clamp((largest > 0 ? std::ilogb(largest) : -127) + 125, 0, kMaxFinite);
     // Searched near 1: powers of two change nothing but the exponent.
     float scaled[kBlock];
     for (int i = 0; i < kBlock; ++i) {
@@ -62,7 +63,7 @@ struct MXFP4 {
     float least = INFINITY;
     int best = centre;
     for (int e = centre - 1; e <= centre + 1; ++e) {
-      if (e < 0 || e > 254) continue;
+      if (e < 0 || e > kMaxFinite) continue;
       const float error =
           scale_error(samples.x, samples.w, kBlock, std::ldexp(1.0f, e - centre), levels);
       if (error < least) least = error, best = e;
