@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 # Kernel set -> the feature flags of /proc/cpuinfo it needs. Best first per machine.
 _REQUIRED_FLAGS: tuple[tuple[str, frozenset[str]], ...] = (
-    ("avx512vnni", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"})),
+    ("avx512", frozenset({"avx512f", "avx512bw", "avx512vl", "avx512dq", "avx512_vnni"})),
     ("avxvnni", frozenset({"avx2", "fma", "f16c", "avx_vnni"})),
     ("avx2", frozenset({"avx2", "fma", "f16c"})),
     ("neon_i8mm", frozenset({"asimd", "asimddp", "i8mm"})),

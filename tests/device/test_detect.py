@@ -1,0 +1,74 @@
+"""The machine that runs the tests, against what psutil and the system say."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import psutil
+import pytest
+
+from edgeinfer.device import board, board_names, detect
+from edgeinfer.device.isa import isas_from_flags
+from edgeinfer.errors import NotFoundError
+
+
+def test_this_machine_agrees_with_psutil():
+    device = detect()
+
+    assert device.memory_total == psutil.virtual_memory().total
+    assert device.memory_budget <= device.memory_available <= device.memory_total
+    assert device.logical_cores == psutil.cpu_count()
+    assert 1 <= device.threads <= device.usable_cpus
+    assert device.cpu
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="RLIMIT_AS is of Linux here")
+def test_ulimit_lowers_the_budget():
+    program = "from edgeinfer.device import detect; d = detect(); print(d.memory_budget)"
+    limit = 900_000  # KiB
+
+    done = subprocess.run(
+        ["bash", "-c", f"ulimit -v {limit}; exec {sys.executable} -c '{program}'"],
+        capture_output=True,
+        text=True,
+        check=True,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+    )
+
+    assert 0 < int(done.stdout) < limit * 1024
+
+
+@pytest.mark.parametrize("name", board_names())
+def test_every_board_is_plausible(name):
+    device = board(name)
+
+    assert 0 < device.memory_budget < device.memory_total
+    assert 0 < device.threads <= device.physical_cores
+    assert device.isas[-1] == "scalar"
+    assert device.bandwidth
+
+
+def test_an_unknown_board_is_told_with_near_misses():
+    with pytest.raises(NotFoundError, match="rpi5_8gb") as caught:
+        board("rpi5_8gb")
+
+    assert "rpi5-8gb" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("flags", "best"),
+    [
+        ("sse2", "scalar"),
+        ("avx2 fma f16c", "avx2"),
+        ("avx2 fma", "scalar"),
+        ("avx2 fma f16c avx_vnni", "avxvnni"),
+        ("avx2 fma f16c avx512f avx512bw avx512vl avx512dq avx512_vnni", "avx512"),
+        ("asimd", "neon"),
+        ("asimd asimddp i8mm", "neon_i8mm"),
+        ("asimd i8mm", "neon"),
+    ],
+)
+def test_flags_choose_the_kernels(flags, best):
+    assert isas_from_flags(flags.split())[0] == best
