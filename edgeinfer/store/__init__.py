@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from edgeinfer.store.library import Removed, list_models, locate, remove, resolve
 from edgeinfer.store.model import Progress, StoredModel
-from edgeinfer.store.short_names import short_names
+from edgeinfer.store.pinned import short_names
 
 __all__ = [
     "Progress",

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 _TRIES = 5  # in a row without a new byte
 _FIRST_WAIT_SECONDS = 0.5  # doubles from try to try
-_CHUNK = 1 << 18
 _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
@@ -151,7 +150,8 @@ def _append(
         file.truncate(at)
         file.seek(at)
         done = at
-        for chunk in response.iter_raw(_CHUNK):
+        # As they come: with a chunk size, what is gathered is lost when the connection breaks.
+        for chunk in response.iter_raw():
             done += len(chunk)
             if size is not None and done > size:
                 raise CheckFailedError(f"{response.url} sends more than the {size} bytes promised")

