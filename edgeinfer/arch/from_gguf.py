@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
+    check_size,
     default_attention_scale,
     period_pattern,
 )
@@ -30,6 +31,7 @@ KEYS: Mapping[str, str] = {
     "heads": "attention.head_count",
     "kv_heads": "attention.head_count_kv",
     "head_dim": "attention.key_length",
+    "value_dim": "attention.value_length",
     "ff_width": "feed_forward_length",
     "norm_eps": "attention.layer_norm_rms_epsilon",
     "window": "attention.sliding_window",
@@ -40,6 +42,7 @@ KEYS: Mapping[str, str] = {
     "embedding_scale": "embedding_scale",
     "residual_scale": "residual_scale",
     "output_scale": "logit_scale",
+    "experts": "expert_count",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -50,6 +53,7 @@ KEYS: Mapping[str, str] = {
     "rope.log_multiplier": "rope.scaling.yarn_log_multiplier",
     "rope.beta_fast": "rope.scaling.yarn_beta_fast",
     "rope.beta_slow": "rope.scaling.yarn_beta_slow",
+    "rope.finetuned": "rope.scaling.finetuned",
 }
 
 # Tensors that carry RoPE divisors: our field -> tensor.
@@ -91,13 +95,11 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         UnsupportedError: the file uses something the graph does not have.
     """
     keys = _Keys(gguf.metadata, arch.name)
-    _refuse_other_graphs(keys)
-    layers = keys.require("layers", int)
-    width = keys.require("width", int)
-    heads = keys.per_layer("heads", None)
-    if heads < 1 or layers < 1:
-        raise CorruptFileError(f"{keys.name('heads')} is {heads}, {keys.name('layers')} {layers}")
-    head_dim = keys.optional("head_dim", int, width // heads)
+    layers = check_size("layers", keys.require("layers", int), keys.name)
+    width = check_size("width", keys.require("width", int), keys.name)
+    heads = check_size("heads", keys.per_layer("heads", None), keys.name)
+    head_dim = check_size("head_dim", keys.optional("head_dim", int, width // heads), keys.name)
+    _refuse_other_graphs(keys, arch, head_dim)
     window = keys.optional("window", int, arch.default_window)
     rope, local = _ropes(gguf, keys, arch, head_dim)
     numbers = Hyperparameters(
@@ -120,7 +122,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
             "attention_scale",
             float,
             default_attention_scale(
-                arch, layers=layers, width=width, heads=heads, head_dim=max(head_dim, 1)
+                arch, layers=layers, width=width, heads=heads, head_dim=head_dim
             ),
         ),
         attention_softcap=keys.optional("attention_softcap", float, arch.attention_softcap),
@@ -183,16 +185,14 @@ class _Keys:
         return value
 
 
-def _refuse_other_graphs(keys: _Keys) -> None:
+def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None:
     """Refuses what would run, but wrongly."""
-    prefix = keys.metadata["general.architecture"]
-    if keys.metadata.get(f"{prefix}.expert_count", 0):
-        raise UnsupportedError(f"{prefix} with experts (key '{prefix}.expert_count')")
-    value_length = keys.metadata.get(f"{prefix}.attention.value_length")
-    if value_length is not None and value_length != keys.get("head_dim"):
-        raise UnsupportedError(f"key '{prefix}.attention.value_length' differs from key_length")
-    if keys.metadata.get(f"{prefix}.rope.scaling.finetuned") is False and prefix == "granite":
-        raise UnsupportedError("granite without rotary embeddings (key 'rope.scaling.finetuned')")
+    if keys.optional("experts", int, 0):
+        raise UnsupportedError(f"{arch.name} with experts ({keys.name('experts')})")
+    if keys.optional("value_dim", int, head_dim) != head_dim:
+        raise UnsupportedError(f"{keys.name('value_dim')} differs from the {head_dim} of keys")
+    if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
+        raise UnsupportedError(f"{arch.name} without rotary embeddings")
 
 
 def _vocab_size(gguf: GgufSource) -> int:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from edgeinfer.arch.config import Activation
-from edgeinfer.arch.hyperparameters import Hyperparameters, period_pattern
+from edgeinfer.arch.hyperparameters import Hyperparameters, check_size, period_pattern
 from edgeinfer.arch.rope import Rope
 from edgeinfer.arch.rope_from_hf import checked_number, read_rope
 from edgeinfer.arch.spec import Architecture
@@ -39,6 +39,7 @@ KEYS: Mapping[str, str] = {
 }
 
 _ACTIVATIONS = {"silu": Activation.SILU, "gelu_pytorch_tanh": Activation.GELU_TANH}
+_USUAL = {activation: name for name, activation in _ACTIVATIONS.items()}
 _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 T = TypeVar("T", int, float)
@@ -59,16 +60,14 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     """
     keys = _Keys({**arch.hf_defaults, **text_config(config)}, arch)
     _refuse_other_graphs(keys, arch)
-    layers = keys.number("layers", int)
-    width = keys.number("width", int)
-    heads = keys.number("heads", int)
-    if layers < 1 or heads < 1:
-        raise CorruptFileError(f"{_name('layers')} is {layers}, {_name('heads')} {heads}")
-    head_dim = keys.number("head_dim", int, width // heads)
+    layers = check_size("layers", keys.number("layers", int), _name)
+    width = check_size("width", keys.number("width", int), _name)
+    heads = check_size("heads", keys.number("heads", int), _name)
+    head_dim = check_size("head_dim", keys.number("head_dim", int, width // heads), _name)
     context = keys.number("context", int)
     window = keys.number("window", int, 0) if keys.get("use_sliding_window", True) else 0
     rope, local_rope = _ropes(keys, arch, head_dim, context)
-    scale_width = keys.number("query_pre_attn_scalar", float, float(max(head_dim, 1)))
+    scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
     numbers = Hyperparameters(
         vocab_size=keys.number("vocab_size", int),
         context=context,
@@ -139,8 +138,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
         )
     if keys.get("use_bidirectional_attention"):
         raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
-    activation = keys.get("hidden_activation", keys.get("hidden_act", arch.activation.value))
-    if activation != arch.activation and _ACTIVATIONS.get(activation) is not arch.activation:
+    activation = keys.get("hidden_activation", keys.get("hidden_act", _USUAL[arch.activation]))
+    if _ACTIVATIONS.get(str(activation)) is not arch.activation:
         raise UnsupportedError(f"activation {activation!r} in {arch.name}")
 
 

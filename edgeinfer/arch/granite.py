@@ -8,6 +8,7 @@ ARCHITECTURE = Architecture(
     name="granite",
     hf_classes=("GraniteForCausalLM",),
     rope_style=RopeStyle.NEIGHBOURS,
+    rope_switch=True,
     requires_logit_scale=True,
     hf_ignored=("sliding_window",),
     hf_defaults={

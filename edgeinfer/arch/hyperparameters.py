@@ -118,10 +118,8 @@ class Hyperparameters:
         Raises:
             CorruptFileError: a number makes no sense.
         """
-        for field, limit in _LIMITS.items():
-            value = getattr(self, field)
-            if not 1 <= value <= limit:
-                raise CorruptFileError(f"{key(field)} is {value}, expected 1 to {limit}")
+        for field in _LIMITS:
+            check_size(field, getattr(self, field), key)
         if self.heads % self.kv_heads:
             raise CorruptFileError(
                 f"{key('heads')} is {self.heads}, not a multiple of "
@@ -142,6 +140,17 @@ class Hyperparameters:
         for rope in (self.rope, self.local_rope):
             if rope is not None:
                 _check_rope(rope, self.head_dim, key)
+
+
+def check_size(field: str, size: int, key: Callable[[str], str]) -> int:
+    """Returns a size that is within its limits, so that memory may be taken for it.
+
+    Raises:
+        CorruptFileError: it is not.
+    """
+    if not 1 <= size <= _LIMITS[field]:
+        raise CorruptFileError(f"{key(field)} is {size}, expected 1 to {_LIMITS[field]}")
+    return size
 
 
 def _check_rope(rope: Rope, head_dim: int, key: Callable[[str], str]) -> None:

@@ -83,6 +83,7 @@ class Architecture:
             instead of 1/sqrt(head_dim): how GGUF tells Gemma's 27B from the smaller ones.
         attention_softcap: cap of the attention scores where a GGUF has no key for it.
         output_softcap: cap of the logits where a GGUF has no key for it.
+        rope_switch: a GGUF's "rope.scaling.finetuned", if false, means no rotary embedding.
         requires_logit_scale: llama.cpp does not open a file without "logit_scale".
         tied_output: config.json's tie_word_embeddings where it does not say.
         hf_defaults: other values transformers takes where config.json has no key.
@@ -111,6 +112,7 @@ class Architecture:
     wide_scale_layers: int = 0
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
+    rope_switch: bool = False
     requires_logit_scale: bool = False
     tied_output: bool = False
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)

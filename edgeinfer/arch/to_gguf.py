@@ -46,11 +46,10 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
             f"{arch.name} with other layers than each {arch.no_rope_period}th "
             "without rotary embedding: GGUF has no key for it"
         )
-    keys = {"value_dim": "attention.value_length", **KEYS}
     return {
         "general.architecture": arch.name,
         f"{arch.name}.vocab_size": numbers.vocab_size,
-        **{f"{arch.name}.{keys[field]}": value for field, value in values.items()},
+        **{f"{arch.name}.{KEYS[field]}": value for field, value in values.items()},
     }
 
 

@@ -1,0 +1,185 @@
+"""config.json: both spellings, the defaults of transformers, and errors that name the key."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from edgeinfer.arch import config_from_hf
+from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError
+from support import tiny
+
+LLAMA = dict(tiny.BY_NAME["llama-gqa64-tied"].config)
+
+
+def changed(name: str = "llama-gqa64-tied", **changes: Any) -> dict[str, Any]:
+    return {**tiny.BY_NAME[name].config, **changes}
+
+
+def test_both_spellings_of_rope_settings_say_the_same() -> None:
+    scaling = {"rope_type": "linear", "factor": 4.0}
+
+    old = changed(rope_theta=500.0, rope_scaling=scaling)
+    new = changed(rope_parameters={"rope_theta": 500.0, **scaling})
+
+    assert config_from_hf(old) == config_from_hf(new)
+    assert config_from_hf(old) != config_from_hf(LLAMA)
+
+
+def test_both_spellings_of_gemma3s_two_rotary_bases_say_the_same() -> None:
+    old = changed("gemma3-mha96-linear")
+    new = dict(old)
+    for key in ("rope_scaling", "rope_theta", "rope_local_base_freq"):
+        del new[key]
+    new["rope_parameters"] = {
+        "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 1e6},
+        "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+    }
+
+    config = config_from_hf(old)
+
+    assert config == config_from_hf(new)
+    assert config.layer_rope == (1, 0, 1, 0, 1, 0)
+    assert config.layer_window == (16, 0, 16, 0, 16, 0)
+
+
+def test_a_multimodal_checkpoint_keeps_its_text_settings_apart() -> None:
+    text = changed("gemma3-gqa64")
+    nested = {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+
+    assert config_from_hf(nested) == config_from_hf(text)
+
+
+def test_gemma3_4b_leaves_most_of_its_numbers_to_the_defaults() -> None:
+    # The whole text_config of google/gemma-3-4b-it.
+    text = {
+        "hidden_size": 2560,
+        "intermediate_size": 10240,
+        "model_type": "gemma3_text",
+        "num_hidden_layers": 34,
+        "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+        "sliding_window": 1024,
+    }
+
+    config = config_from_hf(
+        {"architectures": ["Gemma3ForConditionalGeneration"], "text_config": text}
+    )
+
+    assert (config.heads, config.kv_heads, config.head_dim) == (8, 4, 256)
+    assert config.attention_scale == 1 / 16
+    assert config.layer_window[:6] == (1024,) * 5 + (0,)
+    assert config.rope_tables[0].inverse_frequencies[0] == 1 / 8
+    assert config.rope_tables[1].inverse_frequencies[0] == 1
+    assert config.tied_output
+
+
+def test_mistral_has_a_window_unless_the_file_says_null() -> None:
+    silent = changed("mistral-gqa128")
+    del silent["sliding_window"]
+
+    assert config_from_hf(silent).layer_window == (4096,) * 3
+    assert config_from_hf(changed("mistral-gqa128")).layer_window == (0,) * 3
+
+
+def test_llama_has_no_window_whatever_the_file_says() -> None:
+    assert config_from_hf(changed(sliding_window=16)) == config_from_hf(LLAMA)
+
+
+def test_qwen_has_a_window_only_if_it_is_switched_on() -> None:
+    windowed = changed("qwen2-mqa64-window")
+
+    assert config_from_hf(windowed).layer_window == (0, 16, 16)
+    assert config_from_hf({**windowed, "use_sliding_window": False}).layer_window == (0, 0, 0)
+
+
+def test_smollm3_turns_all_but_every_fourth_layer() -> None:
+    config = config_from_hf(changed("smollm3-gqa64-tied"))
+    by_hand = config_from_hf(changed("smollm3-gqa64-tied", no_rope_layers=[0, 1, 1, 1, 1, 1]))
+
+    assert config.layer_rope == (0, 0, 0, -1, 0, 0)
+    assert by_hand.layer_rope == (-1, 0, 0, 0, 0, 0)
+
+
+def test_the_context_decides_between_longropes_divisors() -> None:
+    settings = changed("phi3-gqa96-shortrope")
+
+    assert config_from_hf(settings, 256) != config_from_hf(settings, 257)
+    assert config_from_hf(settings) == config_from_hf(settings, 1024)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "architectures",
+        "hidden_size",
+        "intermediate_size",
+        "num_hidden_layers",
+        "num_attention_heads",
+        "max_position_embeddings",
+        "rms_norm_eps",
+        "vocab_size",
+    ],
+)
+def test_a_missing_key_is_named(key: str) -> None:
+    config = {k: v for k, v in LLAMA.items() if k != key}
+
+    with pytest.raises(CorruptFileError, match=f"'{key}'"):
+        config_from_hf(config)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("hidden_size", 0),
+        ("hidden_size", "128"),
+        ("num_hidden_layers", -1),
+        ("num_hidden_layers", 1 << 20),
+        ("num_attention_heads", 0),
+        ("num_key_value_heads", 3),
+        ("num_key_value_heads", 0),
+        ("head_dim", 1 << 20),
+        ("head_dim", 63),
+        ("rms_norm_eps", 0.0),
+        ("rms_norm_eps", float("nan")),
+        ("rms_norm_eps", True),
+        ("vocab_size", 2.5),
+        ("rope_theta", float("inf")),
+        ("rope_parameters", ["default"]),
+        ("architectures", "LlamaForCausalLM"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_named(key: str, value: object) -> None:
+    named = {"head_dim": "head_dim|rotary lanes", "rope_theta": "rope_parameters.(rope_theta|base)"}
+
+    with pytest.raises(CorruptFileError, match=named.get(key, key)):
+        config_from_hf(changed(**{key: value}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"quantization_config": {"quant_method": "gptq"}}, "quantised already"),
+        ({"hidden_act": "relu"}, "'relu'"),
+        ({"architectures": ["MambaForCausalLM"]}, "'MambaForCausalLM'"),
+    ],
+)
+def test_what_the_graph_does_not_have_is_refused(changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(UnsupportedError, match=words):
+        config_from_hf(changed(**changes))
+
+
+def test_layers_of_a_type_the_graph_does_not_have_are_refused() -> None:
+    types = ["full_attention", "linear_attention", "full_attention"]
+
+    with pytest.raises(UnsupportedError, match="linear_attention"):
+        config_from_hf(changed("qwen2-mqa64-window", layer_types=types))
+
+
+@pytest.mark.parametrize("key", sorted(tiny.BY_NAME["gemma3-mha96-linear"].config))
+@pytest.mark.parametrize("value", [None, -1, 0, 1 << 40, 0.5, "x", [], {}, True], ids=repr)
+def test_no_value_of_any_key_is_anything_but_read_or_refused(key: str, value: object) -> None:
+    try:
+        config_from_hf(changed("gemma3-mha96-linear", **{key: value}))
+    except EdgeInferError as error:
+        assert error.exit_code in (5, 6)

@@ -1,0 +1,74 @@
+"""Tensor and key names are the vendor's: those of the ``gguf`` package."""
+
+from __future__ import annotations
+
+import gguf
+import pytest
+
+from edgeinfer.arch import architectures, numbers_from_hf, to_gguf
+from edgeinfer.arch.from_gguf import KEYS, ROPE_TENSORS
+from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS, Architecture
+from support import tiny
+
+LAYERS = 2
+ids = pytest.mark.parametrize("arch", architectures(), ids=lambda arch: arch.hf_classes[0])
+
+
+def vendor(arch: Architecture) -> gguf.MODEL_ARCH:
+    return next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch.name)
+
+
+@ids
+def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> None:
+    names = gguf.get_tensor_name_map(vendor(arch), LAYERS)
+    biases = {k: v for group in BIAS_TENSORS.values() for k, v in group.items()}
+    ours = {theirs: name for name, theirs in MODEL_TENSORS.items()}
+    for i in range(LAYERS):
+        for name, theirs in (biases | arch.block_tensors()).items():
+            ours[f"model.layers.{i}.{theirs}"] = f"blk.{i}.{name}"
+    if vendor(arch) is gguf.MODEL_ARCH.GEMMA2:
+        del ours["lm_head.weight"]  # always tied
+    if vendor(arch) is gguf.MODEL_ARCH.PHI3:  # has neither these tensors nor such biases
+        ours = {k: v for k, v in ours.items() if not k.endswith(".bias")}
+
+    theirs = {name: names.get_name(name, try_suffixes=(".weight", ".bias")) for name in ours}
+
+    assert theirs == ours
+
+
+@ids
+def test_file_tensors_are_those_that_the_vendor_gives_the_family(arch: Architecture) -> None:
+    known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[vendor(arch)]}
+
+    for name in arch.block_tensors():
+        assert "blk.{bid}." + name.rpartition(".")[0] in known
+
+
+def test_rope_tensors_have_the_vendors_names() -> None:
+    known = {
+        gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FREQS],
+        gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FACTORS_LONG],
+        gguf.TENSOR_NAMES[gguf.MODEL_TENSOR.ROPE_FACTORS_SHORT],
+    }
+
+    assert {name.removesuffix(".weight") for name in ROPE_TENSORS.values()} == known
+
+
+def vendor_keys() -> set[str]:
+    groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
+    found = {value for group in groups for key, value in vars(group).items() if key.isupper()}
+    return {key.removeprefix("{arch}.") for key in found}
+
+
+def test_keys_have_the_vendors_names() -> None:
+    assert set(KEYS.values()) <= vendor_keys()
+
+
+@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+def test_written_keys_are_the_vendors(model: tiny.Tiny) -> None:
+    arch, numbers = numbers_from_hf(model.config)
+
+    keys = to_gguf.metadata(numbers, arch)
+
+    assert keys.pop("general.architecture") == arch.name
+    assert {key.removeprefix(f"{arch.name}.") for key in keys} <= vendor_keys()

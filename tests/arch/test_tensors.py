@@ -1,0 +1,130 @@
+"""Which tensors there must be, their shapes, and which rows are which."""
+
+from __future__ import annotations
+
+import pytest
+
+from edgeinfer.arch import EngineTensor, config_from_hf, engine_tensors
+from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.tensors import file_shape
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+from support import tiny
+
+Shapes = dict[str, tuple[int, ...]]
+
+
+def file_of(name: str) -> Shapes:
+    """The tensors of a model's GGUF."""
+    model = tiny.BY_NAME[name]
+    arch, config = model.arch, config_from_hf(model.config)
+    block = list(arch.block_tensors())
+    for switch, biases in BIAS_TENSORS.items():
+        block += biases if model.config.get(switch) else ()
+    shapes = {
+        kind: file_shape(arch, config, kind)
+        for kind in MODEL_TENSORS
+        if not (config.tied_output and kind == "output.weight")
+    }
+    for i in range(config.layers):
+        shapes |= {f"blk.{i}.{kind}": file_shape(arch, config, kind) for kind in block}
+    return shapes
+
+
+def find(name: str, shapes: Shapes) -> dict[str, EngineTensor]:
+    model = tiny.BY_NAME[name]
+    found = engine_tensors(model.arch, config_from_hf(model.config), shapes)
+    assert len({tensor.name for tensor in found}) == len(found)
+    return {tensor.name: tensor for tensor in found}
+
+
+@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+def test_every_row_of_every_tensor_is_used_once(model: tiny.Tiny) -> None:
+    shapes = file_of(model.name)
+
+    found = find(model.name, shapes).values()
+
+    for source, shape in shapes.items():
+        parts = sorted((t.row_start, t.row_count) for t in found if t.source == source)
+        ends = [start + count for start, count in parts]
+        assert [start for start, _ in parts] == [0, *ends[:-1]]
+        assert ends[-1] == shape[0]
+
+
+def test_fused_tensors_are_taken_apart_by_rows() -> None:
+    found = find("phi3-gqa64-window", file_of("phi3-gqa64-window"))  # 4 heads, 2 kv heads of 64
+
+    assert found["blk.1.attn_k.weight"] == EngineTensor(
+        "blk.1.attn_k.weight", "blk.1.attn_qkv.weight", 256, 128
+    )
+    assert found["blk.1.ffn_gate.weight"] == EngineTensor(
+        "blk.1.ffn_gate.weight", "blk.1.ffn_up.weight", 0, 160
+    )
+    assert found["blk.1.ffn_up.weight"] == EngineTensor(
+        "blk.1.ffn_up.weight", "blk.1.ffn_up.weight", 160, 160
+    )
+
+
+def test_any_family_may_come_with_queries_keys_and_values_fused() -> None:
+    shapes = file_of("llama-gqa64-tied")
+    for part in "qkv":
+        del shapes[f"blk.0.attn_{part}.weight"]
+    shapes["blk.0.attn_qkv.weight"] = (512, 256)
+
+    found = find("llama-gqa64-tied", shapes)
+
+    assert found["blk.0.attn_v.weight"] == EngineTensor(
+        "blk.0.attn_v.weight", "blk.0.attn_qkv.weight", 384, 128
+    )
+
+
+def test_phi3_may_come_with_its_tensors_apart() -> None:
+    shapes = file_of("phi3-gqa64-window")
+    for i in range(3):
+        del shapes[f"blk.{i}.attn_qkv.weight"]
+        for part, rows in (("attn_q", 256), ("attn_k", 128), ("attn_v", 128)):
+            shapes[f"blk.{i}.{part}.weight"] = (rows, 256)
+        shapes[f"blk.{i}.ffn_gate.weight"] = shapes[f"blk.{i}.ffn_up.weight"] = (160, 256)
+
+    found = find("phi3-gqa64-window", shapes)
+
+    assert found["blk.2.ffn_up.weight"].row_start == 0
+    assert found["blk.2.attn_k.weight"].source == "blk.2.attn_k.weight"
+
+
+def test_rope_divisors_are_no_tensors_of_the_graph() -> None:
+    shapes = file_of("llama-mqa96-llama3") | {"rope_freqs.weight": (48,)}
+
+    assert "rope_freqs.weight" not in find("llama-mqa96-llama3", shapes)
+
+
+@pytest.mark.parametrize("name", sorted(file_of("qwen3-mha64-yarn")))
+def test_a_missing_tensor_is_named(name: str) -> None:
+    shapes = file_of("qwen3-mha64-yarn")
+    del shapes[name]
+
+    with pytest.raises(CorruptFileError, match=f"'{name}' is missing"):
+        find("qwen3-mha64-yarn", shapes)
+
+
+@pytest.mark.parametrize("name", sorted(file_of("qwen3-mha64-yarn")))
+def test_a_tensor_of_the_wrong_shape_is_named(name: str) -> None:
+    shapes = file_of("qwen3-mha64-yarn")
+    shapes[name] = (*shapes[name][:-1], shapes[name][-1] + 1)
+
+    with pytest.raises(CorruptFileError, match=f"'{name}' has shape"):
+        find("qwen3-mha64-yarn", shapes)
+
+
+def test_a_bias_of_one_block_alone_is_an_error() -> None:
+    shapes = file_of("llama-gqa64-tied") | {"blk.1.attn_q.bias": (256,)}
+
+    with pytest.raises(CorruptFileError, match=r"'blk\.0\.attn_q\.bias' is missing"):
+        find("llama-gqa64-tied", shapes)
+
+
+@pytest.mark.parametrize("name", ["blk.0.attn_sinks.weight", "blk.9.attn_q.weight", "cls.weight"])
+def test_a_tensor_that_the_family_does_not_have_is_named(name: str) -> None:
+    shapes = file_of("llama-gqa64-tied") | {name: (4,)}
+
+    with pytest.raises(UnsupportedError, match=name):
+        find("llama-gqa64-tied", shapes)
