@@ -99,7 +99,8 @@ def run(arguments: Sequence[str]) -> int:
     """
     as_json = "--json" in takewhile(lambda argument: argument != "--", arguments)
     try:
-        code = program.main(list(arguments), prog_name="edgeinfer", standalone_mode=False)
+        # Not list(...): the verb of that name is an attribute of this package once imported.
+        code = program.main([*arguments], prog_name="edgeinfer", standalone_mode=False)
         return code if isinstance(code, int) else 0
     except EdgeInferError as error:
         return _tell(error.to_json(), error.message, error.hint, error.exit_code, as_json)

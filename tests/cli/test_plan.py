@@ -1,0 +1,92 @@
+"""``edgeinfer plan`` on the default model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+KEYS = {
+    "total_bytes", "weights_bytes", "kv_bytes", "scratch_bytes", "budget_bytes", "fits",
+    "context", "backend", "quant",
+}  # fmt: skip
+
+
+@pytest.fixture
+def plan(edgeinfer, smollm2):
+    """Runs ``plan`` and returns (outcome, record)."""
+
+    def run(*arguments: str):
+        outcome = edgeinfer("plan", str(smollm2), "--json", *arguments)
+        return outcome, json.loads(outcome.stdout)
+
+    return run
+
+
+def test_the_default_model_fits(plan, smollm2):
+    outcome, record = plan("-c", "2048")
+
+    assert outcome.exit_code == 0
+    assert record.keys() >= KEYS
+    assert record["fits"]
+    assert record["context"] == 2048
+    assert record["quant"] == "q4_1"
+    assert record["kv_bytes"] == 30 * 3 * 64 * 2 * 2 * 2048
+    assert abs(record["weights_bytes"] / smollm2.stat().st_size - 1) < 0.03
+
+
+def test_what_does_not_fit_exits_4_and_says_what_does(plan):
+    outcome, record = plan("-c", "8192", "--memory", "250MiB")
+
+    assert outcome.exit_code == 4
+    assert not record["fits"]
+    assert record["budget_bytes"] == 250 << 20
+    context = record["suggest"].split("-c ")[1].split()[0]
+    assert plan("-c", context, "--memory", "250MiB")[0].exit_code == 0
+
+
+def test_a_board_is_planned_for(plan):
+    _, record = plan("--device", "rpi4-4gb")
+
+    assert record["threads"] == 4
+    assert record["budget_bytes"] < 4 << 30
+    assert record["decode_tokens_per_second"] > 1
+
+
+def test_people_read_a_table(edgeinfer, smollm2):
+    outcome = edgeinfer("plan", str(smollm2), "-c", "512", "--device", "rpi5-8gb")
+
+    lines = outcome.stdout.splitlines()
+    assert lines[0].startswith("weights")
+    assert "512 tokens, f16" in lines[1]
+    assert "Raspberry Pi 5, 8 GB" in outcome.stdout
+    assert lines[-1] == "fits"
+
+
+def test_people_are_told_what_to_change(edgeinfer, smollm2):
+    outcome = edgeinfer("plan", str(smollm2), "-c", "8192", "--memory", "250MiB")
+
+    assert outcome.exit_code == 4
+    assert outcome.stdout.splitlines()[-1] == "does not fit"
+    assert "hint: use -c " in outcome.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code"),
+    [
+        (["--memory", "much"], 2),
+        (["--device", "toaster"], 3),
+        (["-c", "100000"], 2),
+        (["-ctk", "q2"], 2),
+        (["--nonsense"], 2),
+    ],
+)
+def test_wrong_options(edgeinfer, smollm2, arguments, code):
+    assert edgeinfer("plan", str(smollm2), *arguments).exit_code == code
+
+
+def test_what_is_no_model(edgeinfer, tmp_path):
+    (tmp_path / "x.gguf").write_bytes(b"GGUF")
+
+    assert edgeinfer("plan", str(tmp_path / "nothing.gguf")).exit_code == 3
+    assert edgeinfer("plan", str(tmp_path / "x.gguf")).exit_code == 6
