@@ -9,8 +9,9 @@ from edgeinfer.errors import NotFoundError
 from edgeinfer.formats.gguf import GGUFFile, open_gguf
 from edgeinfer.tokenizer.base import Tokenizer
 from edgeinfer.tokenizer.stream import StreamDecoder
+from edgeinfer.tokenizer.template import ChatTemplate
 
-__all__ = ["StreamDecoder", "Tokenizer", "load", "load_tokenizer"]
+__all__ = ["ChatTemplate", "StreamDecoder", "Tokenizer", "load", "load_tokenizer"]
 
 
 def load(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:
