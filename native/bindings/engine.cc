@@ -1,7 +1,192 @@
+// The engine: configuration from a dict of plain numbers, steps with the GIL released.
+#include "engine/engine.h"
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/tuple.h>
+#include <nanobind/stl/vector.h>
+
+#include <memory>
+#include <optional>
+#include <string>
+#include <system_error>
+
 #include "bindings/bindings.h"
+#include "kernels/dispatch.h"
+#include "quant/quant.h"
+
+namespace nb = nanobind;
 
 namespace edgeinfer {
+namespace {
 
-void bind_engine(nanobind::module_&) {}
+using FloatMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+using TokenArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+// (name, path, type, offset, rows, cols)
+using TensorTuple = std::tuple<std::string, std::string, std::string, uint64_t, int64_t, int64_t>;
+// (sequence, tokens, rows wanted)
+using SliceTuple = std::tuple<int64_t, TokenArray, int64_t>;
+
+template <class T>
+T field(const nb::dict& d, const char* key) {
+  if (!d.contains(key)) throw nb::key_error(key);
+  return nb::cast<T>(d[key]);
+}
+
+ModelConfig config_from(const nb::dict& d) {
+  ModelConfig c;
+  c.vocab_size = field<int64_t>(d, "vocab_size");
+  c.layers = field<int64_t>(d, "layers");
+  c.width = field<int64_t>(d, "width");
+  c.heads = field<int64_t>(d, "heads");
+  c.kv_heads = field<int64_t>(d, "kv_heads");
+  c.head_dim = field<int64_t>(d, "head_dim");
+  c.ff_width = field<int64_t>(d, "ff_width");
+  c.norm_eps = field<float>(d, "norm_eps");
+  c.activation = field<std::string>(d, "activation") == "gelu_tanh" ? Activation::kGeluTanh
+                                                                    : Activation::kSilu;
+  const auto qk_norm = field<std::string>(d, "qk_norm");
+  c.qk_norm = qk_norm == "head" ? QkNorm::kHead : qk_norm == "full" ? QkNorm::kFull : QkNorm::kNone;
+  c.rope_neighbours = field<std::string>(d, "rope_style") == "neighbours";
+  for (auto& [frequencies, magnitude] :
+       field<std::vector<std::tuple<FloatArray, float>>>(d, "rope_tables"))
+    c.rope_tables.push_back({{frequencies.data(), frequencies.data() + frequencies.size()},
+                             magnitude});
+  c.layer_rope = field<std::vector<int32_t>>(d, "layer_rope");
+  c.layer_window = field<std::vector<int32_t>>(d, "layer_window");
+  c.attention_scale = field<float>(d, "attention_scale");
+  c.attention_softcap = field<float>(d, "attention_softcap");
+  c.output_softcap = field<float>(d, "output_softcap");
+  c.embedding_scale = field<float>(d, "embedding_scale");
+  c.residual_scale = field<float>(d, "residual_scale");
+  c.output_scale = field<float>(d, "output_scale");
+  c.tied_output = field<bool>(d, "tied_output");
+  return c;
+}
+
+std::vector<TensorSource> sources_from(const std::vector<TensorTuple>& tensors) {
+  std::vector<TensorSource> sources;
+  for (const auto& [name, path, type, offset, rows, cols] : tensors)
+    sources.push_back({name, path, quant_type(type), offset, rows, cols});
+  return sources;
+}
+
+EngineOptions options_from(int64_t context, int64_t batch, int threads, const std::string& kv) {
+  if (kv != "f16" && kv != "f32") throw nb::value_error("kv_type must be f16 or f32");
+  return {context, batch, threads, kv == "f16" ? KvType::kF16 : KvType::kF32};
+}
+
+nb::dict memory_dict(const EngineMemory& m) {
+  nb::dict d;
+  d["weights"] = m.weights;
+  d["kv"] = m.kv;
+  d["scratch"] = m.scratch;
+  return d;
+}
+
+// What Python holds: the engine until shutdown().
+class PyEngine {
+ public:
+  PyEngine(const nb::dict& config, const std::vector<TensorTuple>& tensors, int64_t context,
+           int threads, int64_t batch, const std::string& kv_type) {
+    const ModelConfig c = config_from(config);
+    const std::vector<TensorSource> sources = sources_from(tensors);
+    const EngineOptions options = options_from(context, batch, threads, kv_type);
+    const nb::gil_scoped_release unlocked;
+    memory_ = Engine::memory(c, sources, options);
+    engine_ = std::make_shared<Engine>(c, sources, options, active_kernels());
+  }
+
+  FloatMatrix step(const std::vector<SliceTuple>& batch, Decoder::Output output) {
+    const std::shared_ptr<Engine> engine = get();
+    std::vector<Slice> slices;
+    for (const auto& [sequence, tokens, wanted] : batch)
+      slices.push_back({sequence, {tokens.data(), tokens.data() + tokens.size()}, wanted});
+    const auto rows = static_cast<size_t>(std::max<int64_t>(0, Engine::wanted_rows(slices)));
+    const auto cols = static_cast<size_t>(output == Decoder::Output::kLogits
+                                              ? engine->config().vocab_size
+                                              : engine->config().width);
+    auto out = std::make_unique_for_overwrite<float[]>(rows * cols);
+    {
+      const nb::gil_scoped_release unlocked;
+      engine->step(slices, output, out.get());
+    }
+    float* data = out.get();
+    nb::capsule owner(out.release(), [](void* p) noexcept { delete[] static_cast<float*>(p); });
+    return FloatMatrix(data, {rows, cols}, owner);
+  }
+
+  std::shared_ptr<Engine> get() const {
+    if (!engine_) throw Closed("the engine is closed");
+    return engine_;
+  }
+  void shutdown() { engine_.reset(); }
+  const EngineMemory& memory() const { return memory_; }
+
+ private:
+  std::shared_ptr<Engine> engine_;
+  EngineMemory memory_{};
+};
+
+}  // namespace
+
+void bind_engine(nb::module_& m) {
+  nb::exception<ContextFull>(m, "ContextFull", PyExc_RuntimeError);
+  nb::exception<Closed>(m, "Closed", PyExc_RuntimeError);
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const std::system_error& e) {
+      PyErr_SetString(PyExc_OSError, e.what());
+    }
+  });
+
+  m.def(
+      "engine_memory",
+      [](const nb::dict& config, const std::vector<TensorTuple>& tensors, int64_t context,
+         int threads, int64_t batch, const std::string& kv_type) {
+        return memory_dict(Engine::memory(config_from(config), sources_from(tensors),
+                                          options_from(context, batch, threads, kv_type)));
+      },
+      nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
+      nb::arg("batch"), nb::arg("kv_type"),
+      "Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.");
+
+  nb::class_<PyEngine>(m, "Engine", "A loaded model and the sequences it has opened.")
+      .def(nb::init<const nb::dict&, const std::vector<TensorTuple>&, int64_t, int, int64_t,
+                    const std::string&>(),
+           nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
+           nb::arg("batch"), nb::arg("kv_type"),
+           "Packs the tensors (name, path, type, offset, rows, cols) into memory.")
+      .def("open", [](PyEngine& e) { return e.get()->open(); }, "Opens an empty sequence.")
+      .def(
+          "step",
+          [](PyEngine& e, const std::vector<SliceTuple>& batch) {
+            return e.step(batch, Decoder::Output::kLogits);
+          },
+          nb::arg("batch"),
+          "Appends (sequence, int32 tokens, wanted) slices; logits (sum of wanted, vocab).")
+      .def(
+          "embed",
+          [](PyEngine& e, const std::vector<SliceTuple>& batch) {
+            return e.step(batch, Decoder::Output::kHidden);
+          },
+          nb::arg("batch"), "As step, but returns normalised hidden states (wanted, width).")
+      .def(
+          "trim", [](PyEngine& e, int64_t s, int64_t length) { e.get()->trim(s, length); },
+          nb::arg("sequence"), nb::arg("length"), "Forgets all but the first `length` tokens.")
+      .def(
+          "close", [](PyEngine& e, int64_t s) { e.get()->close(s); }, nb::arg("sequence"),
+          "Closes a sequence and gives its memory back.")
+      .def(
+          "length", [](PyEngine& e, int64_t s) { return e.get()->length(s); },
+          nb::arg("sequence"), "Tokens stored in a sequence.")
+      .def("shutdown", &PyEngine::shutdown, "Gives the weights back.")
+      .def(
+          "memory", [](const PyEngine& e) { return memory_dict(e.memory()); },
+          "Resident bytes at the peak: {'weights', 'kv', 'scratch'}.");
+}
 
 }  // namespace edgeinfer

@@ -1,0 +1,154 @@
+#include "engine/engine.h"
+
+#include <unistd.h>
+
+#include <algorithm>
+#include <set>
+#include <string>
+
+namespace edgeinfer {
+namespace {
+
+ModelConfig checked(ModelConfig c, const EngineOptions& options) {
+  const auto require = [](bool good, const char* what) {
+    if (!good) throw std::invalid_argument(what);
+  };
+  require(c.vocab_size > 0 && c.layers > 0 && c.width > 0 && c.ff_width > 0,
+          "model sizes must be positive");
+  require(c.kv_heads > 0 && c.heads > 0 && c.heads % c.kv_heads == 0,
+          "heads must be a multiple of kv_heads");
+  require(c.heads / c.kv_heads <= 64, "more than 64 heads share a KV head");
+  require(c.head_dim > 0 && c.head_dim % 2 == 0 && c.head_dim <= 512,
+          "head_dim must be even and at most 512");
+  require(c.layer_rope.size() == static_cast<size_t>(c.layers) &&
+              c.layer_window.size() == static_cast<size_t>(c.layers),
+          "layer_rope and layer_window need one entry per layer");
+  for (const RopeTable& table : c.rope_tables)
+    require(2 * table.inverse_frequencies.size() <= static_cast<size_t>(c.head_dim),
+            "a rope table is wider than head_dim");
+  for (const int32_t table : c.layer_rope)
+    require(table >= -1 && table < static_cast<int32_t>(c.rope_tables.size()),
+            "layer_rope names a table that does not exist");
+  for (const int32_t window : c.layer_window) require(window >= 0, "a window is negative");
+  require(options.context > 0 && options.context < (int64_t{1} << 30),
+          "context must be positive and below 2^30");
+  require(options.batch > 0 && options.batch <= 65536, "batch must be in 1..65536");
+  require(options.threads > 0 && options.threads <= 1024, "threads must be in 1..1024");
+  return c;
+}
+
+}  // namespace
+
+Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, EngineOptions options,
+               const KernelSet& kernels)
+    : config_(checked(std::move(config), options)),
+      options_(options),
+      process_(::getpid()),
+      pool_(options.threads),
+      weights_(config_, tensors, pool_),
+      decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_type) {}
+
+EngineMemory Engine::memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
+                            const EngineOptions& options) {
+  return {Weights::bytes(config, tensors),
+          KvCache::bytes(config, options.context, options.kv_type),
+          Scratch::bytes(config, options.batch)};
+}
+
+int64_t Engine::open() {
+  const std::lock_guard lock(mutex_);
+  sequences_[next_sequence_] =
+      std::make_unique<KvCache>(config_, options_.context, options_.kv_type);
+  return next_sequence_++;
+}
+
+void Engine::close(int64_t sequence) {
+  const std::lock_guard lock(mutex_);
+  sequences_.erase(sequence);
+}
+
+void Engine::trim(int64_t sequence, int64_t length) {
+  const std::lock_guard lock(mutex_);
+  KvCache& c = cache(sequence);
+  if (length < 0 || length > c.length)
+    throw std::invalid_argument("cannot trim a sequence of " + std::to_string(c.length) +
+                                " tokens to " + std::to_string(length));
+  c.length = length;
+}
+
+int64_t Engine::length(int64_t sequence) const {
+  const std::lock_guard lock(mutex_);
+  return cache(sequence).length;
+}
+
+KvCache& Engine::cache(int64_t sequence) const {
+  const auto it = sequences_.find(sequence);
+  if (it == sequences_.end())
+    throw Closed("sequence " + std::to_string(sequence) + " is not open");
+  return *it->second;
+}
+
+int64_t Engine::wanted_rows(const std::vector<Slice>& batch) {
+  int64_t rows = 0;
+  for (const Slice& slice : batch) rows += slice.wanted;
+  return rows;
+}
+
+// Everything that can be wrong is found before any sequence is changed.
+void Engine::check(const std::vector<Slice>& batch) const {
+  if (::getpid() != process_)
+    throw Closed("the engine was loaded before this process was forked; load it in the child");
+  std::set<int64_t> seen;
+  for (const Slice& slice : batch) {
+    const KvCache& c = cache(slice.sequence);
+    const auto count = static_cast<int64_t>(slice.tokens.size());
+    if (!seen.insert(slice.sequence).second)
+      throw std::invalid_argument("sequence " + std::to_string(slice.sequence) +
+                                  " occurs twice in a batch");
+    if (count == 0) throw std::invalid_argument("a slice has no tokens");
+    if (slice.wanted < 0 || slice.wanted > count)
+      throw std::invalid_argument("logits of " + std::to_string(slice.wanted) +
+                                  " tokens wanted of a slice of " + std::to_string(count));
+    for (const int32_t token : slice.tokens)
+      if (token < 0 || token >= config_.vocab_size)
+        throw std::invalid_argument("token " + std::to_string(token) +
+                                    " is outside the vocabulary of " +
+                                    std::to_string(config_.vocab_size));
+    if (c.length + count > options_.context)
+      throw ContextFull(std::to_string(c.length) + " + " + std::to_string(count) +
+                        " tokens do not fit a context of " + std::to_string(options_.context));
+  }
+}
+
+void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float* out) {
+  const std::lock_guard lock(mutex_);
+  check(batch);
+  const int64_t row = output == Decoder::Output::kLogits ? config_.vocab_size : config_.width;
+
+  std::vector<Span> spans;
+  std::vector<int64_t> wanted;
+  int64_t tokens = 0;
+  const auto flush = [&] {
+    if (tokens == 0) return;
+    decoder_.run(spans, wanted, output, out);
+    out += static_cast<int64_t>(wanted.size()) * row;
+    spans.clear();
+    wanted.clear();
+    tokens = 0;
+  };
+  for (const Slice& slice : batch) {
+    const auto count = static_cast<int64_t>(slice.tokens.size());
+    for (int64_t done = 0; done < count;) {
+      const int64_t take = std::min(count - done, options_.batch - tokens);
+      spans.push_back({&cache(slice.sequence), slice.tokens.data() + done, take});
+      for (int64_t i = 0; i < take; ++i)
+        if (done + i >= count - slice.wanted) wanted.push_back(tokens + i);
+      done += take;
+      tokens += take;
+      if (tokens == options_.batch) flush();
+    }
+  }
+  flush();
+}
+
+}  // namespace edgeinfer

@@ -1,0 +1,90 @@
+// Engine: a loaded model and the sequences it has opened.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <mutex>
+#include <stdexcept>
+#include <vector>
+
+#include "core/thread_pool.h"
+#include "engine/decoder.h"
+#include "engine/kv_cache.h"
+#include "engine/model_config.h"
+#include "engine/weights.h"
+#include "kernels/kernel_set.h"
+
+namespace edgeinfer {
+
+/// A slice does not fit the context; no sequence was changed.
+struct ContextFull : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+/// The engine or the sequence is closed, or belongs to the process this one was forked from.
+struct Closed : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+struct EngineOptions {
+  int64_t context = 0;  // tokens a sequence can hold
+  int64_t batch = 0;    // tokens that go through the model at a time
+  int threads = 1;
+  KvType kv_type = KvType::kF16;
+};
+
+/// Resident bytes at the peak.
+struct EngineMemory {
+  size_t weights;
+  size_t kv;  // of one full sequence
+  size_t scratch;
+};
+
+/// Tokens that one sequence advances by, and how many of the last ones' outputs are wanted.
+struct Slice {
+  int64_t sequence;
+  std::vector<int32_t> tokens;
+  int64_t wanted;
+};
+
+/// All methods may be called from any thread; steps run one at a time.
+class Engine {
+ public:
+  Engine(ModelConfig config, const std::vector<TensorSource>& tensors, EngineOptions options,
+         const KernelSet& kernels);
+
+  /// What an engine would take, from the tensors' shapes alone.
+  static EngineMemory memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
+                             const EngineOptions& options);
+
+  const ModelConfig& config() const { return config_; }
+  const EngineOptions& options() const { return options_; }
+
+  int64_t open();
+  void close(int64_t sequence);
+  void trim(int64_t sequence, int64_t length);
+  int64_t length(int64_t sequence) const;
+
+  /// Rows that step() will write for a batch.
+  static int64_t wanted_rows(const std::vector<Slice>& batch);
+  /// Appends the slices to their sequences and writes the wanted rows, in order: logits
+  /// (vocab_size,) or normalised hidden states (width,).
+  void step(const std::vector<Slice>& batch, Decoder::Output output, float* out);
+
+ private:
+  KvCache& cache(int64_t sequence) const;
+  void check(const std::vector<Slice>& batch) const;
+
+  const ModelConfig config_;
+  const EngineOptions options_;
+  const int process_;
+  mutable std::mutex mutex_;
+  ThreadPool pool_;
+  Weights weights_;
+  Decoder decoder_;
+  std::map<int64_t, std::unique_ptr<KvCache>> sequences_;
+  int64_t next_sequence_ = 0;
+};
+
+}  // namespace edgeinfer

@@ -1,0 +1,48 @@
+// ModelConfig: one model's numbers, the same fields as edgeinfer.arch.config.ModelConfig.
+//
+// Python resolves everything a family leaves to convention into plain numbers per layer, so
+// nothing in the engine asks for a family's name.
+#pragma once
+
+#include <cstdint>
+#include <vector>
+
+namespace edgeinfer {
+
+enum class Activation { kSilu, kGeluTanh };
+enum class QkNorm { kNone, kHead, kFull };
+
+/// angle = position * inverse_frequencies[i]; magnitude multiplies sine and cosine.
+struct RopeTable {
+  std::vector<float> inverse_frequencies;  // (rope_dim / 2,)
+  float magnitude = 1;
+};
+
+struct ModelConfig {
+  int64_t vocab_size = 0;
+  int64_t layers = 0;
+  int64_t width = 0;
+  int64_t heads = 0;
+  int64_t kv_heads = 0;
+  int64_t head_dim = 0;
+  int64_t ff_width = 0;
+  float norm_eps = 0;
+  Activation activation = Activation::kSilu;
+  QkNorm qk_norm = QkNorm::kNone;
+  bool rope_neighbours = false;
+  std::vector<RopeTable> rope_tables;
+  std::vector<int32_t> layer_rope;    // (layers,) index into rope_tables, -1 for none
+  std::vector<int32_t> layer_window;  // (layers,) tokens, 0 for none
+  float attention_scale = 0;
+  float attention_softcap = 0;  // 0 is off
+  float output_softcap = 0;     // 0 is off
+  float embedding_scale = 1;
+  float residual_scale = 1;
+  float output_scale = 1;
+  bool tied_output = false;
+
+  int64_t q_width() const { return heads * head_dim; }
+  int64_t kv_width() const { return kv_heads * head_dim; }
+};
+
+}  // namespace edgeinfer

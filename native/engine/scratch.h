@@ -1,0 +1,84 @@
+// Scratch: the buffers of one step, sized for `batch` tokens.
+#pragma once
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+#include "core/memory_region.h"
+#include "engine/model_config.h"
+#include "kernels/kernel_set.h"
+
+namespace edgeinfer {
+
+struct Scratch {
+  /// Attention over a long context is cut into position ranges; each leaves a partial result.
+  static constexpr int64_t kMinPartials = 64;
+
+  float* x;         // (batch, width) the residual stream
+  float* h;         // (batch, width) its norm, the input of a block
+  float* y;         // (batch, width) the output of a block
+  float* q;         // (batch, q_width) queries, then the attention's output
+  float* k;         // (batch, kv_width)
+  float* v;         // (batch, kv_width)
+  float* queries;   // (kv_heads, batch, heads / kv_heads, head_dim)
+  float* mixed;     // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
+  float* mixed_max; // (partials, heads)
+  float* mixed_sum; // (partials, heads)
+  float* gate;      // (batch, ff_width)
+  float* up;        // (batch, ff_width)
+  float* cosines;   // (rope tables, batch, head_dim / 2)
+  float* sines;     // (rope tables, batch, head_dim / 2)
+  ActBlock* blocks; // (widest input / 32, batch)
+
+  int64_t batch;
+  int64_t partials;
+
+  Scratch(const ModelConfig& c, int64_t batch_tokens)
+      : batch(batch_tokens),
+        partials(std::max(batch_tokens, kMinPartials)),
+        region_(place(c, nullptr), MemoryRegion::Pages::kSmall) {
+    place(c, region_.data());
+  }
+
+  /// Bytes of the buffers and of one row of logits.
+  static size_t bytes(const ModelConfig& c, int64_t batch_tokens) {
+    Scratch counted(batch_tokens);
+    return counted.place(c, nullptr) + static_cast<size_t>(c.vocab_size) * sizeof(float);
+  }
+
+ private:
+  explicit Scratch(int64_t batch_tokens)
+      : batch(batch_tokens), partials(std::max(batch_tokens, kMinPartials)) {}
+
+  // Sets every pointer relative to `base` and returns the bytes needed.
+  size_t place(const ModelConfig& c, uint8_t* base) {
+    size_t used = 0;
+    const auto take = [&]<class T>(T*& pointer, int64_t count) {
+      pointer = reinterpret_cast<T*>(reinterpret_cast<uintptr_t>(base) + used);
+      used += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
+    };
+    const auto tables = static_cast<int64_t>(c.rope_tables.size());
+    const int64_t widest = std::max({c.width, c.q_width(), c.ff_width});
+    take(x, batch * c.width);
+    take(h, batch * c.width);
+    take(y, batch * c.width);
+    take(q, batch * c.q_width());
+    take(k, batch * c.kv_width());
+    take(v, batch * c.kv_width());
+    take(queries, batch * c.q_width());
+    take(mixed, partials * c.q_width());
+    take(mixed_max, partials * c.heads);
+    take(mixed_sum, partials * c.heads);
+    take(gate, batch * c.ff_width);
+    take(up, batch * c.ff_width);
+    take(cosines, tables * batch * (c.head_dim / 2));
+    take(sines, tables * batch * (c.head_dim / 2));
+    take(blocks, (widest + 31) / 32 * batch);
+    return used;
+  }
+
+  MemoryRegion region_;
+};
+
+}  // namespace edgeinfer

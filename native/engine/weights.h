@@ -1,0 +1,91 @@
+// Weights: every tensor of a model, packed once at load into one region of memory.
+//
+// The matrices lie in the layout the kernels want (quant/packed.h), in 2 MB pages where the
+// system grants them. The file is mapped only while packing and its pages are given back on
+// the way, so the resident peak of a load is the packed size and a few megabytes.
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "core/memory_region.h"
+#include "core/thread_pool.h"
+#include "engine/model_config.h"
+#include "kernels/kernel_set.h"
+
+namespace edgeinfer {
+
+/// Where a tensor lies: `rows` consecutive rows of `cols` values that start at `offset`.
+/// Vectors have one row.
+struct TensorSource {
+  std::string name;  // canonical: "blk.0.attn_q.weight"
+  std::string path;
+  QuantType type = kF32;
+  uint64_t offset = 0;
+  int64_t rows = 0;
+  int64_t cols = 0;
+};
+
+/// A packed matrix: y[row] = sum_k w[row][k] x[k].
+struct Matrix {
+  const uint8_t* packed = nullptr;
+  QuantType type = kF32;
+  int64_t rows = 0;
+  int64_t cols = 0;
+  const float* bias = nullptr;  // (rows,) or null
+
+  explicit operator bool() const { return packed != nullptr; }
+  int64_t groups() const { return (rows + kGroupRows - 1) / kGroupRows; }
+  bool quantised() const;
+};
+
+/// Null vectors are absent: a norm that a family does not have is skipped.
+struct Layer {
+  const float* attn_norm;       // (width,) before attention
+  const float* attn_post_norm;  // (width,) after it
+  const float* ffn_norm;        // (width,) before the feed-forward block
+  const float* ffn_post_norm;   // (width,) after it
+  const float* q_norm;          // (head_dim,) or (q_width,)
+  const float* k_norm;          // (head_dim,) or (kv_width,)
+  Matrix q, k, v, o;
+  Matrix gate, up, down;
+};
+
+class Weights {
+ public:
+  /// Packs all tensors with the pool's threads. Throws std::invalid_argument naming a tensor
+  /// that is missing, unknown or of the wrong shape, std::system_error for a file that cannot
+  /// be read, std::bad_alloc.
+  Weights(const ModelConfig& config, const std::vector<TensorSource>& sources, ThreadPool& pool);
+
+  /// Resident bytes of the weights, computed from the sources alone.
+  static size_t bytes(const ModelConfig& config, const std::vector<TensorSource>& sources);
+
+  /// Writes the embedding of a token, (width,).
+  void embed(int32_t token, float* out) const;
+
+  const std::vector<Layer>& layers() const { return layers_; }
+  const float* output_norm() const { return output_norm_; }
+  const Matrix& output() const { return output_; }
+
+ private:
+  struct Slot;
+  static std::vector<Slot> layout(const ModelConfig& config,
+                                  const std::vector<TensorSource>& sources, size_t& total);
+  void load(const Slot& slot, ThreadPool& pool);
+  void bind(const ModelConfig& config, const std::vector<Slot>& slots);
+
+  MemoryRegion region_;
+  std::vector<Layer> layers_;
+  const float* output_norm_ = nullptr;
+  Matrix output_;
+  // The embedding: rows of the packed output matrix if tied, else rows as in the file.
+  const uint8_t* embedding_rows_ = nullptr;
+  QuantType embedding_type_ = kF32;
+  int64_t width_ = 0;
+  int64_t vocab_ = 0;
+};
+
+}  // namespace edgeinfer
