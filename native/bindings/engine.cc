@@ -68,8 +68,12 @@ ModelConfig config_from(const nb::dict& d) {
 
 std::vector<TensorSource> sources_from(const std::vector<TensorTuple>& tensors) {
   std::vector<TensorSource> sources;
-  for (const auto& [name, path, type, offset, rows, cols] : tensors)
-    sources.push_back({name, path, quant_type(type), offset, rows, cols});
+  for (const auto& [name, path, type_name, offset, rows, cols] : tensors) {
+    const QuantType type = find_quant_type(type_name);
+    if (type == kQuantTypeCount)
+      throw std::invalid_argument("tensor " + name + " has the unknown type " + type_name);
+    sources.push_back({name, path, type, offset, rows, cols});
+  }
   return sources;
 }
 
@@ -104,7 +108,7 @@ class PyEngine {
     std::vector<Slice> slices;
     for (const auto& [sequence, tokens, wanted] : batch)
       slices.push_back({sequence, {tokens.data(), tokens.data() + tokens.size()}, wanted});
-    const auto rows = static_cast<size_t>(std::max<int64_t>(0, Engine::wanted_rows(slices)));
+    const auto rows = static_cast<size_t>(Engine::wanted_rows(slices));
     const auto cols = static_cast<size_t>(output == Decoder::Output::kLogits
                                               ? engine->config().vocab_size
                                               : engine->config().width);

@@ -90,7 +90,13 @@ KvCache& Engine::cache(int64_t sequence) const {
 
 int64_t Engine::wanted_rows(const std::vector<Slice>& batch) {
   int64_t rows = 0;
-  for (const Slice& slice : batch) rows += slice.wanted;
+  for (const Slice& slice : batch) {
+    if (slice.wanted < 0 || slice.wanted > static_cast<int64_t>(slice.tokens.size()))
+      throw std::invalid_argument("outputs of " + std::to_string(slice.wanted) +
+                                  " tokens wanted of a slice of " +
+                                  std::to_string(slice.tokens.size()));
+    rows += slice.wanted;
+  }
   return rows;
 }
 
@@ -98,6 +104,7 @@ int64_t Engine::wanted_rows(const std::vector<Slice>& batch) {
 void Engine::check(const std::vector<Slice>& batch) const {
   if (::getpid() != process_)
     throw Closed("the engine was loaded before this process was forked; load it in the child");
+  wanted_rows(batch);
   std::set<int64_t> seen;
   for (const Slice& slice : batch) {
     const KvCache& c = cache(slice.sequence);
@@ -106,9 +113,6 @@ void Engine::check(const std::vector<Slice>& batch) const {
       throw std::invalid_argument("sequence " + std::to_string(slice.sequence) +
                                   " occurs twice in a batch");
     if (count == 0) throw std::invalid_argument("a slice has no tokens");
-    if (slice.wanted < 0 || slice.wanted > count)
-      throw std::invalid_argument("logits of " + std::to_string(slice.wanted) +
-                                  " tokens wanted of a slice of " + std::to_string(count));
     for (const int32_t token : slice.tokens)
       if (token < 0 || token >= config_.vocab_size)
         throw std::invalid_argument("token " + std::to_string(token) +

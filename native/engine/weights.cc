@@ -25,11 +25,6 @@ std::string shape_text(int64_t rows, int64_t cols) {
   return std::to_string(rows) + " x " + std::to_string(cols);
 }
 
-int64_t row_bytes(const TensorSource& s) {
-  const QuantInfo& info = quant_info(s.type);
-  return s.cols / info.block * info.block_bytes;
-}
-
 }  // namespace
 
 bool Matrix::quantised() const { return !quant_info(type).is_float; }
@@ -59,7 +54,7 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
     } else if (s.name == kEmbedding && !config.tied_output) {
       slot.kind = Slot::Kind::kRows;
-      slot.bytes = static_cast<size_t>(s.rows * row_bytes(s));
+      slot.bytes = static_cast<size_t>(s.rows * info.row_bytes(s.cols));
     } else {
       slot.bytes = static_cast<size_t>(info.packed_bytes(s.rows, s.cols));
     }
@@ -77,7 +72,7 @@ size_t Weights::bytes(const ModelConfig& config, const std::vector<TensorSource>
 
 Weights::Weights(const ModelConfig& config, const std::vector<TensorSource>& sources,
                  ThreadPool& pool)
-    : width_(config.width), vocab_(config.vocab_size) {
+    : width_(config.width) {
   size_t total = 0;
   const std::vector<Slot> slots = layout(config, sources, total);
   region_ = MemoryRegion(total, MemoryRegion::Pages::kHuge);
@@ -88,7 +83,7 @@ Weights::Weights(const ModelConfig& config, const std::vector<TensorSource>& sou
 void Weights::load(const Slot& slot, ThreadPool& pool) {
   const TensorSource& s = *slot.source;
   const QuantInfo& info = quant_info(s.type);
-  const int64_t stride = row_bytes(s);
+  const int64_t stride = info.row_bytes(s.cols);
   const auto source_bytes = static_cast<size_t>(stride * s.rows);
   const MappedFile file(s.path);
   if (s.offset > file.size() || source_bytes > file.size() - s.offset)
@@ -197,10 +192,9 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
 void Weights::embed(int32_t token, float* out) const {
   if (embedding_rows_) {
     const QuantInfo& info = quant_info(embedding_type_);
-    const int64_t stride = width_ / info.block * info.block_bytes;
-    info.decode(embedding_rows_ + token * stride, width_, out);
+    info.decode(embedding_rows_ + token * info.row_bytes(width_), width_, out);
   } else {
-    quant_info(output_.type).unpack_row(output_.packed, vocab_, width_, token, out);
+    quant_info(output_.type).unpack_row(output_.packed, width_, token, out);
   }
 }
 

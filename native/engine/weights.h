@@ -85,7 +85,6 @@ class Weights {
   const uint8_t* embedding_rows_ = nullptr;
   QuantType embedding_type_ = kF32;
   int64_t width_ = 0;
-  int64_t vocab_ = 0;
 };
 
 }  // namespace edgeinfer
