@@ -52,8 +52,8 @@ ModelConfig config_from(const nb::dict& d) {
   c.rope_neighbours = field<std::string>(d, "rope_style") == "neighbours";
   for (auto& [frequencies, magnitude] :
        field<std::vector<std::tuple<FloatArray, float>>>(d, "rope_tables"))
-    c.rope_tables.push_back({{frequencies.data(), frequencies.data() + frequencies.size()},
-                             magnitude});
+    c.rope_tables.push_back(
+        {{frequencies.data(), frequencies.data() + frequencies.size()}, magnitude});
   c.layer_rope = field<std::vector<int32_t>>(d, "layer_rope");
   c.layer_window = field<std::vector<int32_t>>(d, "layer_window");
   c.attention_scale = field<float>(d, "attention_scale");
@@ -109,9 +109,8 @@ class PyEngine {
     for (const auto& [sequence, tokens, wanted] : batch)
       slices.push_back({sequence, {tokens.data(), tokens.data() + tokens.size()}, wanted});
     const auto rows = static_cast<size_t>(Engine::wanted_rows(slices));
-    const auto cols = static_cast<size_t>(output == Decoder::Output::kLogits
-                                              ? engine->config().vocab_size
-                                              : engine->config().width);
+    const auto cols = static_cast<size_t>(
+        output == Decoder::Output::kLogits ? engine->config().vocab_size : engine->config().width);
     auto out = std::make_unique_for_overwrite<float[]>(rows * cols);
     {
       const nb::gil_scoped_release unlocked;
@@ -164,7 +163,8 @@ void bind_engine(nb::module_& m) {
            nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
            nb::arg("batch"), nb::arg("kv_type"),
            "Packs the tensors (name, path, type, offset, rows, cols) into memory.")
-      .def("open", [](PyEngine& e) { return e.get()->open(); }, "Opens an empty sequence.")
+      .def(
+          "open", [](PyEngine& e) { return e.get()->open(); }, "Opens an empty sequence.")
       .def(
           "step",
           [](PyEngine& e, const std::vector<SliceTuple>& batch) {
@@ -185,8 +185,8 @@ void bind_engine(nb::module_& m) {
           "close", [](PyEngine& e, int64_t s) { e.get()->close(s); }, nb::arg("sequence"),
           "Closes a sequence and gives its memory back.")
       .def(
-          "length", [](PyEngine& e, int64_t s) { return e.get()->length(s); },
-          nb::arg("sequence"), "Tokens stored in a sequence.")
+          "length", [](PyEngine& e, int64_t s) { return e.get()->length(s); }, nb::arg("sequence"),
+          "Tokens stored in a sequence.")
       .def("shutdown", &PyEngine::shutdown, "Gives the weights back.")
       .def(
           "memory", [](const PyEngine& e) { return memory_dict(e.memory()); },

@@ -13,7 +13,7 @@ namespace edgeinfer {
 MappedFile::MappedFile(const std::string& path) {
   const int fd = ::open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (fd < 0) throw std::system_error(errno, std::generic_category(), path);
-  struct stat status {};
+  struct stat status{};
   if (::fstat(fd, &status) != 0) {
     const int error = errno;
     ::close(fd);

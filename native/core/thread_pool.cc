@@ -59,8 +59,8 @@ bool Team::take(int victim, int64_t n, int64_t chunk, bool front, int64_t& begin
       last = chunks * (who + 1) / size;
     }
     if (first == last) return false;
-    const uint64_t next = front ? pack_share(operation_, first + 1, last)
-                                : pack_share(operation_, first, last - 1);
+    const uint64_t next =
+        front ? pack_share(operation_, first + 1, last) : pack_share(operation_, first, last - 1);
     if (!share.compare_exchange_weak(state, next, std::memory_order_relaxed)) continue;
     const auto taken = static_cast<int64_t>(front ? first : last - 1);
     begin = taken * chunk;

@@ -67,7 +67,9 @@ class ThreadPool {
   /// throw. Not reentrant; the caller serialises.
   template <class F>
   void run(F&& f) {
-    call_ = [](void* context, Team& team) { (*static_cast<std::remove_reference_t<F>*>(context))(team); };
+    call_ = [](void* context, Team& team) {
+      (*static_cast<std::remove_reference_t<F>*>(context))(team);
+    };
     context_ = &f;
     start();
     Team team(*this, 0);

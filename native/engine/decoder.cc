@@ -25,8 +25,8 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       kv_type_(kv_type),
       s_(config, batch) {}
 
-void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted,
-                  Output output, float* out) {
+void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
+                  float* out) {
   token_ids_.clear();
   positions_.clear();
   caches_.clear();
@@ -40,8 +40,8 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
       caches_.push_back(span.cache);
     }
     for (int64_t i = 0; i < span.count; i += block_tokens)
-      blocks_.push_back({&span, base + i, std::min(block_tokens, span.count - i),
-                         span.cache->length + i});
+      blocks_.push_back(
+          {&span, base + i, std::min(block_tokens, span.count - i), span.cache->length + i});
   }
   tokens_ = static_cast<int64_t>(token_ids_.size());
   wanted_ = &wanted;
@@ -62,7 +62,8 @@ void Decoder::forward(Team& team) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
     each_token([&](int64_t t) { normalise(s_.x, layer.attn_norm, s_.h, t); });
-    project(team, s_.h, config_.width, tokens_, {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
+    project(team, s_.h, config_.width, tokens_,
+            {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
     each_token([&](int64_t t) { rotate_and_store(i, t); });
     attend(team, i);
     each_token([&](int64_t t) { merge(t); });
@@ -161,8 +162,7 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
 // Few queries over a long context leave threads idle: cut the positions into splits then.
 void Decoder::plan_attention() {
   int64_t longest = 0;
-  for (const QueryBlock& block : blocks_)
-    longest = std::max(longest, block.position + block.count);
+  for (const QueryBlock& block : blocks_) longest = std::max(longest, block.position + block.count);
   const int64_t tasks = static_cast<int64_t>(blocks_.size()) * config_.kv_heads;
   const int64_t wanted = (4 * pool_.size() + tasks - 1) / tasks;
   const int64_t useful = (longest + kSplitPositions - 1) / kSplitPositions;
@@ -235,7 +235,8 @@ void Decoder::merge(int64_t t) {
 // gate = activation(gate) * up, and its quantised form.
 void Decoder::activate(Team& team, const Matrix& next) {
   const int64_t n = config_.ff_width;
-  const auto gated = config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
+  const auto gated =
+      config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
   const int64_t pieces = (n + kActivateColumns - 1) / kActivateColumns;
   team.for_each(tokens_ * pieces, 1, [&](int64_t i, int64_t) {
     const int64_t t = i / pieces, col = i % pieces * kActivateColumns;
@@ -243,7 +244,8 @@ void Decoder::activate(Team& team, const Matrix& next) {
     float* gate = s_.gate + t * n + col;
     gated(gate, s_.up + t * n + col, cols);
     if (next.quantised())
-      kernels_.quantize(s_.gate + col, n, cols, tokens_, t, t + 1, s_.blocks + col / kStep * tokens_);
+      kernels_.quantize(s_.gate + col, n, cols, tokens_, t, t + 1,
+                        s_.blocks + col / kStep * tokens_);
   });
 }
 
@@ -255,8 +257,8 @@ void Decoder::project(Team& team, const float* in, int64_t cols, int64_t tokens,
   for (const Product& p : products) groups += p.matrix.groups();
   const int64_t group_bytes =
       quant_info(products.begin()->matrix.type).packed_bytes(kGroupRows, cols);
-  const int64_t piece = std::max<int64_t>(
-      2, std::min(kPieceBytes / group_bytes, groups / (8 * team.size())) / 2 * 2);
+  const int64_t piece =
+      std::max<int64_t>(2, std::min(kPieceBytes / group_bytes, groups / (8 * team.size())) / 2 * 2);
 
   team.for_each(groups, piece, [&](int64_t begin, int64_t end) {
     for (const Product& p : products) {

@@ -50,8 +50,7 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
 
 EngineMemory Engine::memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
                             const EngineOptions& options) {
-  return {Weights::bytes(config, tensors),
-          KvCache::bytes(config, options.context, options.kv_type),
+  return {Weights::bytes(config, tensors), KvCache::bytes(config, options.context, options.kv_type),
           Scratch::bytes(config, options.batch)};
 }
 
@@ -83,8 +82,7 @@ int64_t Engine::length(int64_t sequence) const {
 
 KvCache& Engine::cache(int64_t sequence) const {
   const auto it = sequences_.find(sequence);
-  if (it == sequences_.end())
-    throw Closed("sequence " + std::to_string(sequence) + " is not open");
+  if (it == sequences_.end()) throw Closed("sequence " + std::to_string(sequence) + " is not open");
   return *it->second;
 }
 

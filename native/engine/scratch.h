@@ -15,21 +15,21 @@ struct Scratch {
   /// Attention over a long context is cut into position ranges; each leaves a partial result.
   static constexpr int64_t kMinPartials = 64;
 
-  float* x;         // (batch, width) the residual stream
-  float* h;         // (batch, width) its norm, the input of a block
-  float* y;         // (batch, width) the output of a block
-  float* q;         // (batch, q_width) queries, then the attention's output
-  float* k;         // (batch, kv_width)
-  float* v;         // (batch, kv_width)
-  float* queries;   // (kv_heads, batch, heads / kv_heads, head_dim)
-  float* mixed;     // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
-  float* mixed_max; // (partials, heads)
-  float* mixed_sum; // (partials, heads)
-  float* gate;      // (batch, ff_width)
-  float* up;        // (batch, ff_width)
-  float* cosines;   // (rope tables, batch, head_dim / 2)
-  float* sines;     // (rope tables, batch, head_dim / 2)
-  ActBlock* blocks; // (widest input / 32, batch)
+  float* x;        // (batch, width) the residual stream
+  float* h;        // (batch, width) its norm, the input of a block
+  float* y;        // (batch, width) the output of a block
+  float* q;        // (batch, q_width) queries, then the attention's output
+  float* k;        // (batch, kv_width)
+  float* v;        // (batch, kv_width)
+  float* queries;  // (kv_heads, batch, heads / kv_heads, head_dim)
+  float* mixed;  // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
+  float* mixed_max;  // (partials, heads)
+  float* mixed_sum;  // (partials, heads)
+  float* gate;       // (batch, ff_width)
+  float* up;         // (batch, ff_width)
+  float* cosines;    // (rope tables, batch, head_dim / 2)
+  float* sines;      // (rope tables, batch, head_dim / 2)
+  ActBlock* blocks;  // (widest input / 32, batch)
 
   int64_t batch;
   int64_t partials;

@@ -103,8 +103,9 @@ struct TinyModel {
     for (const double v : x) squares += v * v;
     Row y(x.size());
     for (size_t i = 0; i < x.size(); ++i)
-      y[i] = x[i] / std::sqrt(squares / static_cast<double>(x.size()) +
-                              static_cast<double>(config.norm_eps)) *
+      y[i] = x[i] /
+             std::sqrt(squares / static_cast<double>(x.size()) +
+                       static_cast<double>(config.norm_eps)) *
              values.at(tensor)[0][i];
     return y;
   }
@@ -114,7 +115,8 @@ struct TinyModel {
     const ModelConfig& c = config;
     const auto d = static_cast<size_t>(c.head_dim), half = d / 2;
     std::vector<Row> x;
-    for (const int32_t t : tokens) x.push_back(values.at("token_embd.weight")[static_cast<size_t>(t)]);
+    for (const int32_t t : tokens)
+      x.push_back(values.at("token_embd.weight")[static_cast<size_t>(t)]);
     for (int64_t i = 0; i < c.layers; ++i) {
       const std::string b = "blk." + std::to_string(i) + ".";
       std::vector<Row> q, k, v;
@@ -157,7 +159,8 @@ struct TinyModel {
         const Row h = norm(b + "ffn_norm.weight", x[t]);
         Row gate = product(b + "ffn_gate", h);
         const Row up = product(b + "ffn_up", h);
-        for (size_t j = 0; j < gate.size(); ++j) gate[j] = gate[j] / (1 + std::exp(-gate[j])) * up[j];
+        for (size_t j = 0; j < gate.size(); ++j)
+          gate[j] = gate[j] / (1 + std::exp(-gate[j])) * up[j];
         const Row down = product(b + "ffn_down", gate);
         for (size_t j = 0; j < x[t].size(); ++j) x[t][j] += down[j];
       }
@@ -193,8 +196,10 @@ std::vector<float> run(Engine& engine, const std::vector<int32_t>& tokens, size_
   std::vector<float> logits(tokens.size() * vocab);
   for (size_t t = 0; t < tokens.size(); t += piece) {
     const size_t end = std::min(tokens.size(), t + piece);
-    const Slice slice{sequence, {tokens.begin() + static_cast<long>(t), tokens.begin() + static_cast<long>(end)},
-                      static_cast<int64_t>(end - t)};
+    const Slice slice{
+        sequence,
+        {tokens.begin() + static_cast<long>(t), tokens.begin() + static_cast<long>(end)},
+        static_cast<int64_t>(end - t)};
     engine.step({slice}, Decoder::Output::kLogits, logits.data() + t * vocab);
   }
   engine.close(sequence);
@@ -205,7 +210,8 @@ std::vector<float> run(Engine& engine, const std::vector<int32_t>& tokens, size_
 
 TEST_CASE("logits agree with float64, whole, in chunks and token by token, on every ISA") {
   const auto tokens = some_tokens(40);
-  for (const auto [type, tolerance] : {std::pair{kF32, 1e-5}, {kF16, 1e-5}, {kQ8_0, 2e-2}, {kQ4_0, 2e-2}}) {
+  for (const auto& [type, tolerance] :
+       {std::pair{kF32, 1e-5}, {kF16, 1e-5}, {kQ8_0, 2e-2}, {kQ4_0, 2e-2}}) {
     const TinyModel model(type);
     const auto expected = model.logits(tokens);
     for (const KernelSet* kernels : usable_kernels())
@@ -229,7 +235,8 @@ TEST_CASE("sequences in one batch do not see each other, and trim forgets") {
   const int64_t a = engine.open(), b = engine.open();
   std::vector<float> both(2 * 101);
   engine.step({{a, tokens, 1}, {b, {5, 6, 7}, 1}}, Decoder::Output::kLogits, both.data());
-  for (size_t i = 0; i < 101; ++i) CHECK(both[i] == doctest::Approx(alone[11 * 101 + i]).epsilon(1e-4));
+  for (size_t i = 0; i < 101; ++i)
+    CHECK(both[i] == doctest::Approx(alone[11 * 101 + i]).epsilon(1e-4));
 
   engine.trim(a, 4);
   std::vector<float> again(101);
@@ -243,8 +250,9 @@ TEST_CASE("a full context, a closed sequence and bad tokens change nothing") {
   std::vector<float> out(101);
   const int64_t a = engine.open(), b = engine.open();
   engine.step({{a, {1, 2, 3}, 1}}, Decoder::Output::kLogits, out.data());
-  CHECK_THROWS_AS(engine.step({{b, {1}, 1}, {a, some_tokens(6), 1}}, Decoder::Output::kLogits, out.data()),
-                  ContextFull);
+  CHECK_THROWS_AS(
+      engine.step({{b, {1}, 1}, {a, some_tokens(6), 1}}, Decoder::Output::kLogits, out.data()),
+      ContextFull);
   CHECK(engine.length(a) == 3);
   CHECK(engine.length(b) == 0);
   CHECK_THROWS_AS(engine.step({{a, {101}, 1}}, Decoder::Output::kLogits, out.data()),
