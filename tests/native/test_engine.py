@@ -1,0 +1,213 @@
+"""The engine's binding: errors, memory, several engines, and the GIL."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from edgeinfer import _native
+
+WIDTH, HEADS, KV_HEADS, HEAD_DIM, FF, VOCAB, LAYERS = 128, 4, 2, 32, 256, 300, 3
+CONFIG: dict[str, Any] = {
+    "vocab_size": VOCAB,
+    "layers": LAYERS,
+    "width": WIDTH,
+    "heads": HEADS,
+    "kv_heads": KV_HEADS,
+    "head_dim": HEAD_DIM,
+    "ff_width": FF,
+    "norm_eps": 1e-5,
+    "activation": "silu",
+    "qk_norm": "none",
+    "rope_style": "halves",
+    "rope_tables": [((10000.0 ** -(np.arange(16) / 16)).astype(np.float32), 1.0)],
+    "layer_rope": [0] * LAYERS,
+    "layer_window": [0] * LAYERS,
+    "attention_scale": HEAD_DIM**-0.5,
+    "attention_softcap": 0.0,
+    "output_softcap": 0.0,
+    "embedding_scale": 1.0,
+    "residual_scale": 1.0,
+    "output_scale": 1.0,
+    "tied_output": True,
+}
+
+
+@dataclass(frozen=True)
+class Tiny:
+    """A random f32 model: tensors as the engine wants them."""
+
+    tensors: list[tuple[str, str, str, int, int, int]]
+
+    def engine(self, **changes: Any) -> Any:
+        options = {"context": 64, "threads": 2, "batch": 16, "kv_type": "f16", **changes}
+        return _native.Engine(CONFIG, self.tensors, **options)
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
+    path = tmp_path_factory.mktemp("engine") / "weights.bin"
+    shapes = {"token_embd.weight": (VOCAB, WIDTH), "output_norm.weight": (1, WIDTH)}
+    for i in range(LAYERS):
+        shapes |= {
+            f"blk.{i}.attn_norm.weight": (1, WIDTH),
+            f"blk.{i}.attn_q.weight": (HEADS * HEAD_DIM, WIDTH),
+            f"blk.{i}.attn_k.weight": (KV_HEADS * HEAD_DIM, WIDTH),
+            f"blk.{i}.attn_v.weight": (KV_HEADS * HEAD_DIM, WIDTH),
+            f"blk.{i}.attn_output.weight": (WIDTH, HEADS * HEAD_DIM),
+            f"blk.{i}.ffn_norm.weight": (1, WIDTH),
+            f"blk.{i}.ffn_gate.weight": (FF, WIDTH),
+            f"blk.{i}.ffn_up.weight": (FF, WIDTH),
+            f"blk.{i}.ffn_down.weight": (WIDTH, FF),
+        }
+    random = np.random.default_rng(3)
+    tensors = []
+    with path.open("wb") as file:
+        for name, (rows, cols) in shapes.items():
+            tensors.append((name, str(path), "f32", file.tell(), rows, cols))
+            weights = random.standard_normal((rows, cols), np.float32)
+            file.write((weights * 0.1 + (rows == 1)).astype(np.float32).tobytes())
+    return Tiny(tensors)
+
+
+def tokens(*ids: int) -> np.ndarray:
+    return np.array(ids, np.int32)
+
+
+def test_step_returns_the_wanted_rows_in_order(tiny: Tiny) -> None:
+    engine = tiny.engine()
+    a, b, c = engine.open(), engine.open(), engine.open()
+    whole = engine.step([(a, tokens(1, 2, 3, 4), 4)])
+
+    both = engine.step([(b, tokens(1, 2, 3, 4), 2), (c, tokens(1, 2), 1)])
+
+    assert whole.shape == (4, VOCAB)
+    assert whole.dtype == np.float32
+    np.testing.assert_allclose(both, whole[[2, 3, 1]], atol=1e-4)
+    assert [engine.length(s) for s in (a, b, c)] == [4, 4, 2]
+
+
+def test_embed_gives_normalised_hidden_states(tiny: Tiny) -> None:
+    engine = tiny.engine()
+    hidden = engine.embed([(engine.open(), tokens(1, 2, 3), 3)])
+    assert hidden.shape == (3, WIDTH)
+    assert np.isfinite(hidden).all()
+
+
+def test_a_full_context_changes_nothing(tiny: Tiny) -> None:
+    engine = tiny.engine(context=8)
+    a = engine.open()
+    engine.step([(a, tokens(1, 2, 3), 1)])
+    with pytest.raises(_native.ContextFull, match="do not fit a context of 8"):
+        engine.step([(a, tokens(1, 2, 3, 4, 5, 6), 1)])
+    assert engine.length(a) == 3
+
+
+@pytest.mark.parametrize(
+    ("batch", "message"),
+    [
+        ([(0, [VOCAB], 1)], "outside the vocabulary"),
+        ([(0, [-1], 1)], "outside the vocabulary"),
+        ([(0, [], 0)], "no tokens"),
+        ([(0, [1], 2)], "wanted"),
+        ([(0, [1], -1)], "wanted"),
+        ([(0, [1], 1), (0, [2], 1)], "twice"),
+    ],
+)
+def test_a_bad_slice_is_named(tiny: Tiny, batch: list[Any], message: str) -> None:
+    engine = tiny.engine()
+    engine.open()
+    with pytest.raises(ValueError, match=message):
+        engine.step([(s, np.array(t, np.int32), w) for s, t, w in batch])
+    assert engine.length(0) == 0
+
+
+def test_nothing_works_after_close_and_shutdown(tiny: Tiny) -> None:
+    engine = tiny.engine()
+    a = engine.open()
+    engine.close(a)
+    with pytest.raises(_native.Closed, match="sequence 0 is not open"):
+        engine.step([(a, tokens(1), 1)])
+    engine.shutdown()
+    with pytest.raises(_native.Closed, match="engine is closed"):
+        engine.open()
+
+
+def test_memory_is_known_before_loading(tiny: Tiny) -> None:
+    options = {"context": 64, "threads": 2, "batch": 16, "kv_type": "f32"}
+    planned = _native.engine_memory(CONFIG, tiny.tensors, **options)
+    assert planned == tiny.engine(**options).memory()
+    assert planned["kv"] == LAYERS * KV_HEADS * 64 * HEAD_DIM * 2 * 4
+
+
+def test_a_truncated_file_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
+    short = tmp_path / "short.bin"
+    short.write_bytes(Path(tiny.tensors[0][1]).read_bytes()[:-8])
+    moved = [(name, str(short), *rest) for name, _, *rest in tiny.tensors]
+    with pytest.raises(ValueError, match="leaves the file"):
+        Tiny(moved).engine()
+    absent = [(name, str(tmp_path / "absent"), *rest) for name, _, *rest in tiny.tensors]
+    with pytest.raises(OSError, match="absent"):
+        Tiny(absent).engine()
+
+
+def test_the_gil_is_free_during_a_step(tiny: Tiny) -> None:
+    engine = tiny.engine(context=4096, batch=512)
+    prompt = np.resize(np.arange(VOCAB, dtype=np.int32), 4000)
+    ticks = 0
+    done = threading.Event()
+
+    def work() -> None:
+        engine.step([(engine.open(), prompt, 1)])
+        done.set()
+
+    thread = threading.Thread(target=work)
+    thread.start()
+    while not done.is_set():
+        time.sleep(0.0005)
+        ticks += 1
+    thread.join()
+    assert ticks > 20
+
+
+def test_engines_in_threads_do_not_disturb_each_other(tiny: Tiny) -> None:
+    engines = [tiny.engine(threads=2) for _ in range(2)]
+    expected = engines[0].step([(engines[0].open(), tokens(*range(40)), 1)])
+    results: list[np.ndarray] = []
+
+    def work(engine: Any) -> None:
+        for _ in range(10):
+            sequence = engine.open()
+            results.append(engine.step([(sequence, tokens(*range(40)), 1)]))
+            engine.close(sequence)
+
+    threads = [threading.Thread(target=work, args=(e,)) for e in (*engines, engines[0])]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(results) == 30
+    for result in results:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_a_forked_child_is_told_to_load_its_own(tiny: Tiny) -> None:
+    engine = tiny.engine()
+    a = engine.open()
+    child = os.fork()
+    if child == 0:
+        try:
+            engine.step([(a, tokens(1), 1)])
+        except _native.Closed as error:
+            os._exit(0 if "fork" in str(error) else 2)
+        os._exit(3)
+    _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
+    assert engine.step([(a, tokens(1), 1)]).shape == (1, VOCAB)
