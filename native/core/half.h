@@ -23,7 +23,6 @@ struct BFloat16 {
   uint16_t bits;
 };
 
-<<<<<<< HEAD
 #if defined(__F16C__) || defined(__aarch64__)
 EI_INLINE float to_float(Half h) { return static_cast<float>(std::bit_cast<NativeHalf>(h.bits)); }
 EI_INLINE Half to_half(float f) { return {std::bit_cast<uint16_t>(static_cast<NativeHalf>(f))}; }
@@ -50,10 +49,6 @@ EI_INLINE Half to_half(float f) {
   return {static_cast<uint16_t>(h | (u >> 16 & 0x8000u))};
 }
 #endif
-=======
-EI_INLINE float to_float(Half h) { return static_cast<float>(std::bit_cast<NativeHalf>(h.bits)); }
-EI_INLINE Half to_half(float f) { return {std::bit_cast<uint16_t>(static_cast<NativeHalf>(f))}; }
->>>>>>> 171b15b (Test the engine against float64)
 EI_INLINE float to_float(BFloat16 b) { return std::bit_cast<float>(uint32_t{b.bits} << 16); }
 /// Rounds to nearest even; NaN stays a (quiet) NaN.
 EI_INLINE BFloat16 to_bfloat16(float f) {
