@@ -1,0 +1,61 @@
+// Every kernel of one instruction set: included once per ISA, after its simd.h, with EI_ISA
+// defined, and compiled with the ISA's flags.
+//
+// All is in an unnamed namespace: a weak symbol of a unit with wide instructions could replace
+// the baseline's twin at link time and crash older machines. Only kKernels is exported.
+#include <utility>
+
+namespace edgeinfer::EI_ISA {
+namespace {
+
+using V = Simd;
+using Floats = V::F32;
+using Ints = V::I32;
+constexpr int kWidth = V::kWidth;
+constexpr int kParts = kGroupRows / kWidth;  // vectors of a group's rows
+
+EI_INLINE float scalar_value(float x) { return x; }
+EI_INLINE float scalar_value(Half x) { return to_float(x); }
+
+#include "kernels/unroll.inl"
+
+// One file an idea, each on the ones before.
+#include "kernels/quantize.inl"
+#include "kernels/norm.inl"
+#include "kernels/rope.inl"
+#include "kernels/activation.inl"
+#include "kernels/matmul_int8.inl"
+#include "kernels/matmul_float.inl"
+#include "kernels/attention.inl"
+
+template <class Q>
+constexpr auto matmul_of() {
+  if constexpr (FloatType<Q>) return &matmul_float<Q>;
+  else return &matmul_int8<Q>;
+}
+
+#define EI_NAME_OF(x) EI_NAME_TEXT(x)
+#define EI_NAME_TEXT(x) #x
+
+}  // namespace
+
+extern const KernelSet kKernels;
+const KernelSet kKernels = {
+    .name = EI_NAME_OF(EI_ISA),
+    .quantize = quantize,
+    .matmul =
+        {
+#define EI_QUANT_TYPE(T, file) matmul_of<T>(),
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+        },
+    .rms_norm = rms_norm,
+    .rope = rope,
+    .silu_mul = silu_mul,
+    .gelu_mul = gelu_mul,
+    .add_scaled = add_scaled,
+    .store_kv = store_kv,
+    .attend = attend,
+};
+
+}  // namespace edgeinfer::EI_ISA

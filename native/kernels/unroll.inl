@@ -1,0 +1,23 @@
+// unroll<N>(f): f(0), ..., f(N - 1) with constant indices.
+//
+// A fold expression, not a pragma: GCC unrolls loops after it has decided which arrays live in
+// registers, so an array indexed by an unrolled loop stays in memory (20-45 % of the peak).
+
+
+#define EI_LAMBDA(i) [&](auto i) __attribute__((always_inline))
+#define EI_NOINLINE __attribute__((noinline))
+
+template <int I>
+struct Index {
+  static constexpr int value = I;
+  EI_INLINE constexpr operator int() const { return I; }
+};
+
+template <class F, int... I>
+EI_INLINE void unroll_sequence(F&& f, std::integer_sequence<int, I...>) {
+  (f(Index<I>{}), ...);
+}
+template <int N, class F>
+EI_INLINE void unroll(F&& f) {
+  unroll_sequence(f, std::make_integer_sequence<int, N>{});
+}
