@@ -13,6 +13,7 @@
 #include <string>
 #include <thread>
 #include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "bindings/bindings.h"
@@ -39,8 +40,8 @@ template <class T>
 class Buffer {
  public:
   explicit Buffer(int64_t n)
-      : data_(static_cast<T*>(::operator new(static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T),
-                                             std::align_val_t{64}))) {}
+      : data_(static_cast<T*>(::operator new(
+            static_cast<size_t>(std::max<int64_t>(n, 1)) * sizeof(T), std::align_val_t{64}))) {}
   T* data() const { return data_.get(); }
   T* release() { return data_.release(); }
   static void free(void* p) noexcept { ::operator delete(p, std::align_val_t{64}); }
@@ -92,7 +93,7 @@ struct PackedMatrix {
   const KernelSet& kernels;
   const QuantInfo& info;
   int64_t rows, cols, groups;
-  decltype(KernelSet::matmul[0]) matmul;
+  std::remove_extent_t<decltype(KernelSet::matmul)> matmul;
   Buffer<uint8_t> bytes;
 };
 
@@ -128,9 +129,8 @@ nb::ndarray<nb::numpy, float> matmul(const std::string& isa, const std::string& 
   const Activations a =
       activations(w.kernels, w.info.is_float, x.data(), tokens, cols, blocks.data());
   Buffer<float> y(tokens * rows);
-  share(w.groups, threads, [&](int64_t g0, int64_t g1) {
-    w.matmul(w.bytes.data(), rows, g0, g1, a, y.data(), rows);
-  });
+  share(w.groups, threads,
+        [&](int64_t g0, int64_t g1) { w.matmul(w.bytes.data(), rows, g0, g1, a, y.data(), rows); });
   return to_array(std::move(y), {static_cast<size_t>(tokens), static_cast<size_t>(rows)});
 }
 
@@ -288,8 +288,8 @@ nb::tuple attend(const std::string& isa, Matrix q, Matrix k, Matrix v, Indices b
                   .out_stride = d,
                   .max = max.data(),
                   .sum = sum.data()});
-  return nb::make_tuple(to_array(std::move(out), {queries, dim}), to_array(std::move(max), {queries}),
-                        to_array(std::move(sum), {queries}));
+  return nb::make_tuple(to_array(std::move(out), {queries, dim}),
+                        to_array(std::move(max), {queries}), to_array(std::move(sum), {queries}));
 }
 
 }  // namespace
@@ -303,16 +303,14 @@ void bind_kernels(nb::module_& m) {
   m.def("matmul", &matmul, "isa"_a, "type"_a, "data"_a, "rows"_a, "cols"_a, "x"_a, "threads"_a = 1,
         "x (tokens, cols) times the transposed GGUF matrix `data` (rows, cols) of a quant type.");
   m.def("bench_matmul", &bench_matmul, "isa"_a, "type"_a, "rows"_a, "cols"_a, "tokens"_a,
-        "seconds"_a, "threads"_a = 1,
-        nb::call_guard<nb::gil_scoped_release>(),
+        "seconds"_a, "threads"_a = 1, nb::call_guard<nb::gil_scoped_release>(),
         "Best processor seconds of one product on random activations.");
   m.def("quantize", &quantize, "isa"_a, "x"_a,
         nb::sig("def quantize(isa: str, x: numpy.typing.NDArray[numpy.float32]) -> "
                 "tuple[numpy.typing.NDArray[numpy.int8], numpy.typing.NDArray[numpy.float32], "
                 "numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]"),
         "Activations as int8: q, and per 16 values the scale, the sum of q and scale * sum.");
-  m.def("rms_norm", &rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a,
-        "x / sqrt(mean(x^2) + eps) * w.");
+  m.def("rms_norm", &rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a, "x / sqrt(mean(x^2) + eps) * w.");
   m.def("rope", &rope, "isa"_a, "x"_a, "cos"_a, "sin"_a, "neighbours"_a,
         "x (heads, head_dim) turned by the angles of cos and sin (rope_dim / 2,).");
   m.def("silu_mul", &gate<&KernelSet::silu_mul>, "isa"_a, "gate"_a, "up"_a, "silu(gate) * up.");
