@@ -347,6 +347,10 @@ class _Entry:
     type: ggml_types.GgmlType
     offset: int  # from the start of the data
 
+    @property
+    def nbytes(self) -> int:
+        return math.prod(self.shape) // self.type.block * self.type.nbytes
+
 
 def _read_tensor_table(cursor: _Cursor, count: int) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
@@ -357,7 +361,13 @@ def _read_tensor_table(cursor: _Cursor, count: int) -> dict[str, _Entry]:
         cursor.place = f"tensor {name!r}"
         if name in entries:
             raise cursor.corrupt("the tensor is there twice", at=start)
-        entries[name] = _Entry(_read_shape(cursor), _read_tensor_type(cursor), cursor.u64())
+        shape, type_ = _read_shape(cursor), _read_tensor_type(cursor)
+        if shape[-1] % type_.block:
+            raise cursor.corrupt(
+                f"rows of {shape[-1]} elements, but {type_.name} has blocks of {type_.block}",
+                at=start,
+            )
+        entries[name] = _Entry(shape, type_, cursor.u64())
     cursor.place = "header"
     return entries
 
@@ -403,8 +413,7 @@ def _place(
         if start != expected:
             fault = "overlaps what is before it" if start < end else "leaves a gap or is misaligned"
             raise cursor.corrupt(f"its data {fault}; it belongs at byte {expected}", at=start)
-        nbytes = _nbytes(cursor, entry)
-        end = start + nbytes
+        end = start + entry.nbytes
         if end > cursor.file_size:
             raise cursor.truncated(end, at=start)
         tensors[name] = TensorInfo(
@@ -413,21 +422,12 @@ def _place(
             ggml_id=entry.type.id,
             shape=entry.shape,
             offset=start,
-            nbytes=nbytes,
+            nbytes=entry.nbytes,
             path=cursor.path,
         )
     cursor.place = "data"
     _check_end(cursor, end, alignment)
     return tensors, end
-
-
-def _nbytes(cursor: _Cursor, entry: _Entry) -> int:
-    cols = entry.shape[-1]
-    if cols % entry.type.block:
-        raise cursor.corrupt(
-            f"rows of {cols} elements, but {entry.type.name} has blocks of {entry.type.block}"
-        )
-    return math.prod(entry.shape) // entry.type.block * entry.type.nbytes
 
 
 def _check_end(cursor: _Cursor, end: int, alignment: int) -> None:

@@ -243,55 +243,63 @@ def test_another_shard_names_the_first(tmp_path: Path) -> None:
     assert paths[0].name in str(caught.value.hint)
 
 
-def break_shards(folder: Path, how: str) -> type[EdgeInferError]:
+def break_shards(folder: Path, how: str) -> Path:
+    """Writes shards with a fault and returns the one to open."""
     paths = write_shards(folder)
+    first, last = paths[0], paths[2]
+
+    def patch(path: Path, old: bytes, new: bytes) -> None:
+        octets = path.read_bytes()
+        assert octets.count(old) == 1
+        path.write_bytes(octets.replace(old, new))
+
     if how == "missing":
-        paths[2].unlink()
-        return NotFoundError
-    if how == "swapped":
+        last.unlink()
+    elif how == "swapped":
         paths[1].rename(folder / "x")
-        paths[2].rename(paths[1])
-        (folder / "x").rename(paths[2])
-    if how == "same":
-        paths[2].write_bytes(paths[1].read_bytes())
-    if how == "truncated":
-        paths[2].write_bytes(paths[2].read_bytes()[:-33])
-    if how == "renamed":
-        paths[0].rename(folder / "m.gguf")
-    if how == "link out":
-        outside = folder / "outside"
-        outside.mkdir()
-        paths[2].rename(outside / "shard.gguf")
-        paths[2].symlink_to(outside / "shard.gguf")
-    if how == "link to itself":
-        paths[2].unlink()
-        paths[2].symlink_to(paths[2])
-        return NotFoundError
-    if how == "too many":
-        octets = paths[0].read_bytes().replace(b"\2\0\0\0\3\0", b"\2\0\0\0\xff\xff")
-        paths[0].write_bytes(octets)
-    return CorruptFileError
+        last.rename(paths[1])
+        (folder / "x").rename(last)
+    elif how == "truncated":
+        last.write_bytes(last.read_bytes()[:-33])
+    elif how == "renamed":
+        return first.rename(folder / "m.gguf")
+    elif how == "link out":
+        (folder / "outside").mkdir()
+        last.rename(folder / "outside" / "shard.gguf")
+        last.symlink_to(folder / "outside" / "shard.gguf")
+    elif how == "link to itself":
+        last.unlink()
+        last.symlink_to(last)
+    elif how == "too many":
+        patch(first, b"\2\0\0\0\3\0", b"\2\0\0\0\xff\xff")
+    elif how == "tensor twice":
+        patch(last, b"t2", b"t1")
+    elif how == "tensor missing":
+        patch(first, b"\5\0\0\0\3\0\0\0", b"\5\0\0\0\4\0\0\0")
+    return first
 
 
 @pytest.mark.parametrize(
-    "how",
+    ("how", "error", "match"),
     [
-        "missing",
-        "swapped",
-        "same",
-        "truncated",
-        "renamed",
-        "link out",
-        "link to itself",
-        "too many",
+        ("missing", NotFoundError, "00003-of-00003"),
+        ("swapped", CorruptFileError, r"'split\.no' is 2, expected 1"),
+        ("truncated", CorruptFileError, "truncated"),
+        ("renamed", CorruptFileError, "its name does not say so"),
+        ("link out", CorruptFileError, "leaves the model's folder"),
+        ("link to itself", NotFoundError, "00003-of-00003"),
+        ("too many", CorruptFileError, "split into 65535 files"),
+        ("tensor twice", CorruptFileError, r"'t1' is in m-00002-of-00003\.gguf already"),
+        ("tensor missing", CorruptFileError, "4 tensors announced, 3 found"),
     ],
 )
-def test_shards_that_do_not_belong_together_are_refused(tmp_path: Path, how: str) -> None:
-    error = break_shards(tmp_path, how)
-    first = next(iter(sorted(tmp_path.glob("m*.gguf"))))
+def test_shards_that_do_not_belong_together_are_refused(
+    tmp_path: Path, how: str, error: type[EdgeInferError], match: str
+) -> None:
+    first = break_shards(tmp_path, how)
 
-    with pytest.raises(error):
-        open_gguf(tmp_path / "m.gguf" if how == "renamed" else first)
+    with pytest.raises(error, match=match):
+        open_gguf(first)
 
 
 def test_shards_may_be_links_into_the_store_of_the_first(tmp_path: Path) -> None:

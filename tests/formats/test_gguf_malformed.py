@@ -56,7 +56,9 @@ def test_no_file_takes_a_second_or_more_memory_than_it_is_worth(report: Report) 
     assert report.peak_growth < 32 * MIB
 
 
-def refused_labels(valid: Path) -> dict[str, str]:
+@pytest.fixture(scope="module")
+def refused(valid: Path) -> dict[str, str]:
+    """The message about each file that is refused, by label."""
     refused = {}
     for label, octets in iter_malformed(valid.read_bytes()):
         try:
@@ -66,9 +68,8 @@ def refused_labels(valid: Path) -> dict[str, str]:
     return refused
 
 
-def test_what_other_parsers_crashed_on_is_refused(valid: Path) -> None:
+def test_what_other_parsers_crashed_on_is_refused(valid: Path, refused: dict[str, str]) -> None:
     """Mutations that can never be read, whatever the rest of the file says."""
-    refused = refused_labels(valid)
     wrong = (
         *("truncated to", "alignment ", "version 4", "big-endian", "web page", "zip", "zeros"),
         *("18446744073709551615 keys", "18446744073709551615 tensors", "two tensors of 2^63"),
@@ -86,25 +87,40 @@ def test_what_other_parsers_crashed_on_is_refused(valid: Path) -> None:
     assert read == set()
 
 
-def test_an_error_names_the_place(valid: Path) -> None:
-    refused = refused_labels(valid)
+REASONS = {
+    "key[3].type = 0xff": "key 'test.u8', byte 153: unknown value type 255",
+    "tensor[1].rank = 0x0": "tensor 'blk.0.attn_q.weight', byte 642: 0 dimensions",
+    "tensor[1].type = 0x2f": "tensor 'blk.0.attn_q.weight', byte 662: unknown tensor type 47",
+    "tensor[1].dims[0] = 0x1": "'blk.0.attn_q.weight', byte 617: rows of 1 elements",
+    "general.name twice": "key 'general.name', byte 105: the key is there twice",
+    "tensor name 1 twice": "tensor 'blk.0.attn_q.weight', byte 617: the tensor is there twice",
+    "tensor 0 of (0,)": "impossible dimensions (0,)",
+    "tensor 0 of (4294967296, 4294967296)": "impossible dimensions",
+    "18446744073709551615 keys announced": "at most 65536 can be",
+    "65536 tensors announced": "do not fit the",
+    "key[15].value[2].length = 0x80000000": "string 2 has 2147483648 bytes",
+    "big-endian": "a big-endian GGUF file",
+    "version 1": "GGUF version 1",
+    "version 4": "GGUF version 4",
+    "array nested 2 deep": "key 'x.nested' is an array of arrays",
+    "truncated to 1707": "'output_norm.weight', byte 1664: the file is truncated",
+}
 
-    for label in ("key[3].type = 0xff", "tensor[1].type = 0x2f", "tensor[1].rank = 0x0"):
-        assert "byte " in refused[label]
-    assert "'test.u8'" in refused["key[3].type = 0xff"]
-    assert "'blk.0.attn_q.weight'" in refused["tensor[1].rank = 0x0"]
-    assert "'general.name'" in refused["general.name twice"]
+
+@pytest.mark.parametrize("label", REASONS)
+def test_an_error_names_the_place_and_the_reason(refused: dict[str, str], label: str) -> None:
+    assert REASONS[label] in refused[label]
 
 
-MANY = 200_000
+MANY = 50_000
 COSTLY = {
-    # The most expensive ways to spend bytes of a header, each in a file of some megabytes.
+    # The most expensive ways to spend bytes of a header, each in a file of up to a megabyte.
     "empty strings": ((b"a", ARRAY, array(STRING, MANY, string(b"") * MANY)),),
     "short strings": ((b"a", ARRAY, array(STRING, MANY, string(b"ab") * MANY)),),
     "wide strings": ((b"a", ARRAY, array(STRING, MANY, string("a🙂".encode()) * MANY)),),
     "booleans": ((b"a", ARRAY, array(BOOL, 16 * MANY, bytes(16 * MANY))),),
-    "small keys": tuple((b"%05x" % n, BOOL, b"\0") for n in range(65_536)),
-    "empty arrays": tuple((b"%05x" % n, ARRAY, array(U32, 0, b"")) for n in range(65_536)),
+    "small keys": tuple((b"%05x" % n, BOOL, b"\0") for n in range(16_384)),
+    "empty arrays": tuple((b"%05x" % n, ARRAY, array(U32, 0, b"")) for n in range(16_384)),
 }
 
 
@@ -121,5 +137,5 @@ def test_time_and_memory_are_in_proportion_to_the_file(name: str) -> None:
     seconds = time.process_time() - started
 
     assert len(header.metadata) == len(COSTLY[name])
-    assert peak < 12 * len(octets) + 8 * MIB
+    assert peak < 12 * len(octets) + MIB
     assert seconds < 2 * len(octets) / MIB  # 0.02 s to 0.3 s a megabyte when measured

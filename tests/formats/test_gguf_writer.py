@@ -127,8 +127,17 @@ def test_data_may_come_in_pieces(tmp_path: Path) -> None:
     assert open_gguf(tmp_path / "p.gguf").data("t").tobytes() == values.tobytes()
 
 
-@pytest.mark.parametrize("fault", ["too much", "too little", "other order", "unknown", "extra"])
-def test_data_that_was_not_declared_leaves_no_file(tmp_path: Path, fault: str) -> None:
+@pytest.mark.parametrize(
+    ("fault", "match"),
+    [
+        ("too much", "'a': 5 bytes given, it has 4"),
+        ("too little", "data of tensor 'b' is missing"),
+        ("other order", "'b' given, 'a' expected"),
+        ("unknown", "'c' given, 'a' expected"),
+        ("extra", "'b' given, nothing more expected"),
+    ],
+)
+def test_data_that_was_not_declared_leaves_no_file(tmp_path: Path, fault: str, match: str) -> None:
     def write() -> None:
         with GGUFWriter(tmp_path / "x.gguf") as writer:
             writer.declare_tensor("a", "i8", (4,))
@@ -141,8 +150,19 @@ def test_data_that_was_not_declared_leaves_no_file(tmp_path: Path, fault: str) -
             if fault == "extra":
                 writer.write("b", bytes(1))
 
-    with pytest.raises(EdgeInferError, match="tensor"):
+    with pytest.raises(EdgeInferError, match=match):
         write()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_larger_than_the_disk_is_refused_before_any_data(tmp_path: Path) -> None:
+    with (
+        pytest.raises(EdgeInferError, match="free on the disk"),
+        GGUFWriter(tmp_path / "x.gguf") as writer,
+    ):
+        writer.declare_tensor("t", "f32", (1 << 50,))
+        writer.begin()
+
     assert list(tmp_path.iterdir()) == []
 
 
