@@ -44,9 +44,9 @@ CpuFeatures detect() {
   const Registers basic = cpuid(1), extended = cpuid(7), more = cpuid(7, 1);
   const uint64_t states = bit(basic.ecx, 27) ? enabled_states() : 0;
   const auto saved = [states](uint64_t mask) { return (states & mask) == mask; };
-  const bool ymm = saved(0x6);         // SSE, AVX
-  const bool zmm = saved(0xe6);        // and opmask, upper halves, upper registers
-  const bool tiles = saved(0x60000);   // tile configuration and data
+  const bool ymm = saved(0x6);        // SSE, AVX
+  const bool zmm = saved(0xe6);       // and opmask, upper halves, upper registers
+  const bool tiles = saved(0x60000);  // tile configuration and data
 
   f.sse4_1 = bit(basic.ecx, 19);
   f.sse4_2 = bit(basic.ecx, 20);

@@ -9,29 +9,29 @@
 namespace edgeinfer {
 
 /// EI_CPU_FEATURE(name) for every feature; a feature the platform cannot have is false.
-#define EI_CPU_FEATURES(EI_CPU_FEATURE)                                                         \
-  EI_CPU_FEATURE(sse4_1)                                                                        \
-  EI_CPU_FEATURE(sse4_2)                                                                        \
-  EI_CPU_FEATURE(avx)                                                                           \
-  EI_CPU_FEATURE(avx2)                                                                          \
-  EI_CPU_FEATURE(fma)                                                                           \
-  EI_CPU_FEATURE(f16c)                                                                          \
-  EI_CPU_FEATURE(avxvnni)                                                                       \
-  EI_CPU_FEATURE(avx512f)                                                                       \
-  EI_CPU_FEATURE(avx512bw)                                                                      \
-  EI_CPU_FEATURE(avx512vl)                                                                      \
-  EI_CPU_FEATURE(avx512dq)                                                                      \
-  EI_CPU_FEATURE(avx512vnni)                                                                    \
-  EI_CPU_FEATURE(avx512bf16)                                                                    \
-  EI_CPU_FEATURE(amxint8)                                                                       \
-  EI_CPU_FEATURE(amxbf16)                                                                       \
-  EI_CPU_FEATURE(neon)                                                                          \
-  EI_CPU_FEATURE(fp16)                                                                          \
-  EI_CPU_FEATURE(dotprod)                                                                       \
-  EI_CPU_FEATURE(i8mm)                                                                          \
-  EI_CPU_FEATURE(bf16)                                                                          \
-  EI_CPU_FEATURE(sve)                                                                           \
-  EI_CPU_FEATURE(sve2)                                                                          \
+#define EI_CPU_FEATURES(EI_CPU_FEATURE) \
+  EI_CPU_FEATURE(sse4_1)                \
+  EI_CPU_FEATURE(sse4_2)                \
+  EI_CPU_FEATURE(avx)                   \
+  EI_CPU_FEATURE(avx2)                  \
+  EI_CPU_FEATURE(fma)                   \
+  EI_CPU_FEATURE(f16c)                  \
+  EI_CPU_FEATURE(avxvnni)               \
+  EI_CPU_FEATURE(avx512f)               \
+  EI_CPU_FEATURE(avx512bw)              \
+  EI_CPU_FEATURE(avx512vl)              \
+  EI_CPU_FEATURE(avx512dq)              \
+  EI_CPU_FEATURE(avx512vnni)            \
+  EI_CPU_FEATURE(avx512bf16)            \
+  EI_CPU_FEATURE(amxint8)               \
+  EI_CPU_FEATURE(amxbf16)               \
+  EI_CPU_FEATURE(neon)                  \
+  EI_CPU_FEATURE(fp16)                  \
+  EI_CPU_FEATURE(dotprod)               \
+  EI_CPU_FEATURE(i8mm)                  \
+  EI_CPU_FEATURE(bf16)                  \
+  EI_CPU_FEATURE(sve)                   \
+  EI_CPU_FEATURE(sve2)                  \
   EI_CPU_FEATURE(sme)
 
 struct CpuFeatures {

@@ -26,9 +26,8 @@ EI_NOINLINE void score_tile(const AttentionTask& task, int64_t query, int64_t qu
       float_tile<Value, n.value, t_count.value>(w, 16, task.q + (query + t) * task.q_stride,
                                                 task.q_stride, task.head_dim, sums);
       unroll<t_count.value>(EI_LAMBDA(i) {
-        unroll<n.value>(EI_LAMBDA(v) {
-          V::store(p + (t + i) * kPositions + (v0 + v) * kWidth, sums[i][v]);
-        });
+        unroll<n.value>(
+            EI_LAMBDA(v) { V::store(p + (t + i) * kPositions + (v0 + v) * kWidth, sums[i][v]); });
       });
     });
   };

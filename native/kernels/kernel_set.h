@@ -17,11 +17,11 @@ namespace edgeinfer {
 /// biased codes and minimums need. One cache line. See research: the activation block is
 /// what costs accuracy, so it is half of what llama.cpp uses (32 or 256).
 struct alignas(64) ActBlock {
-  int8_t q[32];        // in [-127, 127]
-  float scale[2];      // per 16
-  int32_t sum[2];      // of q, per 16
-  float total[2];      // scale * sum, per 16
-  float total_all;     // total[0] + total[1]
+  int8_t q[32];     // in [-127, 127]
+  float scale[2];   // per 16
+  int32_t sum[2];   // of q, per 16
+  float total[2];   // scale * sum, per 16
+  float total_all;  // total[0] + total[1]
   uint32_t reserved;
 };
 static_assert(sizeof(ActBlock) == 64);
@@ -39,12 +39,12 @@ struct Activations {
 /// Keys lie as (position / 16, head_dim, 16), values as (position, head_dim), both of
 /// `kv_half ? f16 : f32`. Query i sees positions in [max(first, begin[i]), min(last, end[i])).
 struct AttentionTask {
-  const float* q;        // (queries, head_dim) with row stride q_stride, already roped
+  const float* q;  // (queries, head_dim) with row stride q_stride, already roped
   int64_t q_stride;
   const void* k;
   const void* v;
   bool kv_half;
-  int64_t head_dim;      // a multiple of 2
+  int64_t head_dim;  // a multiple of 2
   int64_t queries;
   const int32_t* begin;  // (queries,)
   const int32_t* end;    // (queries,)
@@ -53,8 +53,8 @@ struct AttentionTask {
   float softcap;         // 0 is off
   float* out;            // (queries, head_dim) with row stride out_stride: sum of p * v
   int64_t out_stride;
-  float* max;            // (queries,) largest score seen, -inf if none
-  float* sum;            // (queries,) sum of exp(score - max)
+  float* max;  // (queries,) largest score seen, -inf if none
+  float* sum;  // (queries,) sum of exp(score - max)
 };
 
 struct KernelSet {

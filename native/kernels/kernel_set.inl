@@ -20,18 +20,20 @@ EI_INLINE float scalar_value(Half x) { return to_float(x); }
 #include "kernels/unroll.inl"
 
 // One file an idea, each on the ones before.
-#include "kernels/quantize.inl"
-#include "kernels/norm.inl"
-#include "kernels/rope.inl"
 #include "kernels/activation.inl"
-#include "kernels/matmul_int8.inl"
-#include "kernels/matmul_float.inl"
 #include "kernels/attention.inl"
+#include "kernels/matmul_float.inl"
+#include "kernels/matmul_int8.inl"
+#include "kernels/norm.inl"
+#include "kernels/quantize.inl"
+#include "kernels/rope.inl"
 
 template <class Q>
 constexpr auto matmul_of() {
-  if constexpr (FloatType<Q>) return &matmul_float<Q>;
-  else return &matmul_int8<Q>;
+  if constexpr (FloatType<Q>)
+    return &matmul_float<Q>;
+  else
+    return &matmul_int8<Q>;
 }
 
 #define EI_NAME_OF(x) EI_NAME_TEXT(x)

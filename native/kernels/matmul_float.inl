@@ -6,12 +6,10 @@
 
 /// sums[t][v] = sum over k of w[v][k * w_stride ...] * x[t * x_stride + k].
 template <class Value, int N, int T>
-EI_INLINE void float_tile(const Value* const* w, int64_t w_stride, const float* x,
-                          int64_t x_stride, int64_t count, Floats (*sums)[N]) {
+EI_INLINE void float_tile(const Value* const* w, int64_t w_stride, const float* x, int64_t x_stride,
+                          int64_t count, Floats (*sums)[N]) {
   Floats acc[2][T][N];
-  unroll<T>(EI_LAMBDA(t) {
-    unroll<N>(EI_LAMBDA(v) { acc[0][t][v] = acc[1][t][v] = V::set(0); });
-  });
+  unroll<T>(EI_LAMBDA(t) { unroll<N>(EI_LAMBDA(v) { acc[0][t][v] = acc[1][t][v] = V::set(0); }); });
   const auto add = [&](auto chain, int64_t k) __attribute__((always_inline)) {
     Floats a[N];
     unroll<N>(EI_LAMBDA(v) { a[v] = V::load(w[v] + k * w_stride); });
@@ -60,8 +58,8 @@ EI_NOINLINE void float_rows(const uint8_t* packed, int64_t rows, int64_t row, co
 }
 
 template <class Q>
-void matmul_float(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
-                  const Activations& x, float* y, int64_t y_stride) {
+void matmul_float(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1, const Activations& x,
+                  float* y, int64_t y_stride) {
   using Value = typename Q::Value;
   const int64_t end = g1 * kGroupRows < rows ? g1 * kGroupRows : rows;
   int64_t row = g0 * kGroupRows;

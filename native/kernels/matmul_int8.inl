@@ -73,8 +73,8 @@ struct TokenStep {
 
 /// acc + the products of one step for one vector of rows and one token.
 template <class Q>
-EI_INLINE Floats step_sum(const Ints* codes, const Floats* scale, const Floats* min, const TokenStep<Q>& x,
-                       Floats acc) {
+EI_INLINE Floats step_sum(const Ints* codes, const Floats* scale, const Floats* min,
+                          const TokenStep<Q>& x, Floats acc) {
   const Floats f0 = V::to_f32(V::template dot16<Q::kMaxCode>(x.start[0], codes, x.q));
   const Floats f1 = V::to_f32(V::template dot16<Q::kMaxCode>(x.start[1], codes + 4, x.q + 4));
   if constexpr (Q::kScaleBlock == 32) {
@@ -177,8 +177,9 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
         Ints codes[8];
         expand_codes<Q>(step + 4 * kWidth * v, codes);
         unroll<T>(EI_LAMBDA(t) {
-          acc[t][v] = step_sum<Q>(codes, scales[v].scale + sub, scales[v].min + (Q::kMins ? sub : 0),
-                                  TokenStep<Q>(a[t]), acc[t][v]);
+          acc[t][v] =
+              step_sum<Q>(codes, scales[v].scale + sub, scales[v].min + (Q::kMins ? sub : 0),
+                          TokenStep<Q>(a[t]), acc[t][v]);
         });
       });
     }

@@ -2,15 +2,20 @@
 
 /// 16 values: q, and the half's scale and sums.
 EI_INLINE void quantize_half(const float* x, ActBlock& out, int half) {
-  Floats peak = V::set(0);
-  for (int i = 0; i < 16; i += kWidth) peak = V::max(V::abs(V::load(x + i)), peak);
-  const float amax = V::maximum(peak);
+  Floats peak = V::set(0), poison = V::set(0);
+  for (int i = 0; i < 16; i += kWidth) {
+    const Floats v = V::load(x + i);
+    peak = V::max(V::abs(v), peak);
+    poison = V::fma(v, V::set(0), poison);  // NaN if a value is NaN or infinite: the scale too
+  }
+  const float amax = V::maximum(peak) + V::sum(poison);
   // Below about 2^-120 the inverse would overflow; such values are zeros.
-  const float inverse = amax > 0x1p-120f ? 127.0f / amax : 0.0f;
-  const float scale = amax > 0x1p-120f ? amax / 127.0f : 0.0f;
+  const bool zero = amax < 0x1p-120f;
+  const float inverse = zero ? 0.0f : 127.0f / amax;
+  const float scale = zero ? 0.0f : amax / 127.0f;
   Ints sum = V::set_i32(0);
   for (int i = 0; i < 16; i += kWidth) {
-    // NaN becomes the limit: the order of max's operands matters.
+    // NaN becomes a limit: the order of max's operands matters.
     Floats scaled = V::mul(V::load(x + i), V::set(inverse));
     scaled = V::min(V::max(scaled, V::set(-127.0f)), V::set(127.0f));
     const Ints q = V::to_i32(scaled);

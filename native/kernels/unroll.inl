@@ -3,7 +3,6 @@
 // A fold expression, not a pragma: GCC unrolls loops after it has decided which arrays live in
 // registers, so an array indexed by an unrolled loop stays in memory (20-45 % of the peak).
 
-
 #define EI_LAMBDA(i) [&](auto i) __attribute__((always_inline))
 #define EI_NOINLINE __attribute__((noinline))
 

@@ -131,9 +131,7 @@ struct Simd {
     return a;
   }
   static EI_INLINE I32 as_i32(F32 a) { return reinterpret_cast<I32>(a); }
-  static EI_INLINE I16 even(I32 a) {
-    return reinterpret_cast<I16>(shift_left<8>(a)) >> 8;
-  }
+  static EI_INLINE I16 even(I32 a) { return reinterpret_cast<I16>(shift_left<8>(a)) >> 8; }
   static EI_INLINE I16 odd(I32 a) { return reinterpret_cast<I16>(a) >> 8; }
 };
 
