@@ -3,6 +3,7 @@
 from typing import Annotated
 
 import numpy
+import numpy.typing
 from numpy.typing import NDArray
 
 def quant_types() -> list[tuple[str, int, int, int, bool]]:
@@ -51,3 +52,133 @@ def unpack_row(
     row: int,
 ) -> NDArray[numpy.float32]:
     """Decodes one row of a packed matrix, float32 (cols,)."""
+
+def isas() -> list[str]:
+    """Names of the instruction sets this machine can run, best first."""
+
+def isa() -> str:
+    """The instruction set in use: the best, or the one EDGEINFER_ISA names."""
+
+def matmul(
+    isa: str,
+    type: str,
+    data: Annotated[NDArray[numpy.uint8], dict(order="C", device="cpu", writable=False)],
+    rows: int,
+    cols: int,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)
+    ],
+    threads: int = 1,
+) -> NDArray[numpy.float32]:
+    """
+    x (tokens, cols) times the transposed GGUF matrix `data` (rows, cols) of a quant type.
+    """
+
+def bench_matmul(
+    isa: str, type: str, rows: int, cols: int, tokens: int, seconds: float, threads: int = 1
+) -> float:
+    """Best processor seconds of one product on random activations."""
+
+def quantize(
+    isa: str, x: numpy.typing.NDArray[numpy.float32]
+) -> tuple[
+    numpy.typing.NDArray[numpy.int8],
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.int32],
+    numpy.typing.NDArray[numpy.float32],
+]:
+    """
+    Activations as int8: q, and per 16 values the scale, the sum of q and scale * sum.
+    """
+
+def rms_norm(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    w: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    eps: float,
+) -> NDArray[numpy.float32]:
+    """x / sqrt(mean(x^2) + eps) * w."""
+
+def rope(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)
+    ],
+    cos: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    sin: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    neighbours: bool,
+) -> NDArray[numpy.float32]:
+    """
+    x (heads, head_dim) turned by the angles of cos and sin (rope_dim / 2,).
+    """
+
+def silu_mul(
+    isa: str,
+    gate: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    up: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """silu(gate) * up."""
+
+def gelu_mul(
+    isa: str,
+    gate: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    up: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """gelu_tanh(gate) * up."""
+
+def add_scaled(
+    isa: str,
+    y: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    scale: float,
+) -> NDArray[numpy.float32]:
+    """y + scale * x."""
+
+def attend(
+    isa: str,
+    q: numpy.typing.NDArray[numpy.float32],
+    k: numpy.typing.NDArray[numpy.float32],
+    v: numpy.typing.NDArray[numpy.float32],
+    begin: numpy.typing.NDArray[numpy.int32],
+    end: numpy.typing.NDArray[numpy.int32],
+    first: int,
+    last: int,
+    scale: float,
+    softcap: float = 0.0,
+    half: bool = True,
+) -> tuple[
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.float32],
+    numpy.typing.NDArray[numpy.float32],
+]:
+    """
+    Attention of q (queries, d) to positions [first, last) of one head's k and v, and of query i to [begin[i], end[i]) of these: out (not yet divided by sum), max, sum.
+    """
+
+def cpu_features() -> dict[str, bool]:
+    """
+    Instruction set extensions that the processor has and the operating system saves.
+    """
+
+def cpu_brand() -> str:
+    """The processor's own name, or an empty string."""

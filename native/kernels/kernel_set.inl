@@ -14,19 +14,27 @@ using Ints = V::I32;
 constexpr int kWidth = V::kWidth;
 constexpr int kParts = kGroupRows / kWidth;  // vectors of a group's rows
 
+/// Writes count <= kWidth lanes of a vector.
+EI_INLINE void store_rows(float* y, Floats x, int64_t count) {
+  if (count >= kWidth) return V::store(y, x);
+  alignas(64) float lanes[kWidth];
+  V::store(lanes, x);
+  for (int64_t i = 0; i < count; ++i) y[i] = lanes[i];
+}
+
 EI_INLINE float scalar_value(float x) { return x; }
 EI_INLINE float scalar_value(Half x) { return to_float(x); }
 
 #include "kernels/unroll.inl"
 
-// One file an idea, each on the ones before.
 #include "kernels/activation.inl"
-#include "kernels/attention.inl"
 #include "kernels/matmul_float.inl"
 #include "kernels/matmul_int8.inl"
 #include "kernels/norm.inl"
 #include "kernels/quantize.inl"
 #include "kernels/rope.inl"
+
+#include "kernels/attention.inl"
 
 template <class Q>
 constexpr auto matmul_of() {

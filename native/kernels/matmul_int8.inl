@@ -112,14 +112,6 @@ EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>
   }
 }
 
-/// Writes count <= kWidth lanes of a vector.
-EI_INLINE void store_rows(float* y, Floats x, int64_t count) {
-  if (count >= kWidth) return V::store(y, x);
-  alignas(64) float lanes[kWidth];
-  V::store(lanes, x);
-  for (int64_t i = 0; i < count; ++i) y[i] = lanes[i];
-}
-
 /// Many tokens: the rows [row, row + N * kWidth) for tokens [t0, t0 + tokens).
 template <class Q, int N>
 EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
