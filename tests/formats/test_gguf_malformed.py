@@ -91,7 +91,7 @@ REASONS = {
     "key[3].type = 0xff": "key 'test.u8', byte 153: unknown value type 255",
     "tensor[1].rank = 0x0": "tensor 'blk.0.attn_q.weight', byte 642: 0 dimensions",
     "tensor[1].type = 0x2f": "tensor 'blk.0.attn_q.weight', byte 662: unknown tensor type 47",
-    "tensor[1].dims[0] = 0x1": "'blk.0.attn_q.weight', byte 617: rows of 1 elements",
+    "tensor[1].dims[0] = 0x1": "'blk.0.attn_q.weight', byte 615: rows of 1 elements",
     "general.name twice": "key 'general.name', byte 105: the key is there twice",
     "tensor name 1 twice": "tensor 'blk.0.attn_q.weight', byte 617: the tensor is there twice",
     "tensor 0 of (0,)": "impossible dimensions (0,)",
