@@ -237,7 +237,7 @@ def _plan(
         weights_bytes=model.weights,
         kv_bytes=kv_bytes(model.config, context, kv_type),
         scratch_bytes=scratch_bytes(model.config, batch),
-        runtime_bytes=runtime_bytes(model.config.vocab_size),
+        runtime_bytes=runtime_bytes(model.metadata, model.config.vocab_size),
         budget_bytes=budget,
         # Decoding reads all weights once a token.
         decode_tokens_per_second=bandwidth / model.weights if bandwidth else None,

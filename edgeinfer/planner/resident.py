@@ -1,16 +1,26 @@
 """What the process takes beside the engine: interpreter, libraries, tokenizer.
 
-Measured as the resident peak of ``edgeinfer.load`` and a generation less the engine's own
-bytes (Linux, CPython 3.11, x86-64; tests/planner/test_measured.py holds it to 5 %). The
-interpreter with the libraries is a constant; the tokenizer's tables grow with the vocabulary.
+A straight line through measurements (Linux, x86-64, CPython 3.11; resident bytes after
+loading the tokenizers of SmolLM2, GPT-2, Falcon, DeepSeek Coder, Llama 3, Qwen2, Llama 2 and
+Phi 3, which have 32,000 to 152,000 tokens); benchmarks/memory.py and
+tests/planner/test_measured.py compare whole plans with what the kernel counts.
 """
 
 from __future__ import annotations
 
-_LIBRARIES_BYTES = 70 << 20
-_TOKENIZER_BYTES_PER_ENTRY = 600  # a token with its merge, in the tokenizer and the metadata
+from collections.abc import Mapping
+from typing import Any
+
+_LIBRARIES_BYTES = int(49.5 * (1 << 20))  # of a process that has generated
+_TOKEN_BYTES = 318
+_MERGE_BYTES = 234
+# SentencePiece vocabularies list no merges; the tokenizer makes about two from each token.
+_MERGES_PER_PIECE = 2
 
 
-def runtime_bytes(vocab_size: int) -> int:
+def runtime_bytes(metadata: Mapping[str, Any], vocab_size: int) -> int:
     """Returns the resident bytes of everything but weights, KV cache and scratch."""
-    return _LIBRARIES_BYTES + _TOKENIZER_BYTES_PER_ENTRY * vocab_size
+    merges = len(metadata.get("tokenizer.ggml.merges", ()))
+    if metadata.get("tokenizer.ggml.model") == "llama" and not merges:
+        merges = _MERGES_PER_PIECE * vocab_size
+    return _LIBRARIES_BYTES + _TOKEN_BYTES * vocab_size + _MERGE_BYTES * merges
