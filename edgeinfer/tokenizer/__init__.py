@@ -18,7 +18,8 @@ def load(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:
     """Loads the tokenizer of a model.
 
     Args:
-        source: an open GGUF or the path of one (a vocabulary without tensors will do).
+        source: an open GGUF, or the path of one (a vocabulary without tensors will do), of
+            a Hugging Face folder, or of a tokenizer.json.
 
     Raises:
         NotFoundError: there is no such file, or no tokenizer in the folder.
@@ -32,6 +33,14 @@ def load(source: str | os.PathLike[str] | GGUFFile) -> Tokenizer:
     path = Path(source)
     if not path.exists():
         raise NotFoundError(f"{path}: no such file or folder")
+    if path.is_dir():
+        from edgeinfer.tokenizer.from_json import from_folder
+
+        return from_folder(path)
+    if path.suffix == ".json":
+        from edgeinfer.tokenizer.from_json import from_json
+
+        return from_json(path)
     with open_gguf(path) as file:
         return from_gguf(file.metadata)
 

@@ -16,7 +16,7 @@ from jinja2.runtime import LoopContext, Undefined
 from jinja2.utils import Namespace
 
 MiB = 1 << 20
-SECONDS = 0.35
+SECONDS = 0.25
 BYTES = 12 * MiB
 # Long conversations get more: each byte of input may be looked at and copied this often.
 BYTES_PER_INPUT_BYTE = 64

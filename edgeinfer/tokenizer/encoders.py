@@ -57,19 +57,26 @@ def sentencepiece_bpe(vocabulary: Vocabulary) -> Encoder:
     encoder = Encoder(
         models.BPE(
             vocab=vocabulary.ids(),
-            merges=_merges_of_scores(vocabulary, vocabulary.scores),
+            # The pairs themselves are there if the model never had scores.
+            merges=vocabulary.merges or _merges_of_scores(vocabulary, vocabulary.scores),
             unk_token=vocabulary.tokens[unknown],
             fuse_unk=True,
             byte_fallback=True,
         )
     )
+    first_only = _prefixes_space(vocabulary) and vocabulary.prefix_first_only
+    everywhere = _prefixes_space(vocabulary) and not vocabulary.prefix_first_only
     encoder.normalizer = normalizers.Sequence(
         [
             *_cleaning(vocabulary),
-            *([normalizers.Prepend(SPACE)] if _prefixes_space(vocabulary) else []),
+            *([normalizers.Prepend(SPACE)] if everywhere else []),
             normalizers.Replace(" ", SPACE),
         ]
     )
+    if first_only:
+        encoder.pre_tokenizer = pre_tokenizers.Metaspace(
+            replacement=SPACE, prepend_scheme="first", split=False
+        )
     return encoder
 
 

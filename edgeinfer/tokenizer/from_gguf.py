@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -127,17 +127,26 @@ def _resolved_types(vocab: Vocabulary, ids: Mapping[str, int], ends: frozenset[i
 
 
 def _added_tokens(vocab: Vocabulary, control: set[int], added: set[int]) -> Iterator[AddedToken]:
-    # Phi-3 was trained with the white space after its markers removed, which no key says.
-    strips = any(name in vocab.model_name.lower() for name in ("phi-3", "phi3"))
-    keeps = {"<unk>", "<s>", "<|endoftext|>"}
+    strips = _stripping(vocab)
     for number in sorted(control | added):
-        text = vocab.tokens[number]
         yield AddedToken(
-            text,
+            vocab.tokens[number],
             normalized=False,
             special=number in control,
-            rstrip=strips and text not in keeps,
+            lstrip=number in strips["l"],
+            rstrip=number in strips["r"],
         )
+
+
+def _stripping(vocab: Vocabulary) -> Mapping[str, Collection[int]]:
+    if vocab.strips is not None:
+        return vocab.strips
+    # Phi-3 was trained with the white space after its markers removed, which no key says.
+    if not any(name in vocab.model_name.lower() for name in ("phi-3", "phi3")):
+        return {"l": (), "r": ()}
+    keeps = ("<unk>", "<s>", "<|endoftext|>")
+    stripping = [n for n, text in enumerate(vocab.tokens) if text not in keeps]
+    return {"l": (), "r": frozenset(stripping)}
 
 
 def _frame(vocab: Vocabulary, kind: Kind, specials: Mapping[str, int]) -> Frame:

@@ -10,6 +10,10 @@ from typing import Any
 from edgeinfer.errors import CorruptFileError
 
 PREFIX = "tokenizer.ggml."
+# What the format has no key for; other readers pass over these.
+RSTRIP_KEY = "edgeinfer.tokenizer.rstrip"
+LSTRIP_KEY = "edgeinfer.tokenizer.lstrip"
+FIRST_ONLY_KEY = "edgeinfer.tokenizer.prefix_first_only"
 
 
 class TokenType(IntEnum):
@@ -57,6 +61,12 @@ class Vocabulary:
         merges: the pairs of byte-level BPE, best first, or None.
         specials: ids of special tokens by their name in ``SPECIAL_IDS``.
         flags: the boolean keys that are there, such as ``add_bos_token``.
+        charsmap: SentencePiece's compiled normalization, or None.
+        strips: ids of added tokens that take the white space before ("l") or after ("r")
+            them along; None if the file does not say.
+        prefix_first_only: whether the space prefix is for the start of the text alone,
+            or for each piece between special tokens.
+        model_name: ``general.name``.
     """
 
     model: str
@@ -68,6 +78,8 @@ class Vocabulary:
     specials: Mapping[str, int]
     flags: Mapping[str, bool]
     charsmap: bytes | None
+    strips: Mapping[str, frozenset[int]] | None
+    prefix_first_only: bool
     model_name: str
 
     def ids(self) -> dict[str, int]:
@@ -106,6 +118,8 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
             if (value := _optional(metadata, name, bool)) is not None
         },
         charsmap=_charsmap(metadata),
+        strips=_strips(metadata),
+        prefix_first_only=metadata.get(FIRST_ONLY_KEY) is True,
         model_name=str(metadata.get("general.name", "")),
     )
 
@@ -210,3 +224,13 @@ def _charsmap(metadata: Mapping[str, Any]) -> bytes | None:
         raise CorruptFileError(f"key '{PREFIX}precompiled_charsmap' is not an array of bytes")
     octets: bytes = value.tobytes()
     return octets
+
+
+def _strips(metadata: Mapping[str, Any]) -> dict[str, frozenset[int]] | None:
+    found = {"l": metadata.get(LSTRIP_KEY), "r": metadata.get(RSTRIP_KEY)}
+    if all(value is None for value in found.values()):
+        return None
+    return {
+        side: frozenset() if value is None else frozenset(map(int, value))
+        for side, value in found.items()
+    }
