@@ -72,7 +72,8 @@ def _assemble(vocab: Vocabulary, kind: Kind, template: str | None) -> Tokenizer:
     specials = {
         name: number for name, number in (kind.specials or {}).items() if number < len(vocab.tokens)
     } | dict(vocab.specials)
-    ends = end_ids(ids, vocab.specials) | ({specials["eos"]} if "eos" in specials else set())
+    ends = end_ids(_markers(vocab), vocab.specials)
+    ends |= {specials["eos"]} if "eos" in specials else set()
     types = _resolved_types(vocab, ids, ends)
     control = {
         number
@@ -104,6 +105,18 @@ def _assemble(vocab: Vocabulary, kind: Kind, template: str | None) -> Tokenizer:
         chat_template=template,
         add_bos=bool(frame.before),
     )
+
+
+def _markers(vocab: Vocabulary) -> dict[str, int]:
+    """Tokens that can be markers: by their type or, where files have it wrong, their look.
+
+    Others are text, whatever it looks like: Qwen's "</s>" ends a line struck through.
+    """
+    return {
+        text: number
+        for number, text in enumerate(vocab.tokens)
+        if vocab.types[number] != TokenType.NORMAL or text.startswith(("<|", "<｜", "<end_of_"))  # noqa: RUF001
+    }
 
 
 def _check_bytes(vocab: Vocabulary) -> None:
