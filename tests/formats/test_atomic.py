@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
@@ -75,6 +76,29 @@ def test_a_failing_disk_leaves_the_old_file(
 
     assert (tmp_path / "f").read_bytes() == b"old"
     assert [path.name for path in tmp_path.iterdir()] == ["f"]
+
+
+@pytest.mark.usefixtures("file_system")
+def test_the_data_is_durable_before_the_name_and_the_name_before_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    replace, fsync = os.replace, os.fsync
+
+    def noted_fsync(fd: int) -> None:
+        done.append("folder" if stat.S_ISDIR(os.fstat(fd).st_mode) else "data")
+        fsync(fd)
+
+    def noted_replace(source: Path, target: Path) -> None:
+        done.append("name")
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", noted_fsync)
+    monkeypatch.setattr(os, "replace", noted_replace)
+    with AtomicFile(tmp_path / "f") as file:
+        file.write(b"x")
+
+    assert done == ["data", "name", "folder"]
 
 
 def test_a_killed_process_leaves_nothing_behind(tmp_path: Path) -> None:

@@ -243,6 +243,17 @@ def test_an_index_that_is_none_is_refused(tmp_path: Path, text: str) -> None:
         open_checkpoint(tmp_path)
 
 
+@pytest.mark.parametrize(("limit", "match"), [("MAX_SHARDS", "2 files"), ("MAX_HEADER", "bytes")])
+def test_an_index_has_limits(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, limit: str, match: str
+) -> None:
+    write_shards(tmp_path)
+    monkeypatch.setattr(f"edgeinfer.formats.safetensors.{limit}", 1)
+
+    with pytest.raises(CorruptFileError, match=f"{match}, at most 1"):
+        open_checkpoint(tmp_path)
+
+
 def test_a_missing_shard_is_named(tmp_path: Path) -> None:
     write_shards(tmp_path)
     (tmp_path / "model-00002-of-00002.safetensors").unlink()

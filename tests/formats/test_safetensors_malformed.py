@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -9,9 +10,9 @@ import pytest
 import safetensors
 from safetensors.numpy import save_file
 
-from edgeinfer.errors import EdgeInferError
+from edgeinfer.errors import CorruptFileError, EdgeInferError
 from edgeinfer.formats.safetensors import open_checkpoint
-from support.malformed_safetensors import iter_malformed_safetensors
+from support.malformed_safetensors import iter_malformed_safetensors, joined
 from support.sandbox import Report, try_all
 
 
@@ -62,3 +63,34 @@ def test_what_the_safetensors_package_refuses_is_refused(valid: Path, tmp_path: 
 
     assert read > 0
     assert laxer == []
+
+
+ROW = {"dtype": "U8", "shape": [4], "data_offsets": [0, 4]}
+REASONS: dict[str, tuple[bytes, str]] = {
+    "overlap": (
+        joined({"a": ROW, "b": {**ROW, "data_offsets": [2, 6]}}, bytes(6)),
+        "tensor 'b', byte 130: its data overlaps",
+    ),
+    "gap": (
+        joined({"a": ROW, "b": {**ROW, "data_offsets": [5, 9]}}, bytes(9)),
+        "tensor 'b', byte 133: its data leaves a gap",
+    ),
+    "end": (joined({"a": ROW}, bytes(5)), "bytes after the end"),
+    "cut": (joined({"a": ROW}, bytes(3)), "truncated"),
+    "size": (joined({"a": {**ROW, "dtype": "F32"}}, bytes(4)), "takes 16 bytes"),
+    # A product of so many sizes would take minutes to compute.
+    "rank": (joined({"a": {**ROW, "shape": [1 << 62] * 300_000}}, bytes(4)), "shape"),
+    "header": ((100_000_001).to_bytes(8, "little") + bytes(8), "not a safetensors file"),
+    "twice": (joined(b'{"a":1,"a":1}', b""), "'a' is there twice"),
+    "deep": (joined(b"[" * 100_000, b""), "nested too deep"),
+    "NaN": (joined(b'{"a": NaN}', b""), "NaN is not a number"),
+}
+
+
+@pytest.mark.parametrize("name", REASONS)
+def test_an_error_names_the_tensor_and_the_reason(tmp_path: Path, name: str) -> None:
+    octets, reason = REASONS[name]
+    (tmp_path / "x.safetensors").write_bytes(octets)
+
+    with pytest.raises(CorruptFileError, match=re.escape(reason)):
+        open_checkpoint(tmp_path / "x.safetensors")
