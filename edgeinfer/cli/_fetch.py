@@ -6,6 +6,7 @@ from contextlib import ExitStack
 
 from edgeinfer import store
 from edgeinfer.cli import ui
+from edgeinfer.errors import UnsupportedError
 
 
 def fetch(reference: str, *, offline: bool = False) -> store.StoredModel:
@@ -23,4 +24,19 @@ def fetch(reference: str, *, offline: bool = False) -> store.StoredModel:
     if model.reference != reference:
         ui.detail(f"{reference} is {model.reference}")
     ui.detail(f"{model.path} ({ui.format_bytes(model.bytes)})")
+    return model
+
+
+def fetch_gguf(reference: str, *, offline: bool = False) -> store.StoredModel:
+    """As ``fetch``, for a verb that reads GGUF headers.
+
+    Raises:
+        UnsupportedError: the model is of another format.
+    """
+    model = fetch(reference, offline=offline)
+    if model.format != "gguf":
+        raise UnsupportedError(
+            f"{model.path} is a {model.format!r} model, and this verb reads GGUF files",
+            hint=f"convert it first: edgeinfer convert {reference} --to gguf -q q4_k_m -o OUT.gguf",
+        )
     return model

@@ -40,13 +40,13 @@ def command(
     Only the file's header is read. The exit code is 4 if it does not fit.
     """
     from edgeinfer import device as devices
-    from edgeinfer.cli._fetch import fetch
+    from edgeinfer.cli._fetch import fetch_gguf
     from edgeinfer.formats.gguf import open_gguf
     from edgeinfer.planner import parse_bytes, plan_model
 
     budget = parse_bytes(memory) if memory is not None else None
     device = devices.board(board) if board is not None else devices.detect()
-    with open_gguf(fetch(model, offline=offline).path) as header:
+    with open_gguf(fetch_gguf(model, offline=offline).path) as header:
 
         def plan(refuse: bool) -> MemoryPlan:
             return plan_model(

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeinfer.cli import ui
-from edgeinfer.errors import NotFoundError, UnsupportedError
+from edgeinfer.errors import NotFoundError
 
 if TYPE_CHECKING:
     from edgeinfer.store import StoredModel
@@ -22,14 +22,9 @@ _TEMPLATE_LINES = 4  # shown without --template
 @click.option("--json", "as_json", is_flag=True, help="Print a record.")
 def command(model: str, template: bool, offline: bool, as_json: bool) -> None:
     """Show what MODEL is: architecture, size, quant types, tokenizer, chat template."""
-    from edgeinfer.cli._fetch import fetch
+    from edgeinfer.cli._fetch import fetch_gguf
 
-    found = fetch(model, offline=offline)
-    if found.format != "gguf":
-        raise UnsupportedError(
-            f"{found.path} is a checkpoint, and show reads GGUF files",
-            hint=f"convert it first: edgeinfer convert {model} --to gguf -q q4_k_m -o OUT.gguf",
-        )
+    found = fetch_gguf(model, offline=offline)
     record = _record(found)
     source = record["chat_template"]
     if template:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import ssl
 import time
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from edgeinfer.errors import CheckFailedError, NotFoundError
+from edgeinfer.errors import CheckFailedError, EdgeInferError, NotFoundError
 from edgeinfer.store.model import Progress
 
 if TYPE_CHECKING:
@@ -83,6 +84,7 @@ def download(
     Raises:
         NotFoundError: the server says no, or stays away.
         CheckFailedError: the server sends more than ``size``.
+        EdgeInferError: the disk is too small.
     """
     import httpx2
 
@@ -90,8 +92,10 @@ def download(
     waits = _waits()
     while True:
         before = part.stat().st_size if part.exists() else 0
-        if size is not None and before == size:
-            return
+        if size is not None:
+            if before == size:
+                return
+            _check_room(part.parent, size - before)
         problem = "the connection ended early"
         try:
             with client.stream("GET", url, headers=_range(before)) as response:
@@ -119,6 +123,15 @@ def download(
         if wait is None:
             raise _unreachable(url, problem)
         time.sleep(wait)
+
+
+def _check_room(folder: Path, need: int) -> None:
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise EdgeInferError(
+            f"{need} bytes to download, {free} bytes free on the disk of {folder}",
+            hint="free some space, or choose another place with EDGEINFER_HOME",
+        )
 
 
 def _waits() -> Iterator[float]:

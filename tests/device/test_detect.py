@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -72,3 +73,16 @@ def test_an_unknown_board_is_told_with_near_misses():
 )
 def test_flags_choose_the_kernels(flags, best):
     assert isas_from_flags(flags.split())[0] == best
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/cpuinfo")
+def test_the_flags_say_what_the_extension_finds_by_itself():
+    from edgeinfer import _native
+
+    flags = next(
+        line.split(":")[1].split()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if line.startswith(("flags", "Features"))
+    )
+
+    assert set(isas_from_flags(flags)) == set(_native.isas())

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from edgeinfer.errors import CheckFailedError, NotFoundError
+from edgeinfer.errors import CheckFailedError, EdgeInferError, NotFoundError
 from edgeinfer.store import http
 
 BODY = random.Random(0).randbytes(500_000)
@@ -136,3 +136,10 @@ def test_credentials_do_not_follow_a_redirect_to_another_host(server, tmp_path):
 
     assert server.authorizations[0] is not None
     assert server.authorizations[1:] == [None]
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_fetched(server, fetch):
+    with pytest.raises(EdgeInferError, match="bytes free on the disk"):
+        fetch(size=1 << 60)
+
+    assert server.requests == []
