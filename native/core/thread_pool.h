@@ -3,7 +3,7 @@
 // Waking a thread costs tens of microseconds, a spin barrier tens of nanoseconds, and a
 // decode step has hundreds of barriers. So threads are woken once per step, run the same
 // code, and meet at spin barriers; between steps they spin for a moment (the next token
-// usually follows at once) and then sleep on a futex.
+// usually follows at once) and then sleep on a futex. On a busy machine barriers sleep too.
 //
 // Work is split into one contiguous range per thread, which keeps each thread's weights one
 // linear stream, and taken in chunks, so that a thread held up by another process is helped
@@ -84,6 +84,7 @@ class ThreadPool {
   // The operation number lets whoever comes first, owner or thief, set the range up.
   struct alignas(64) Share {
     std::atomic<uint64_t> state{0};
+    int spins = 0;  // how long this thread waits at a barrier before it sleeps
   };
 
   void start();
