@@ -3,7 +3,7 @@
 //
 // All is in an unnamed namespace: a weak symbol of a unit with wide instructions could replace
 // the baseline's twin at link time and crash older machines. Only kKernels is exported.
-#include <utility>
+#include "kernels/unroll.h"
 
 namespace edgeinfer::EI_ISA {
 namespace {
@@ -13,6 +13,8 @@ using Floats = V::F32;
 using Ints = V::I32;
 constexpr int kWidth = V::kWidth;
 constexpr int kParts = kGroupRows / kWidth;  // vectors of a group's rows
+/// Decoding runs ahead of the hardware prefetcher, which stops at every 4 KB page.
+constexpr int64_t kPrefetchBytes = 8192;
 
 /// Writes count <= kWidth lanes of a vector.
 EI_INLINE void store_rows(float* y, Floats x, int64_t count) {
@@ -24,8 +26,6 @@ EI_INLINE void store_rows(float* y, Floats x, int64_t count) {
 
 EI_INLINE float scalar_value(float x) { return x; }
 EI_INLINE float scalar_value(Half x) { return to_float(x); }
-
-#include "kernels/unroll.inl"
 
 #include "kernels/activation.inl"
 #include "kernels/matmul_float.inl"

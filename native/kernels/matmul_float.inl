@@ -11,6 +11,12 @@ EI_INLINE void float_tile(const Value* const* w, int64_t w_stride, const float* 
   Floats acc[2][T][N];
   unroll<T>(EI_LAMBDA(t) { unroll<N>(EI_LAMBDA(v) { acc[0][t][v] = acc[1][t][v] = V::set(0); }); });
   const auto add = [&](auto chain, int64_t k) __attribute__((always_inline)) {
+    if constexpr (T == 1 && chain == 0) {  // two k are at most two lines of a group's stream
+      V::prefetch(reinterpret_cast<const char*>(w[0] + k * w_stride) + kPrefetchBytes);
+      if constexpr (sizeof(Value) == 4) {
+        V::prefetch(reinterpret_cast<const char*>(w[0] + k * w_stride) + kPrefetchBytes + 64);
+      }
+    }
     Floats a[N];
     unroll<N>(EI_LAMBDA(v) { a[v] = V::load(w[v] + k * w_stride); });
     unroll<T>(EI_LAMBDA(t) {

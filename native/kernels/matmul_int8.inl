@@ -6,9 +6,7 @@
 // weights); a few tokens keep them in registers while the weights pass once. Both do the same
 // operations in the same order, so a token's result does not depend on its company.
 
-inline constexpr int64_t kTokensPerTile = 128;
-/// Decoding runs ahead of the hardware prefetcher, which stops at every 4 KB page.
-inline constexpr int64_t kPrefetchBytes = 8192;
+inline constexpr int64_t kTokensPerTile = 256;
 
 /// Expands the codes of one vector of rows; `step` is already at the vector's dwords.
 template <class Q>
@@ -55,13 +53,12 @@ struct BlockScales {
 template <class Q>
 struct TokenStep {
   static constexpr int kCenter = Q::kBias - V::kOperandOffset<Q::kMaxCode>;
-  typename V::Quad q[8];
+  const int8_t* q;
   Ints start[2];
   Floats scale[2];
   Floats total[2];
 
-  EI_INLINE explicit TokenStep(const ActBlock& a) {
-    unroll<8>(EI_LAMBDA(j) { q[j] = V::load_quad(a.q + 4 * j); });
+  EI_INLINE explicit TokenStep(const ActBlock& a) : q(a.q) {
     unroll<2>(EI_LAMBDA(h) {
       start[h] = V::set_i32(-kCenter * a.sum[h]);
       scale[h] = V::set(a.scale[h]);
@@ -71,12 +68,19 @@ struct TokenStep {
   }
 };
 
-/// acc + the products of one step for one vector of rows and one token.
+/// The exact integer sums of one half of a step for N vectors of rows, as floats.
+template <class Q, int N>
+EI_INLINE void half_sums(const Ints (*codes)[8], const TokenStep<Q>& x, int half, Floats* sums) {
+  Ints acc[N];
+  unroll<N>(EI_LAMBDA(v) { acc[v] = x.start[half]; });
+  V::template dot16<Q::kMaxCode, N>(acc, codes, 4 * half, x.q + 16 * half);
+  unroll<N>(EI_LAMBDA(v) { sums[v] = V::to_f32(acc[v]); });
+}
+
+/// acc + the products of one step for one vector of rows and one token, from its half_sums.
 template <class Q>
-EI_INLINE Floats step_sum(const Ints* codes, const Floats* scale, const Floats* min,
+EI_INLINE Floats step_sum(Floats f0, Floats f1, const Floats* scale, const Floats* min,
                           const TokenStep<Q>& x, Floats acc) {
-  const Floats f0 = V::to_f32(V::template dot16<Q::kMaxCode>(x.start[0], codes, x.q));
-  const Floats f1 = V::to_f32(V::template dot16<Q::kMaxCode>(x.start[1], codes + 4, x.q + 4));
   if constexpr (Q::kScaleBlock == 32) {
     acc = V::fma(scale[0], V::fma(f1, x.scale[1], V::mul(f0, x.scale[0])), acc);
   } else {
@@ -105,9 +109,11 @@ EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>
   });
   for (int64_t t = 0; t < tokens; ++t, acc += N * kWidth) {
     const TokenStep<Q> x(a[t]);
+    Floats f[2][N];
+    unroll<2>(EI_LAMBDA(h) { half_sums<Q, N>(codes, x, h, f[h]); });
     unroll<N>(EI_LAMBDA(v) {
       float* p = acc + v * kWidth;
-      V::store(p, step_sum<Q>(codes[v], scale[v], min[v], x, V::load(p)));
+      V::store(p, step_sum<Q>(f[0][v], f[1][v], scale[v], min[v], x, V::load(p)));
     });
   }
 }
@@ -166,12 +172,14 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
       }
       const int sub = s * BlockScales<Q>::kPerStep;
       unroll<kParts>(EI_LAMBDA(v) {
-        Ints codes[8];
-        expand_codes<Q>(step + 4 * kWidth * v, codes);
+        Ints codes[1][8];
+        expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
         unroll<T>(EI_LAMBDA(t) {
-          acc[t][v] =
-              step_sum<Q>(codes, scales[v].scale + sub, scales[v].min + (Q::kMins ? sub : 0),
-                          TokenStep<Q>(a[t]), acc[t][v]);
+          const TokenStep<Q> token(a[t]);
+          Floats f[2][1];
+          unroll<2>(EI_LAMBDA(h) { half_sums<Q, 1>(codes, token, h, f[h]); });
+          acc[t][v] = step_sum<Q>(f[0][0], f[1][0], scales[v].scale + sub,
+                                  scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
         });
       });
     }

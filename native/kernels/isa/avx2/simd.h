@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "core/half.h"
+#include "kernels/unroll.h"
 
 namespace edgeinfer::avx2 {
 
@@ -89,27 +90,31 @@ struct Simd {
     if constexpr (kMaxCode > 127) return _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
     return codes;
   }
-  using Quad = I32;
-  static EI_INLINE Quad load_quad(const int8_t* q) {
-    int32_t x;
-    __builtin_memcpy(&x, q, 4);
-    return _mm256_set1_epi32(x);
-  }
   /// As many products as kMaxCode allows are summed in 16 bits: 2 * kDwords * kMaxCode * 127.
-  template <int kMaxCode>
-  static EI_INLINE I32 dot16(I32 acc, const I32* w, const Quad* q) {
+  template <int kMaxCode, int N>
+  static EI_INLINE void dot16(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
     constexpr int kDwords = kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
-    for (int j = 0; j < 4; j += kDwords) {
-      I32 s = products<kMaxCode>(w[j], q[j]);
-      for (int i = j + 1; i < j + kDwords; ++i) {
-        s = _mm256_add_epi16(s, products<kMaxCode>(w[i], q[i]));
-      }
-      acc = _mm256_add_epi32(acc, _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
-    }
-    return acc;
+    unroll<N>(EI_LAMBDA(v) {
+      unroll<4 / kDwords>(EI_LAMBDA(i) {
+        const int j = kDwords * i;
+        I32 s = products<kMaxCode>(w[v][first + j], broadcast_four(q + 4 * j));
+        unroll<kDwords - 1>(EI_LAMBDA(d) {
+          const int k = j + 1 + d;
+          s = _mm256_add_epi16(s, products<kMaxCode>(w[v][first + k], broadcast_four(q + 4 * k)));
+        });
+        acc[v] = _mm256_add_epi32(acc[v], _mm256_madd_epi16(s, _mm256_set1_epi16(1)));
+      });
+    });
   }
   static EI_INLINE void prefetch(const void* p) {
     _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
+  }
+
+ protected:
+  static EI_INLINE I32 broadcast_four(const int8_t* q) {
+    int32_t x;
+    __builtin_memcpy(&x, q, 4);
+    return _mm256_set1_epi32(x);
   }
 
  private:

@@ -5,6 +5,7 @@
 #include <immintrin.h>
 
 #include "core/half.h"
+#include "kernels/unroll.h"
 
 namespace edgeinfer::avx512 {
 
@@ -68,23 +69,26 @@ struct Simd {
   static EI_INLINE I32 operand(I32 codes) {
     return codes;
   }
-  using Quad = I32;
-  static EI_INLINE Quad load_quad(const int8_t* q) {
-    int32_t x;
-    __builtin_memcpy(&x, q, 4);
-    return _mm512_set1_epi32(x);
-  }
   /// The intrinsic makes GCC 12 copy, and so spill, accumulators once about 20 are live.
-  template <int kMaxCode>
-  static EI_INLINE I32 dot16(I32 acc, const I32* w, const Quad* q) {
-    for (int j = 0; j < 4; ++j) asm("vpdpbusd %2, %1, %0" : "+v"(acc) : "v"(w[j]), "v"(q[j]));
-    return acc;
+  template <int kMaxCode, int N>
+  static EI_INLINE void dot16(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
+    unroll<4>(EI_LAMBDA(j) {
+      const I32 four = broadcast_four(q + 4 * j);
+      unroll<N>(EI_LAMBDA(v) {
+        asm("vpdpbusd %2, %1, %0" : "+v"(acc[v]) : "v"(w[v][first + j]), "v"(four));
+      });
+    });
   }
   static EI_INLINE void prefetch(const void* p) {
     _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0);
   }
 
  private:
+  static EI_INLINE I32 broadcast_four(const int8_t* q) {
+    int32_t x;
+    __builtin_memcpy(&x, q, 4);
+    return _mm512_set1_epi32(x);
+  }
   static EI_INLINE __m128i load_128(const void* p) {
     return _mm_loadu_si128(static_cast<const __m128i*>(p));
   }

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/half.h"
+#include "kernels/unroll.h"
 
 namespace edgeinfer::scalar {
 
@@ -92,34 +93,22 @@ struct Simd {
     if constexpr (kMaxCode > 127) return codes ^ set_i32(static_cast<int32_t>(0x80808080));
     return codes;
   }
-  /// Bytes 0, 2 and 1, 3 of four activations as 16-bit pairs.
-  struct Quad {
-    I16 even, odd;
-  };
-  static EI_INLINE Quad load_quad(const int8_t* q) {
-    int32_t x;
-    __builtin_memcpy(&x, q, 4);
-    return {even(set_i32(x)), odd(set_i32(x))};
-  }
   /// A product of a code and q fits 16 bits, and so do the sums of as many as kMaxCode allows:
   /// 2 * kDwords of them for each half of the 32-bit lane.
-  template <int kMaxCode>
-  static EI_INLINE I32 dot16(I32 acc, const I32* w, const Quad* q) {
+  template <int kMaxCode, int N>
+  static EI_INLINE void dot16(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
     constexpr int kDwords = kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
-    for (int j = 0; j < 4; j += kDwords) {
-      I16 s = {};
-      for (int i = j; i < j + kDwords; ++i) {
-        if constexpr (kMaxCode > 127) {
-          s += even(w[i]) * q[i].even + odd(w[i]) * q[i].odd;
-        } else {  // not signed, so a mask and a shift of dwords serve
-          s += reinterpret_cast<I16>(w[i] & 0x00ff00ff) * q[i].even;
-          s += reinterpret_cast<I16>(shift_right<8>(w[i]) & 0x00ff00ff) * q[i].odd;
-        }
-      }
-      const I32 pairs = reinterpret_cast<I32>(s);
-      acc += (shift_left<16>(pairs) >> 16) + (pairs >> 16);
-    }
-    return acc;
+    unroll<N>(EI_LAMBDA(v) {
+      unroll<4 / kDwords>(EI_LAMBDA(i) {
+        I16 s = {};
+        unroll<kDwords>(EI_LAMBDA(d) {
+          const int j = kDwords * i + d;
+          s += products<kMaxCode>(w[v][first + j], broadcast_four(q + 4 * j));
+        });
+        const I32 pairs = reinterpret_cast<I32>(s);
+        acc[v] += (shift_left<16>(pairs) >> 16) + (pairs >> 16);
+      });
+    });
   }
   static EI_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
 
@@ -131,6 +120,19 @@ struct Simd {
     return a;
   }
   static EI_INLINE I32 as_i32(F32 a) { return reinterpret_cast<I32>(a); }
+  static EI_INLINE I32 broadcast_four(const int8_t* q) {
+    int32_t x;
+    __builtin_memcpy(&x, q, 4);
+    return set_i32(x);
+  }
+  /// Codes times q, bytes 0 + 1 and 2 + 3 as 16-bit pairs.
+  template <int kMaxCode>
+  static EI_INLINE I16 products(I32 w, I32 q) {
+    if constexpr (kMaxCode > 127) return even(w) * even(q) + odd(w) * odd(q);
+    // Not signed, so masks serve.
+    const I32 high = shift_right<8>(w) & 0x00ff00ff;
+    return reinterpret_cast<I16>(w & 0x00ff00ff) * even(q) + reinterpret_cast<I16>(high) * odd(q);
+  }
   static EI_INLINE I16 even(I32 a) { return reinterpret_cast<I16>(shift_left<8>(a)) >> 8; }
   static EI_INLINE I16 odd(I32 a) { return reinterpret_cast<I16>(a) >> 8; }
 };

@@ -2,9 +2,17 @@
 //
 // A fold expression, not a pragma: GCC unrolls loops after it has decided which arrays live in
 // registers, so an array indexed by an unrolled loop stays in memory (20-45 % of the peak).
+// Everything is always inlined, so units of different instruction sets share no symbol.
+#pragma once
+
+#include <utility>
+
+#include "core/half.h"
 
 #define EI_LAMBDA(i) [&](auto i) __attribute__((always_inline))
 #define EI_NOINLINE __attribute__((noinline))
+
+namespace edgeinfer {
 
 template <int I>
 struct Index {
@@ -20,3 +28,5 @@ template <int N, class F>
 EI_INLINE void unroll(F&& f) {
   unroll_sequence(f, std::make_integer_sequence<int, N>{});
 }
+
+}  // namespace edgeinfer
