@@ -82,18 +82,18 @@ Draw Sampler::sample(std::span<const float> logits) {
     }
   }
 
-  const float best = *std::max_element(logits.begin(), logits.end());
+  const double best = *std::max_element(logits.begin(), logits.end());
   double mass = 0;
-  for (const float logit : logits) mass += std::exp(logit - best);
-  const double log_mass = best + std::log(mass);
-  Draw draw{token, logits[token] - log_mass, {}};
+  for (const float logit : logits) mass += std::exp(logit - static_cast<float>(best));
+  const double log_mass = std::log(mass);
+  Draw draw{token, logits[token] - best - log_mass, {}};
   if (params_.logprobs > 0) {
     kept_.clear();
     for (int i = 0; i < vocab_size_; ++i) kept_.push_back({logits[i], 0, i});
     const auto middle = kept_.begin() + std::min(params_.logprobs, vocab_size_);
     std::partial_sort(kept_.begin(), middle, kept_.end(), better);
     for (auto it = kept_.begin(); it != middle; ++it) {
-      draw.top.push_back({it->token, it->logit - log_mass});
+      draw.top.push_back({it->token, it->logit - best - log_mass});
     }
   }
   return draw;

@@ -1,0 +1,1 @@
+"""Everything above ``Engine.step``: sampling, scheduling, generating, conversing."""
