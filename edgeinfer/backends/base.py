@@ -80,6 +80,14 @@ class Engine(Protocol):
         """Gives the weights back; every later call raises ClosedError."""
 
 
+@runtime_checkable
+class Embedder(Protocol):
+    """What an engine may offer besides: the hidden states behind the logits."""
+
+    def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
+        """As ``Engine.step``, but returns the final normalised hidden states (n_wanted, width)."""
+
+
 class Backend(Protocol):
     """A way to run models."""
 

@@ -1,0 +1,69 @@
+"""One text in the engine: the tokens its cache holds and the ones it waits to read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Tokens
+
+from edgeinfer.backends.base import Engine
+from edgeinfer.errors import ContextFullError, UsageError
+
+
+def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
+    """The number of tokens that two texts begin with alike."""
+    for i, (x, y) in enumerate(zip(a, b, strict=False)):
+        if x != y:
+            return i
+    return min(len(a), len(b))
+
+
+class Sequence:
+    """Keeps an engine's sequence in step with a text that grows, is cut, or changes.
+
+    ``cached`` are the tokens in the KV cache. It is the truth even after an interrupted
+    step: ``feed`` trims the engine to what it keeps of ``cached``.
+    """
+
+    def __init__(self, engine: Engine, context: int) -> None:
+        self.engine = engine
+        self.context = context  # tokens
+        self.number = engine.open()
+        self.cached: list[int] = []
+        self.pending: list[int] = []
+
+    @property
+    def room(self) -> int:
+        """How many tokens can still be read."""
+        return self.context - len(self.cached) - len(self.pending)
+
+    def feed(self, tokens: Tokens[int]) -> int:
+        """Makes ``tokens`` the whole text: keeps the common prefix, queues the rest.
+
+        At least the last token is read again, because its logits are wanted.
+
+        Returns:
+            How many tokens were kept.
+
+        Raises:
+            ContextFullError: the text does not fit; nothing was changed.
+        """
+        if not len(tokens):
+            raise UsageError("the prompt has no tokens", hint="give at least one character")
+        if len(tokens) > self.context:
+            raise ContextFullError(
+                f"the text has {len(tokens)} tokens, the context holds {self.context}",
+                hint="shorten it, or ask for a longer context (-c, context=)",
+            )
+        kept = min(common_prefix(self.cached, tokens), len(tokens) - 1)
+        self.engine.trim(self.number, kept)
+        del self.cached[kept:]
+        self.pending = [int(token) for token in tokens[kept:]]
+        return kept
+
+    def push(self, token: int) -> None:
+        """Queues one more token; the caller looks at ``room`` first."""
+        assert self.room > 0
+        self.pending.append(token)
+
+    def close(self) -> None:
+        """Gives the cache back."""
+        self.engine.close(self.number)
