@@ -58,12 +58,14 @@ class Timings:
     """What a generation cost.
 
     ``cached_tokens`` of the prompt were already in the KV cache; ``prompt_tokens``
-    counts the whole prompt, so prompt_tokens - cached_tokens were prefilled.
+    counts the whole prompt, so prompt_tokens - cached_tokens were prefilled. The first
+    new token comes of the prefill; each of ``decode_steps`` gave one more, or the end.
     """
 
     prompt_tokens: int = 0
     cached_tokens: int = 0
     new_tokens: int = 0
+    decode_steps: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
 
@@ -75,8 +77,8 @@ class Timings:
 
     @property
     def decode_tokens_per_second(self) -> float:
-        """New tokens over the time they took; 0 without a decode."""
-        return self.new_tokens / self.decode_seconds if self.decode_seconds > 0 else 0.0
+        """Decode steps over the time they took; 0 without one."""
+        return self.decode_steps / self.decode_seconds if self.decode_seconds > 0 else 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
