@@ -21,7 +21,8 @@ if TYPE_CHECKING:
         UsageError,
     )
     from edgeinfer.runtime.conversion import convert
-    from edgeinfer.runtime.model import Model, load
+    from edgeinfer.runtime.loading import load
+    from edgeinfer.runtime.model import Model
     from edgeinfer.runtime.session import Session
     from edgeinfer.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
     from edgeinfer.types import (
@@ -50,7 +51,8 @@ _HOMES = {
         "UsageError",
     ),
     "edgeinfer.runtime.conversion": ("convert",),
-    "edgeinfer.runtime.model": ("Model", "load"),
+    "edgeinfer.runtime.loading": ("load",),
+    "edgeinfer.runtime.model": ("Model",),
     "edgeinfer.runtime.session": ("Session",),
     "edgeinfer.tokenizer": ("ChatTemplate", "Tokenizer", "load_tokenizer"),
     "edgeinfer.types": (

