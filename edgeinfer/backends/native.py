@@ -129,9 +129,7 @@ def _translated() -> Iterator[None]:
 
 
 def _plain(batch: Sequence[Slice]) -> list[tuple[int, NDArray[np.int32], int]]:
-    return [
-        (part.sequence, np.asarray(part.tokens, np.int32), part.wants_logits) for part in batch
-    ]
+    return [(part.sequence, np.asarray(part.tokens, np.int32), part.wants_logits) for part in batch]
 
 
 def plain_config(config: ModelConfig) -> dict[str, Any]:
@@ -154,9 +152,7 @@ def tensor_sources(model: GGUFFile, config: ModelConfig) -> list[TensorSource]:
     for part in engine_tensors(gguf_architecture(model.metadata), config, shapes):
         info = model.tensors[part.source]
         row_bytes = info.nbytes // info.shape[0]
-        rows, cols = (
-            (part.row_count, info.shape[1]) if len(info.shape) > 1 else (1, part.row_count)
-        )
+        rows, cols = (part.row_count, info.shape[1]) if len(info.shape) > 1 else (1, part.row_count)
         offset = info.offset + part.row_start * row_bytes
         sources.append((part.name, str(info.path), info.type, offset, rows, cols))
     return sources

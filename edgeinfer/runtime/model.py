@@ -44,10 +44,10 @@ class Parts:
 
 
 class Model:
-    """A loaded model. Safe to use from several threads; made by ``edgeinfer.load``.
+    r"""A loaded model. Safe to use from several threads; made by ``edgeinfer.load``.
 
     Sampling options of ``generate`` and ``chat`` are the fields of ``SamplingParams`` by
-    name (``temperature=0, max_tokens=64, stop=["\\n"]``); what is not given is as the
+    name (``temperature=0, max_tokens=64, stop=["\n"]``); what is not given is as the
     model's makers recommend (``model.sampling``).
 
     Attributes:

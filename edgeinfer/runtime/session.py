@@ -91,9 +91,7 @@ class Session:
             )
         return self._answer(asked, self.model.stream(self._sequence, tokens, options))
 
-    def _answer(
-        self, asked: list[Message], events: Iterator[TokenEvent]
-    ) -> Iterator[TokenEvent]:
+    def _answer(self, asked: list[Message], events: Iterator[TokenEvent]) -> Iterator[TokenEvent]:
         text, ended = "", False
         try:
             for event in events:

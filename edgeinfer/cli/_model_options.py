@@ -1,0 +1,150 @@
+"""The options that chat and run share, and what they mean: a model and its sampling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+from edgeinfer.cli import ui
+
+if TYPE_CHECKING:
+    from edgeinfer.runtime.model import Model
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def _read_biases(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> dict[int, float]:
+    """Reads ``15043+1.5``, ``15043-inf``: a token and what is added to its logit."""
+    biases = {}
+    for value in values:
+        match = re.fullmatch(r"(\d+)([+-](?:inf|\d+(?:\.\d*)?))", value)
+        if match is None:
+            raise click.BadParameter(f"{value!r} is not like 15043+1.5 or 15043-inf")
+        biases[int(match[1])] = float(match[2])
+    return biases
+
+
+_MODEL = (
+    click.option("-c", "--context", "--ctx-size", type=int, help="Tokens of context."),
+    click.option("-t", "--threads", type=int, help="Compute threads."),
+    click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step."),
+    click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE"),
+    click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE"),
+    click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
+    click.option("--backend", default="auto", show_default=True, help="What runs the model."),
+    click.option("--offline", is_flag=True, help="Never ask the network."),
+)
+
+# Names as llama.cpp's where it has the option, fields as of SamplingParams. None: as the
+# model's makers recommend.
+_SAMPLING = (
+    click.option("-n", "--max-tokens", "--predict", "max_tokens", type=int, help="At most."),
+    click.option("--temp", "--temperature", "temperature", type=float, help="0 is greedy."),
+    click.option("--top-k", type=int, help="0 keeps all."),
+    click.option("--top-p", type=float, help="1 keeps all."),
+    click.option("--min-p", type=float, help="0 keeps all."),
+    click.option("--typical", "--typical-p", "typical_p", type=float, help="1 keeps all."),
+    click.option("--repeat-penalty", type=float, help="1 is off."),
+    click.option("--repeat-last-n", type=int, help="Tokens the penalties look back on."),
+    click.option("--presence-penalty", type=float, help="0 is off."),
+    click.option("--frequency-penalty", type=float, help="0 is off."),
+    click.option("--seed", type=int, help="The same seed draws the same tokens."),
+    click.option(
+        "--logit-bias",
+        multiple=True,
+        callback=_read_biases,
+        metavar="TOKEN(+/-)BIAS",
+        help="Such as 15043-1.",
+    ),
+    click.option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
+)
+SAMPLING_FIELDS = (
+    "max_tokens",
+    "temperature",
+    "top_k",
+    "top_p",
+    "min_p",
+    "typical_p",
+    "repeat_penalty",
+    "repeat_last_n",
+    "presence_penalty",
+    "frequency_penalty",
+    "seed",
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ModelOptions:
+    """How to load the model."""
+
+    context: int | None
+    threads: int | None
+    batch: int | None
+    cache_type_k: str | None
+    cache_type_v: str | None
+    memory: str | None
+    backend: str
+    offline: bool
+
+    def open(self, reference: str) -> Model:
+        """Finds the model, showing a download, and loads it."""
+        from edgeinfer.cli._fetch import fetch
+        from edgeinfer.runtime import loading
+
+        keys, values = self.cache_type_k, self.cache_type_v
+        if keys is not None and values is not None and keys != values:
+            raise click.UsageError("-ctk and -ctv must be the same")
+        found = fetch(reference, offline=self.offline)
+        model = loading.load(
+            found.reference,
+            memory=self.memory,
+            backend=self.backend,
+            context=self.context,
+            threads=self.threads,
+            batch=self.batch,
+            kv_type=keys or values or "f16",
+            offline=self.offline,
+        )
+        plan = model.plan
+        ui.detail(
+            f"{plan.backend} backend, {plan.threads} threads, context {plan.context}, "
+            f"{ui.format_bytes(plan.total_bytes)} of {ui.format_bytes(plan.budget_bytes)}"
+        )
+        for text in plan.notes:
+            ui.detail(text)
+        return model
+
+
+def model_options(function: F) -> F:
+    """Adds the options that load a model; they arrive in one ``ModelOptions``."""
+    return _add(_MODEL, function)
+
+
+def sampling_options(function: F) -> F:
+    """Adds the sampling options; ``take_sampling`` gathers them."""
+    return _add(_SAMPLING, function)
+
+
+def _add(options: tuple[Callable[[F], F], ...], function: F) -> F:
+    for option in reversed(options):
+        function = option(function)
+    return function
+
+
+def take_model(values: dict[str, Any]) -> ModelOptions:
+    """Takes the model options out of a verb's arguments."""
+    return ModelOptions(**{field.name: values.pop(field.name) for field in fields(ModelOptions)})
+
+
+def take_sampling(values: dict[str, Any]) -> dict[str, Any]:
+    """Takes the sampling options that were given out of a verb's arguments."""
+    given = {name: values.pop(name) for name in SAMPLING_FIELDS}
+    given["logit_bias"] = values.pop("logit_bias") or None
+    given["stop"] = list(values.pop("stop")) or None
+    return {name: value for name, value in given.items() if value is not None}

@@ -1,0 +1,36 @@
+"""The sampling that suits a model."""
+
+from __future__ import annotations
+
+from edgeinfer.runtime.recommended import recommended
+from edgeinfer.types import SamplingParams
+
+
+def test_an_unknown_model_gets_the_defaults():
+    assert recommended({"general.name": "Something else"}) == SamplingParams()
+    assert recommended({}) == SamplingParams()
+
+
+def test_a_known_model_gets_what_its_card_says():
+    for name in ("smollm2", "SmolLM2 135M Instruct", "Smollm2-1.7B"):
+        params = recommended({"general.name": name})
+        assert (params.temperature, params.top_p) == (0.2, 0.9)
+
+
+def test_the_basename_goes_before_the_name():
+    metadata = {"general.basename": "Qwen3", "general.name": "smollm2"}
+
+    assert recommended(metadata).top_k == 20
+
+
+def test_the_file_has_the_last_word():
+    metadata = {
+        "general.basename": "smollm2",
+        "general.sampling.temp": 0.9,
+        "general.sampling.penalty_repeat": 1.1,
+        "general.sampling.top_k": "no number",
+    }
+
+    params = recommended(metadata)
+
+    assert (params.temperature, params.repeat_penalty, params.top_p) == (0.9, 1.1, 0.9)
