@@ -232,7 +232,7 @@ class Model:
             self._check(tokens)
             mean = self._rows(engine, engine.embed, tokens).mean(axis=0)
             vectors.append(mean / np.linalg.norm(mean))
-        return np.array(vectors, np.float32).reshape(len(vectors), -1)
+        return np.array(vectors, np.float32).reshape(len(vectors), engine.config.width)
 
     # ---- life ----------------------------------------------------------------------------
 

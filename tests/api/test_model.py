@@ -102,7 +102,7 @@ def test_embeddings_have_length_one(model):
     assert vectors.shape == (2, fake.WIDTH)
     assert vectors.dtype == np.float32
     assert np.linalg.norm(vectors, axis=1) == pytest.approx([1, 1], abs=1e-6)
-    assert model.embed([]).shape[0] == 0
+    assert model.embed([]).shape == (0, fake.WIDTH)
 
 
 def test_an_embedding_is_the_mean_of_the_hidden_states(model):

@@ -9,8 +9,7 @@ import sys
 import click
 import pytest
 
-from edgeinfer import cli
-from edgeinfer.cli import ui
+from edgeinfer.cli import _program, ui
 from edgeinfer.errors import (
     CorruptFileError,
     DoesNotFitError,
@@ -40,9 +39,9 @@ def verb(monkeypatch):
             "probe", callback=function, params=[click.Option(["--json"], expose_value=False)]
         )
         command.params[0].is_flag = True
-        get = cli.Verbs.get_command
+        get = _program.Verbs.get_command
         monkeypatch.setattr(
-            cli.Verbs,
+            _program.Verbs,
             "get_command",
             lambda self, ctx, name: command if name == "probe" else get(self, ctx, name),
         )
@@ -102,7 +101,7 @@ def test_version(edgeinfer):
 
 
 def test_every_verb_has_help_and_takes_v(edgeinfer):
-    for name in cli.verbs():
+    for name in _program.verbs():
         outcome = edgeinfer(name, "--help")
         assert outcome.exit_code == 0, name
         assert "-v, --verbose" in outcome.stdout, name
@@ -110,7 +109,7 @@ def test_every_verb_has_help_and_takes_v(edgeinfer):
 
 def test_help_imports_nothing_heavy():
     script = (
-        "import sys; from edgeinfer import cli; cli.run(['--help']);"
+        "import sys; from edgeinfer.cli import _program; _program.run(['--help']);"
         "print([m for m in ('numpy', 'tokenizers', 'huggingface_hub', 'prompt_toolkit', 'jinja2')"
         " if m in sys.modules])"
     )
@@ -123,10 +122,11 @@ def test_help_imports_nothing_heavy():
 def test_a_reader_that_leaves_ends_the_program_quietly():
     script = (
         "import sys; from edgeinfer.cli import ui\n"
-        "import click, edgeinfer.cli as cli\n"
+        "import click\n"
+        "from edgeinfer.cli import _program\n"
         "def talk():\n    while True: ui.emit('x' * 1000)\n"
-        "cli.Verbs.get_command = lambda *_: click.Command('talk', callback=talk)\n"
-        "sys.exit(cli.run(['talk']))"
+        "_program.Verbs.get_command = lambda *_: click.Command('talk', callback=talk)\n"
+        "sys.exit(_program.run(['talk']))"
     )
 
     process = subprocess.Popen(

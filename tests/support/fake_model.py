@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
+
 from edgeinfer.backends import fake
 from edgeinfer.planner.plan import MemoryPlan
 from edgeinfer.runtime.model import Model, Parts
@@ -32,7 +34,7 @@ def byte_tokenizer() -> Tokenizer:
             "tokenizer.ggml.pre": "gpt-2",
             "tokenizer.ggml.tokens": [written[byte] for byte in range(256)]
             + ["<|start|>", "<|answer|>", "<|end|>"],
-            "tokenizer.ggml.token_type": [1] * 256 + [3] * 3,
+            "tokenizer.ggml.token_type": np.array([1] * 256 + [3] * 3, np.int32),
             "tokenizer.ggml.merges": [],
             "tokenizer.ggml.bos_token_id": fake.START,
             "tokenizer.ggml.eos_token_id": fake.END,
