@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from edgeinfer.cli._program import main
+from edgeinfer.cli._program import main, program, verbs
 
-__all__ = ["main"]
+__all__ = ["main", "program", "verbs"]

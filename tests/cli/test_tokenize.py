@@ -23,7 +23,7 @@ def bytes_are_tokens(monkeypatch):
 def test_a_table(edgeinfer):
     outcome = edgeinfer("tokenize", "m", "a b")
 
-    assert outcome.stdout == " id  text\n 97  'a'\n 32  ' '\n 98  'b'\n"
+    assert outcome.stdout == "id  text\n97  'a'\n32  ' '\n98  'b'\n"
     assert outcome.stderr == "3 tokens\n"
 
 
