@@ -1,5 +1,6 @@
 """edgeinfer's native kernels, engine and sampler."""
 
+from collections.abc import Sequence
 from typing import Annotated
 
 import numpy
@@ -182,3 +183,129 @@ def cpu_features() -> dict[str, bool]:
 
 def cpu_brand() -> str:
     """The processor's own name, or an empty string."""
+
+class ContextFull(RuntimeError):
+    pass
+
+class Closed(RuntimeError):
+    pass
+
+def engine_memory(
+    config: dict,
+    tensors: Sequence[tuple[str, str, str, int, int, int]],
+    context: int,
+    threads: int,
+    batch: int,
+    kv_type: str,
+) -> dict:
+    """
+    Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.
+    """
+
+class Engine:
+    """A loaded model and the sequences it has opened."""
+
+    def __init__(
+        self,
+        config: dict,
+        tensors: Sequence[tuple[str, str, str, int, int, int]],
+        context: int,
+        threads: int,
+        batch: int,
+        kv_type: str,
+    ) -> None:
+        """Packs the tensors (name, path, type, offset, rows, cols) into memory."""
+
+    def open(self) -> int:
+        """Opens an empty sequence."""
+
+    def step(
+        self,
+        batch: Sequence[
+            tuple[
+                int,
+                Annotated[
+                    NDArray[numpy.int32],
+                    dict(shape=(None,), order="C", device="cpu", writable=False),
+                ],
+                int,
+            ]
+        ],
+    ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+        """
+        Appends (sequence, int32 tokens, wanted) slices; logits (sum of wanted, vocab).
+        """
+
+    def embed(
+        self,
+        batch: Sequence[
+            tuple[
+                int,
+                Annotated[
+                    NDArray[numpy.int32],
+                    dict(shape=(None,), order="C", device="cpu", writable=False),
+                ],
+                int,
+            ]
+        ],
+    ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
+        """As step, but returns normalised hidden states (wanted, width)."""
+
+    def trim(self, sequence: int, length: int) -> None:
+        """Forgets all but the first `length` tokens."""
+
+    def close(self, sequence: int) -> None:
+        """Closes a sequence and gives its memory back."""
+
+    def length(self, sequence: int) -> int:
+        """Tokens stored in a sequence."""
+
+    def shutdown(self) -> None:
+        """Gives the weights back."""
+
+    def memory(self) -> dict:
+        """Resident bytes at the peak: {'weights', 'kv', 'scratch'}."""
+
+class Sampler:
+    """Chooses the next token; see edgeinfer.runtime.sampler."""
+
+    def __init__(
+        self,
+        *,
+        vocab_size: int,
+        seed: int,
+        temperature: float,
+        top_k: int,
+        top_p: float,
+        min_p: float,
+        typical_p: float,
+        repeat_penalty: float,
+        presence_penalty: float,
+        frequency_penalty: float,
+        repeat_last_n: int,
+        logit_bias: Sequence[tuple[int, float]],
+        logprobs: int,
+    ) -> None: ...
+    def sample(
+        self,
+        logits: Annotated[
+            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> tuple[int, float, list[tuple[int, float]]]:
+        """
+        Draws a token: (token, log-probability, best [(token, log-probability)]).
+        """
+
+    def probabilities(
+        self,
+        logits: Annotated[
+            NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> list[tuple[int, float]]:
+        """The kept tokens with their probabilities."""
+
+    def accept(self, token: int) -> None:
+        """Remembers a token for the penalties."""
+
+    def reset(self) -> None:
+        """Forgets the text and restarts the random stream."""
