@@ -28,6 +28,7 @@ from edgeinfer_converters.pipeline import (
     report,
     write_tensors,
 )
+from edgeinfer_converters.vocabulary import gguf_vocabulary
 
 # Recipe -> general.file_type; llama.cpp's enum llama_ftype.
 FILE_TYPES = {
@@ -141,11 +142,6 @@ def _metadata(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> dict[st
 
 
 def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
-    # A vocabulary needs the tokenizers library, a GGUF source does not.
-    from edgeinfer_converters.vocabulary import (  # type: ignore[import-not-found,unused-ignore]
-        gguf_vocabulary,
-    )
-
     parameters = sum(prod(tensor.shape) for tensor in source.tensors)
     model = {
         key: np.array(value) if isinstance(value, tuple) else value
@@ -155,7 +151,7 @@ def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
         "general.architecture": source.arch.name,
         **metadata.general(source.path, parameters),
         **model,
-        **gguf_vocabulary(source.path),
+        **gguf_vocabulary(source.path, source.config.vocab_size),
         **metadata.chat_templates(source.path),
     }
 

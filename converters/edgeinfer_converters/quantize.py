@@ -12,7 +12,7 @@ from edgeinfer.quant import QuantType, encode
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 # float32 values held at a time: enough for every thread to have work, little beside a model.
-BLOCK_VALUES = 4 << 20
+BLOCK_VALUES = 1 << 20
 LARGEST_F16 = 65504.0
 
 
@@ -27,17 +27,18 @@ def encoded_blocks(tensor: Tensor, type: QuantType, *, threads: int) -> Iterator
     step = max(1, BLOCK_VALUES // columns)
     for first in range(0, rows, step):
         last = min(first + step, rows)
+        values = tensor.read(first, last)
+        _check(tensor.name, type, values)
         stored = tensor.stored(type, first, last)
         if stored is None:
-            values = tensor.read(first, last)
-            _check(tensor.name, type, values)
             stored = encode(type, values, threads=threads)
         yield stored
         tensor.release()
 
 
 def _check(name: str, type: QuantType, values: NDArray[np.float32]) -> None:
-    largest = float(np.abs(values).max(initial=0.0))
+    # Not abs(values).max(), which would take as much memory again. NaN wins over numbers.
+    largest = float(np.maximum(values.max(), -values.min()))
     if not np.isfinite(largest):
         raise CorruptFileError(f"tensor {name!r} has a weight that is not a finite number")
     if type.name == "f16" and largest > LARGEST_F16:

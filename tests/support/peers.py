@@ -22,6 +22,7 @@ class Transformers:
         import transformers
 
         transformers.logging.set_verbosity_error()
+        torch.set_num_threads(1)  # faster for models so small
         self.model, loading = getattr(transformers, cls).from_pretrained(
             folder, dtype=torch.float32, attn_implementation="eager", output_loading_info=True
         )
@@ -54,7 +55,7 @@ class LlamaCpp:
             str(path),
             n_ctx=CONTEXT,
             n_batch=CONTEXT,
-            n_threads=2,
+            n_threads=1,
             logits_all=True,
             type_k=llama_cpp.GGML_TYPE_F32,
             type_v=llama_cpp.GGML_TYPE_F32,

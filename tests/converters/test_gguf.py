@@ -1,0 +1,237 @@
+"""Conversion to GGUF: what is in the file, read by the ``gguf`` package."""
+
+from __future__ import annotations
+
+import json
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import gguf
+import numpy as np
+import pytest
+
+from edgeinfer.arch import config_from_hf
+from edgeinfer.quant.recipes import RECIPES, choose, get_recipe
+from edgeinfer_converters.gguf import FILE_TYPES, convert
+from edgeinfer_converters.pipeline import Progress
+from edgeinfer_converters.tensors import CheckpointTensor
+from support import tiny
+
+WIDE = tiny.Tiny(
+    name="llama-wide",
+    config={
+        **tiny.BY_NAME["llama-gqa64-tied"].config,
+        "hidden_size": 256,
+        "intermediate_size": 512,  # whole blocks of every type
+    },
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write(WIDE, tmp_path_factory.mktemp("checkpoint") / "Wide-1")
+
+
+def value(reader: gguf.GGUFReader, key: str) -> Any:
+    return reader.fields[key].contents()
+
+
+def decoded(path: Path) -> dict[str, np.ndarray]:
+    reader = gguf.GGUFReader(path)
+    return {t.name: gguf.quants.dequantize(t.data, t.tensor_type) for t in reader.tensors}
+
+
+@pytest.mark.parametrize("quant", [name for name in RECIPES if name != "mxfp4"])
+def test_every_recipe_makes_a_file_that_is_near_the_source(
+    quant: str, folder: Path, tmp_path: Path
+) -> None:
+    exact = tmp_path / "f32.gguf"
+    convert(folder, exact, quant="f32")
+
+    report = convert(folder, tmp_path / "out.gguf", quant=quant)
+
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+    config = config_from_hf(WIDE.config)
+    for tensor in reader.tensors:
+        shape = tuple(int(n) for n in reversed(tensor.shape))
+        wanted = choose(get_recipe(quant), tensor.name, shape, config)
+        assert tensor.tensor_type.name.lower() == wanted.name
+    assert value(reader, "general.file_type") == FILE_TYPES[quant]
+    assert report.types == {
+        name: sum(t.tensor_type.name.lower() == name for t in reader.tensors)
+        for name in report.types
+    }
+    # The error of n bits over +-3 standard deviations; generous, the types have their own tests.
+    bound = 6 * 2.0**-report.bits_per_weight
+    found = decoded(tmp_path / "out.gguf")
+    for name, source in decoded(exact).items():
+        error = found[name] - source
+        assert np.sqrt(np.mean(error**2)) <= bound * np.sqrt(np.mean(source**2))
+
+
+@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+def test_f32_holds_the_checkpoints_weights(model: tiny.Tiny, tmp_path: Path) -> None:
+    source = tiny.write(model, tmp_path / "model")
+    report = convert(source, tmp_path / "out.gguf", quant="f32")
+    checkpoint = sorted(float(np.abs(v).sum(dtype=np.float64)) for _, v in model.tensors())
+
+    found = decoded(tmp_path / "out.gguf")
+
+    # Rows may change places, so sums are compared; norms of the Gemmas get one added.
+    added = {n for n in found if "norm" in n} if "gemma" in model.name else set()
+    divisors = {n for n in found if n.startswith("rope_")}
+    sums = [
+        float(np.abs(v - 1 if n in added else v).sum(dtype=np.float64))
+        for n, v in found.items()
+        if n not in divisors
+    ]
+    np.testing.assert_allclose(sorted(sums), checkpoint, rtol=1e-5)
+    assert report.tensors == len(found)
+
+
+def test_file_types_are_the_vendors() -> None:
+    vendor = {
+        e.name.removeprefix("MOSTLY_").removeprefix("ALL_").lower(): e for e in gguf.LlamaFileType
+    }
+    names = {"mxfp4": "mxfp4_moe"}
+
+    assert set(FILE_TYPES) == set(RECIPES)
+    for name, number in FILE_TYPES.items():
+        if names.get(name, name) in vendor:
+            assert number == vendor[names.get(name, name)]
+
+
+def test_metadata_says_what_the_checkpoint_says(folder: Path, tmp_path: Path) -> None:
+    source = tmp_path / "Model-7"
+    source.symlink_to(folder)  # a folder by another name
+    convert(source, tmp_path / "out.gguf", quant="q8_0")
+
+    reader = gguf.GGUFReader(tmp_path / "out.gguf")
+
+    assert value(reader, "general.architecture") == "llama"
+    assert value(reader, "general.type") == "model"
+    assert value(reader, "general.size_label") == "1.9M"
+    assert value(reader, "general.quantization_version") == gguf.GGML_QUANT_VERSION
+    assert value(reader, "llama.block_count") == 3
+    assert value(reader, "llama.vocab_size") == 331
+    assert value(reader, "llama.attention.layer_norm_rms_epsilon") == pytest.approx(1e-5)
+    assert len(value(reader, "tokenizer.ggml.tokens")) == 331
+    assert "<|im_start|>" in value(reader, "tokenizer.chat_template")
+    for key, field in reader.fields.items():
+        if key.startswith("llama."):
+            assert field.types[0] in (
+                gguf.GGUFValueType.UINT32,
+                gguf.GGUFValueType.FLOAT32,
+                gguf.GGUFValueType.STRING,
+            )
+
+
+def test_shards_and_one_file_make_the_same(folder: Path, tmp_path: Path) -> None:
+    sharded = tiny.write(WIDE, tmp_path / folder.name, shards=3)
+
+    convert(folder, tmp_path / "one.gguf", quant="q4_k_m")
+    report = convert(sharded, tmp_path / "three.gguf", quant="q4_k_m")
+
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "three.gguf").read_bytes()
+    assert report.bytes_in == sum(f.stat().st_size for f in sharded.glob("*.safetensors"))
+
+
+def test_the_number_of_threads_and_the_size_of_blocks_change_nothing(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    convert(folder, tmp_path / "one.gguf", quant="q4_k_m", threads=1)
+    monkeypatch.setattr("edgeinfer_converters.quantize.BLOCK_VALUES", 10 * 256)
+
+    convert(folder, tmp_path / "two.gguf", quant="q4_k_m", threads=3)
+
+    assert (tmp_path / "one.gguf").read_bytes() == (tmp_path / "two.gguf").read_bytes()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_checkpoints_of_other_floats_make_the_same(
+    dtype: str, folder: Path, tmp_path: Path
+) -> None:
+    other = tmp_path / folder.name
+    tiny.write(WIDE, other)
+    write_as(dtype, other / "model.safetensors")
+
+    convert(folder, tmp_path / "f32.gguf", quant="f32")
+    convert(other, tmp_path / "other.gguf", quant="f32")
+
+    if dtype == "float16":  # which loses the smallest weights
+        one, two = decoded(tmp_path / "f32.gguf"), decoded(tmp_path / "other.gguf")
+        assert all(np.allclose(one[name], two[name], atol=1e-6) for name in one)
+    else:
+        assert (tmp_path / "f32.gguf").read_bytes() == (tmp_path / "other.gguf").read_bytes()
+
+
+def write_as(dtype: str, path: Path) -> None:
+    """Writes a tiny model's tensors in another type; BF16 by hand, numpy has none."""
+    if dtype != "bfloat16":
+        from safetensors.numpy import save_file
+
+        save_file({name: v.astype(dtype) for name, v in WIDE.tensors()}, path)
+        return
+    entries, chunks, at = {}, [], 0
+    for name, values in WIDE.tensors():
+        octets = (values.view(np.uint32) >> 16).astype(np.uint16).tobytes()
+        entries[name] = {
+            "dtype": "BF16",
+            "shape": values.shape,
+            "data_offsets": [at, at + len(octets)],
+        }
+        chunks.append(octets)
+        at += len(octets)
+    header = json.dumps(entries).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + b"".join(chunks))
+
+
+def test_progress_tells_tensors_bytes_and_time(folder: Path, tmp_path: Path) -> None:
+    seen: list[Progress] = []
+
+    report = convert(folder, tmp_path / "out.gguf", quant="q8_0", progress=seen.append)
+
+    assert [p.number for p in seen] == sorted(p.number for p in seen)
+    assert seen[-1].number == seen[-1].tensors == report.tensors
+    assert seen[-1].bytes_out == seen[-1].bytes_total
+    assert all(a.bytes_out < b.bytes_out and a.seconds <= b.seconds for a, b in pairwise(seen))
+
+
+def test_a_multimodal_checkpoint_gives_its_text_model(tmp_path: Path) -> None:
+    model = tiny.BY_NAME["gemma3-gqa64"]
+    plain = tiny.write(model, tmp_path / "a" / "model")
+    nested = tiny.write(model, tmp_path / "b" / "model")
+    config = {
+        "architectures": ["Gemma3ForConditionalGeneration"],
+        "text_config": dict(model.config),
+    }
+    config |= {key: model.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
+    (nested / "config.json").write_text(json.dumps(config))
+    from safetensors.numpy import save_file
+
+    tensors = {f"language_model.{name}": values for name, values in model.tensors()}
+    tensors["vision_tower.vision_model.embeddings.weight"] = np.zeros((3, 3), np.float32)
+    tensors["multi_modal_projector.mm_soft_emb_norm.weight"] = np.zeros(3, np.float32)
+    save_file(tensors, nested / "model.safetensors")
+
+    convert(plain, tmp_path / "plain.gguf", quant="f16")
+    convert(nested, tmp_path / "nested.gguf", quant="f16")
+
+    assert (tmp_path / "plain.gguf").read_bytes() == (tmp_path / "nested.gguf").read_bytes()
+
+
+def test_reordered_rows_are_the_same_in_blocks(folder: Path) -> None:
+    from edgeinfer_converters.checkpoint import HuggingFaceSource
+
+    source = HuggingFaceSource(folder)
+    tensor = next(t for t in source.tensors if t.name == "blk.0.attn_q.weight")
+    assert isinstance(tensor, CheckpointTensor)
+
+    blocks = [tensor.read(first, first + 8) for first in range(0, 256, 8)]
+
+    np.testing.assert_array_equal(np.concatenate(blocks), tensor.read(0, 256))
+    stored = source._checkpoint.read_float32("model.layers.0.self_attn.q_proj.weight")
+    # ggml's order: per head, lane i of the first half before lane i of the second.
+    wanted = stored.reshape(4, 2, 32, 256).swapaxes(1, 2).reshape(256, 256)
+    np.testing.assert_array_equal(tensor.read(0, 256), wanted)

@@ -1,0 +1,98 @@
+"""Our own readings of a GGUF file: the float64 reference and the native engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import ModelConfig, config_from_gguf, engine_tensors, gguf_architecture
+from edgeinfer.formats.gguf import open_gguf
+from support import reference
+from support.tiny import CONTEXT
+
+
+def read_tensors(path: Path) -> tuple[ModelConfig, dict[str, NDArray[np.float32]]]:
+    """Reads a model as the reference takes it: decoded by the ``gguf`` package."""
+    import gguf
+
+    with open_gguf(path) as model:
+        config = config_from_gguf(model, CONTEXT)
+        shapes = {name: info.shape for name, info in model.tensors.items()}
+        parts = engine_tensors(gguf_architecture(model.metadata), config, shapes)
+    decoded = {
+        tensor.name: gguf.quants.dequantize(tensor.data, tensor.tensor_type)
+        for tensor in gguf.GGUFReader(path).tensors
+    }
+    return config, {
+        part.name: decoded[part.source][part.row_start : part.row_start + part.row_count]
+        for part in parts
+    }
+
+
+def reference_logits(path: Path, tokens: Sequence[int]) -> NDArray[np.float64]:
+    """Returns the logits of every token, in float64."""
+    config, tensors = read_tensors(path)
+    return reference.forward(config, tensors, tokens)
+
+
+class OurEngine:
+    """The native engine with a float32 cache."""
+
+    def __init__(self, path: Path, *, threads: int = 2) -> None:
+        from edgeinfer.backends.base import ModelFiles, Slice
+        from edgeinfer.backends.native import NativeBackend
+        from edgeinfer.planner.plan import MemoryPlan
+
+        plan = MemoryPlan(
+            backend="native",
+            quant="",
+            context=CONTEXT,
+            threads=threads,
+            batch=CONTEXT,
+            kv_type="f32",
+            weights_bytes=0,
+            kv_bytes=0,
+            scratch_bytes=0,
+            runtime_bytes=0,
+            budget_bytes=1 << 30,
+        )
+        self._slice = Slice
+        self.engine = NativeBackend().load(ModelFiles(path=path, format="gguf"), plan)
+
+    def logits(self, tokens: Sequence[int], *, step: int | None = None) -> NDArray[np.float32]:
+        """Returns the logits of every token, run in pieces of ``step`` tokens."""
+        sequence = self.engine.open()
+        try:
+            step = step or len(tokens)
+            pieces = [list(tokens[i : i + step]) for i in range(0, len(tokens), step)]
+            return np.concatenate(
+                [self.engine.step([self._slice(sequence, p, len(p))]) for p in pieces]
+            )
+        finally:
+            self.engine.close(sequence)
+
+    def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
+        """Returns the likeliest next tokens, decoded one by one."""
+        sequence = self.engine.open()
+        found: list[int] = []
+        piece = list(tokens)
+        for _ in range(count):
+            logits = self.engine.step([self._slice(sequence, piece, 1)])
+            piece = [int(logits[-1].argmax())]
+            found += piece
+        self.engine.close(sequence)
+        return found
+
+
+@contextmanager
+def our_engine(path: Path, *, threads: int = 2) -> Iterator[OurEngine]:
+    """Opens a model in the native engine and gives its memory back afterwards."""
+    engine = OurEngine(path, threads=threads)
+    try:
+        yield engine
+    finally:
+        engine.engine.shutdown()
