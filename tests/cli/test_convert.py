@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from edgeinfer.cli import run
+from edgeinfer.cli._program import run
 from support import tiny
 
 
