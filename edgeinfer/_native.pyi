@@ -1,7 +1,7 @@
 """edgeinfer's native kernels, engine and sampler."""
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy
 import numpy.typing
@@ -191,13 +191,13 @@ class Closed(RuntimeError):
     pass
 
 def engine_memory(
-    config: dict,
+    config: dict[str, Any],
     tensors: Sequence[tuple[str, str, str, int, int, int]],
     context: int,
     threads: int,
     batch: int,
     kv_type: str,
-) -> dict:
+) -> dict[str, int]:
     """
     Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.
     """
@@ -207,7 +207,7 @@ class Engine:
 
     def __init__(
         self,
-        config: dict,
+        config: dict[str, Any],
         tensors: Sequence[tuple[str, str, str, int, int, int]],
         context: int,
         threads: int,
@@ -263,7 +263,7 @@ class Engine:
     def shutdown(self) -> None:
         """Gives the weights back."""
 
-    def memory(self) -> dict:
+    def memory(self) -> dict[str, int]:
         """Resident bytes at the peak: {'weights', 'kv', 'scratch'}."""
 
 class Sampler:

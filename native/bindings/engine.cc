@@ -21,6 +21,8 @@ namespace nb = nanobind;
 namespace edgeinfer {
 namespace {
 
+using Config = nb::typed<nb::dict, nb::str, nb::any>;
+using Memory = nb::typed<nb::dict, nb::str, int>;
 using FloatMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 using TokenArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -82,8 +84,8 @@ EngineOptions options_from(int64_t context, int64_t batch, int threads, const st
   return {context, batch, threads, kv == "f16" ? KvType::kF16 : KvType::kF32};
 }
 
-nb::dict memory_dict(const EngineMemory& m) {
-  nb::dict d;
+Memory memory_dict(const EngineMemory& m) {
+  Memory d;
   d["weights"] = m.weights;
   d["kv"] = m.kv;
   d["scratch"] = m.scratch;
@@ -93,7 +95,7 @@ nb::dict memory_dict(const EngineMemory& m) {
 // What Python holds: the engine until shutdown().
 class PyEngine {
  public:
-  PyEngine(const nb::dict& config, const std::vector<TensorTuple>& tensors, int64_t context,
+  PyEngine(const Config& config, const std::vector<TensorTuple>& tensors, int64_t context,
            int threads, int64_t batch, const std::string& kv_type) {
     const ModelConfig c = config_from(config);
     const std::vector<TensorSource> sources = sources_from(tensors);
@@ -148,7 +150,7 @@ void bind_engine(nb::module_& m) {
 
   m.def(
       "engine_memory",
-      [](const nb::dict& config, const std::vector<TensorTuple>& tensors, int64_t context,
+      [](const Config& config, const std::vector<TensorTuple>& tensors, int64_t context,
          int threads, int64_t batch, const std::string& kv_type) {
         return memory_dict(Engine::memory(config_from(config), sources_from(tensors),
                                           options_from(context, batch, threads, kv_type)));
@@ -158,7 +160,7 @@ void bind_engine(nb::module_& m) {
       "Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.");
 
   nb::class_<PyEngine>(m, "Engine", "A loaded model and the sequences it has opened.")
-      .def(nb::init<const nb::dict&, const std::vector<TensorTuple>&, int64_t, int, int64_t,
+      .def(nb::init<const Config&, const std::vector<TensorTuple>&, int64_t, int, int64_t,
                     const std::string&>(),
            nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
            nb::arg("batch"), nb::arg("kv_type"),

@@ -238,9 +238,9 @@ double Sampler::weigh(double temperature) {
 
 double Sampler::max_logit() const {
   if (sorted_) return kept_.front().logit;
-  return std::max_element(kept_.begin(), kept_.end(), [](const auto& a, const auto& b) {
-           return a.logit < b.logit;
-         })->logit;
+  return std::max_element(kept_.begin(), kept_.end(),
+                          [](const auto& a, const auto& b) { return a.logit < b.logit; })
+      ->logit;
 }
 
 }  // namespace edgeinfer

@@ -70,7 +70,9 @@ def test_ls_is_list_and_is_not_in_the_help(edgeinfer, models):
 
 
 def test_listing_does_not_load_numpy(tmp_path):
-    program = "import sys; from edgeinfer.cli import _program; _program.run(['list']);"
+    program = (
+        "import sys; from edgeinfer.cli import _program; _program.run(['list']);"
         "sys.exit('numpy' in sys.modules)"
+    )
 
     assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
