@@ -23,7 +23,8 @@ from llamacpp_peer import LlamaCpp
 from numpy.typing import NDArray
 
 import edgeinfer
-from edgeinfer.backends.base import Slice
+from edgeinfer.backends.base import ModelFiles, Slice
+from edgeinfer.backends.native import NativeBackend
 
 COLUMNS = {
     "phase": "s",
@@ -61,21 +62,21 @@ def main() -> None:
     options = parser.parse_args()
 
     context = options.prompt_tokens + options.new_tokens
-    model = edgeinfer.load(options.model, context=context, threads=options.threads)
-    peer = LlamaCpp(model.path, context=context, batch=512, threads=options.threads)
     text = "The quick brown fox jumps over the lazy dog and tells the story of its life. "
-    prompt = (model.tokenizer.encode(text) * options.prompt_tokens)[: options.prompt_tokens]
+    with edgeinfer.load(options.model, context=context, threads=options.threads) as model:
+        path, plan = Path(model.path), model.plan
+        prompt = (model.tokenizer.encode(text) * options.prompt_tokens)[: options.prompt_tokens]
+    engine = NativeBackend().load(ModelFiles(path=path, format="gguf"), plan)
+    peer = LlamaCpp(path, context=context, batch=512, threads=options.threads)
 
     def ours() -> dict[str, float]:
-        sequence = model.engine.open()
+        sequence = engine.open()
         try:
             return seconds(
-                lambda tokens: model.engine.step([Slice(sequence, tokens)]),
-                prompt,
-                options.new_tokens,
+                lambda tokens: engine.step([Slice(sequence, tokens)]), prompt, options.new_tokens
             )
         finally:
-            model.engine.close(sequence)
+            engine.close(sequence)
 
     def theirs() -> dict[str, float]:
         peer.clear()
@@ -102,7 +103,7 @@ def main() -> None:
     print(record.table(rows, COLUMNS))
     about = {
         **record.context(["llama-cpp-python"]),
-        "model": Path(model.path).name,
+        "model": path.name,
         "prompt_tokens": options.prompt_tokens,
         "new_tokens": options.new_tokens,
         "rounds": options.rounds,
