@@ -103,9 +103,8 @@ def _from_json(folder: Path) -> dict[str, Any]:
     }
     written = {PREFIX + name: value for name, value in keys.items()}
     for key, option in ((LSTRIP_KEY, "lstrip"), (RSTRIP_KEY, "rstrip")):
-        # Both are written if one is: then nothing is left to guess by the model's name.
         numbers = [number for number, token in tokens.added.items() if token.get(option)]
-        if numbers or any(t.get("lstrip") or t.get("rstrip") for t in tokens.added.values()):
+        if numbers:
             written[key] = np.array(numbers, np.int32)
     if _first_only(source.get("pre_tokenizer")):
         written[FIRST_ONLY_KEY] = True

@@ -93,7 +93,7 @@ def _assemble(vocab: Vocabulary, kind: Kind, template: str | None) -> Tokenizer:
         pieces=Pieces(
             encoders.wordpiece_texts(vocab) if bert else vocab.tokens,
             kind.codec,
-            verbatim=control | added,
+            verbatim=pieces.verbatim(kind.codec, control, added),
             leading_space=bert or (kind.spaced and vocab.flags.get("add_space_prefix", True)),
         ),
         specials=Specials(

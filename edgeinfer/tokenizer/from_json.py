@@ -67,7 +67,12 @@ def from_json(path: Path) -> Tokenizer:
         parsing=encoder,
         literal=encoders.with_added_tokens(encoder, _in_order(added), literal=True),
         frame=frame,
-        pieces=Pieces(texts, codec, verbatim=added.keys(), leading_space=leading_space),
+        pieces=Pieces(
+            texts,
+            codec,
+            verbatim=pieces.verbatim(codec, control, added.keys()),
+            leading_space=leading_space,
+        ),
         specials=Specials(
             bos=bos,
             eos=special.ids.get("eos"),

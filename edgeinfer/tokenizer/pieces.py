@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 
 BYTE_TOKEN = re.compile(r"<0x([0-9A-Fa-f]{2})>")
 SPACE = "\u2581"  # SentencePiece's visible space
@@ -45,6 +45,15 @@ def wordpiece(text: str) -> bytes:
 def plain(text: str) -> bytes:
     """Bytes of a token that is text as it stands."""
     return text.encode()
+
+
+def verbatim(codec: Codec, control: Iterable[int], added: Iterable[int]) -> frozenset[int]:
+    """Returns the ids whose text stands for itself.
+
+    SentencePiece writes the spaces of user-defined tokens as visible ones, too: Gemma has
+    such tokens for runs of spaces.
+    """
+    return frozenset(control) | (frozenset() if codec is sentencepiece else frozenset(added))
 
 
 class Pieces:

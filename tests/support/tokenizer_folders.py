@@ -106,15 +106,16 @@ def train_sentencepiece(**options: Any) -> bytes:
     return out.getvalue()
 
 
-def sentencepiece_bpe(*, prefix: str) -> Tokenizer:
+def sentencepiece_bpe(*, prefix: str, **options: Any) -> Tokenizer:
     """A SentencePiece model as transformers converts it.
 
     Args:
         prefix: "normalizer" (Llama 2, Phi 3), "metaspace" (Mistral), "none" (Gemma).
+        options: of the training.
     """
     import sentencepiece
 
-    model = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece())
+    model = sentencepiece.SentencePieceProcessor(model_proto=train_sentencepiece(**options))
     size = model.get_piece_size()
     vocab = {model.id_to_piece(number): number for number in range(size)}
     ranked = sorted(vocab, key=lambda text: -model.get_score(vocab[text]))
@@ -170,7 +171,7 @@ FAMILIES: dict[str, Family] = {
         adds_bos=True,
     ),
     "gemma": Family(
-        build=lambda: sentencepiece_bpe(prefix="none"),
+        build=lambda: sentencepiece_bpe(prefix="none", bos_piece="<bos>", eos_piece="<eos>"),
         specials=("<bos>", "<eos>", "<start_of_turn>", "<end_of_turn>"),
         bos="<bos>",
         eos="<eos>",
@@ -179,7 +180,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "phi3": Family(
         build=lambda: sentencepiece_bpe(prefix="normalizer"),
-        specials=("<s>", "<|endoftext|>", "<|user|>", "<|end|>"),
+        specials=("<s>", "</s>", "<|endoftext|>", "<|user|>", "<|end|>"),
         bos="<s>",
         eos="<|endoftext|>",
         rstrip=True,
