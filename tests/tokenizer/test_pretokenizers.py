@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,8 @@ pytestmark = pytest.mark.peer
 
 # There, \p{Lu} and \p{M} are approximated by ASCII ranges.
 APPROXIMATE_THERE = {"gpt-4o", "llama4", "tekken"}
+# There, wide spaces are turned into a control character before a pattern sees them.
+WITHOUT_WIDE_SPACES = {"deepseek-coder"}
 
 
 @pytest.mark.parametrize("name", PRETOKENIZERS)
@@ -27,6 +30,8 @@ def test_ids_are_those_of_llamacpp(name: str, test_data: Path, tmp_path: Path) -
     texts = random_texts(500, seed=23, nfc=PRETOKENIZERS[name].nfc)
     if name in APPROXIMATE_THERE:
         texts = ["".join(filter(str.isascii, text)) for text in texts]
+    if name in WITHOUT_WIDE_SPACES:
+        texts = [re.sub(r"[^\S \n\r\t]", "", text) for text in texts]
 
     with llamacpp_encoder(path) as peer:
         for text in texts:
