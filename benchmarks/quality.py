@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import record
 import requantize
+import torch
 from float_reference import FloatReference
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from llamacpp_peer import LlamaCpp
@@ -41,22 +42,20 @@ COLUMNS = {
 }
 
 
-def log_softmax(logits: NDArray[np.float32]) -> NDArray[np.float64]:
-    wide = logits.astype(np.float64)
-    wide -= wide.max(axis=1, keepdims=True)
-    return wide - np.log(np.exp(wide).sum(axis=1, keepdims=True))
+def log_softmax(logits: NDArray[np.float32]) -> torch.Tensor:
+    return torch.log_softmax(torch.from_numpy(np.array(logits)).double(), dim=1)
 
 
 def divergence(
-    reference: Sequence[NDArray[np.float32]], logits: Iterator[NDArray[np.float32]]
+    reference: Sequence[torch.Tensor], logits: Iterator[NDArray[np.float32]]
 ) -> tuple[float, float]:
-    """Mean KL (nats) from the reference and the share of equal best tokens."""
+    """Mean KL (nats) from the reference's log-probabilities, and the share of equal best tokens."""
     kl, best = [], []
-    for expected, found in zip(reference, logits, strict=True):
-        p, q = log_softmax(expected), log_softmax(found)
-        kl.append((np.exp(p) * (p - q)).sum(axis=1))
-        best.append(expected.argmax(axis=1) == found.argmax(axis=1))
-    return float(np.concatenate(kl).mean()), float(np.concatenate(best).mean())
+    for p, found in zip(reference, logits, strict=True):
+        q = log_softmax(found)
+        kl.append((p.exp() * (p - q)).sum(dim=1))
+        best.append((p.argmax(dim=1) == q.argmax(dim=1)).double())
+    return float(torch.cat(kl).mean()), float(torch.cat(best).mean())
 
 
 def ours(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterator[Any]:
@@ -98,7 +97,7 @@ def main() -> None:
             path = Path(folder, f"{name}.gguf")
             requantize.write(path, padded if needs_padding else plain, ggml_type)
             reference = FloatReference(requantize.read(path))
-            expected = [reference.logits(chunk) for chunk in chunks]
+            expected = [log_softmax(reference.logits(chunk)) for chunk in chunks]
             kl, top1 = divergence(expected, ours(path, chunks, options.threads))
             peer_kl, peer_top1 = divergence(expected, theirs(path, chunks, options.threads))
         rows.append(
