@@ -43,7 +43,13 @@ $(VENV)/pyvenv.cfg:
 	$(PYTHON) -m venv $(VENV) >&2 || { rm -rf $(VENV); \
 	  echo "python3 -m venv failed; on Debian: sudo apt install python3-venv" >&2; exit 1; }
 
+# Debian keeps Python.h in a package of its own; other Pythons bring it along.
+python_header = import os, sysconfig; print(os.path.join(sysconfig.get_path("include"), "Python.h"))
+
 $(VENV)/.tools: Makefile | $(VENV)/pyvenv.cfg
+	test -e "$$($(BIN)/python -c '$(python_header)')" || \
+	  .ci/debian "lib$$($(BIN)/python -c 'import sys; print("python%d.%d" % sys.version_info[:2])')-dev"
+	command -v "$${CXX:-g++}" >/dev/null || .ci/debian g++
 	$(call say,"Installing the build tools (cmake ninja nanobind)")
 	$(BIN)/python -m pip install -q $(BUILD_TOOLS) >&2
 	touch $@
