@@ -114,7 +114,8 @@ def isa_objects() -> list[Path]:
 @pytest.mark.parametrize("object_file", isa_objects(), ids=lambda path: path.name)
 def test_an_instruction_sets_kernels_export_only_their_own_names(object_file: Path) -> None:
     # A weak symbol is a function the linker takes from any unit. One compiled for AVX-512 under a
-    # name that the baseline uses too would run on processors without it.
+    # name that the baseline uses too would run on processors without it. Weak constants (V, u)
+    # hold the same bytes wherever they come from.
     isa = object_file.name.removeprefix("isa_").removesuffix(".cc.o")
     listed = subprocess.run(
         ["nm", "--defined-only", object_file], check=True, capture_output=True, text=True

@@ -20,7 +20,9 @@ _MERGES_PER_PIECE = 2
 
 def runtime_bytes(metadata: Mapping[str, Any], vocab_size: int) -> int:
     """Returns the resident bytes of everything but weights, KV cache and scratch."""
-    merges = len(metadata.get("tokenizer.ggml.merges", ()))
-    if metadata.get("tokenizer.ggml.model") == "llama" and not merges:
+    # Keys of another type than they should have are for the tokenizer to refuse.
+    listed, model = (metadata.get(f"tokenizer.ggml.{key}") for key in ("merges", "model"))
+    merges = len(listed) if isinstance(listed, list) else 0
+    if isinstance(model, str) and model == "llama" and not merges:
         merges = _MERGES_PER_PIECE * vocab_size
     return _LIBRARIES_BYTES + _TOKEN_BYTES * vocab_size + _MERGE_BYTES * merges

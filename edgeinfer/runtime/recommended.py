@@ -37,7 +37,8 @@ def recommended(metadata: Mapping[str, Any]) -> SamplingParams:
     Args:
         metadata: of its GGUF file.
     """
-    name = str(metadata.get("general.basename") or metadata.get("general.name") or "")
+    stated_names = (metadata.get(f"general.{key}") for key in ("basename", "name"))
+    name = next((name for name in stated_names if isinstance(name, str) and name), "")
     plain = re.sub(r"[^a-z0-9]", "", name.lower())
     values: dict[str, Any] = next(
         (dict(found) for start, found in _PUBLISHED.items() if plain.startswith(start)), {}

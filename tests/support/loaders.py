@@ -25,3 +25,17 @@ def read_safetensors(path: Path) -> None:
                 checkpoint.read(name).sum()
             except UnsupportedError:
                 continue
+
+
+def run_model(path: Path) -> None:
+    """Loads a model as a program does, answers a message and runs a few tokens."""
+    import edgeinfer
+    from edgeinfer.errors import UnsupportedError
+
+    with edgeinfer.load(path, context=32, threads=1, batch=8) as model:
+        ids = model.tokenizer.encode("hello")
+        model.logits(ids or [0])
+        try:
+            model.chat([{"role": "user", "content": "hi"}], max_tokens=2, seed=1)
+        except UnsupportedError:  # no chat template: one of the keys that a file may lack
+            model.generate("hi", max_tokens=2, seed=1)
