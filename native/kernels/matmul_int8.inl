@@ -6,7 +6,7 @@
 // weights); a few tokens keep them in registers while the weights pass once. Both do the same
 // operations in the same order, so a token's result does not depend on its company.
 
-inline constexpr int64_t kTokensPerTile = 256;
+inline constexpr int64_t kTokensPerTile = 128;  // accumulators and a step's activations fit L1
 
 /// Expands the codes of one vector of rows; `step` is already at the vector's dwords.
 template <class Q>
@@ -48,6 +48,13 @@ struct BlockScales {
     });
   }
 };
+
+/// Asks for the step (and its share of scales) that kPrefetchBytes ahead will be.
+template <class Q>
+EI_INLINE void prefetch_step(const uint8_t* step) {
+  constexpr int kLines = (Packed<Q>::kBlockBytes / Packed<Q>::kSteps + 63) / 64;
+  unroll<kLines>(EI_LAMBDA(i) { V::prefetch(step + kPrefetchBytes + 64 * i); });
+}
 
 /// The activations of one token and step as the operands of step_sum.
 template <class Q>
@@ -94,10 +101,11 @@ EI_INLINE Floats step_sum(Floats f0, Floats f1, const Floats* scale, const Float
   return acc;
 }
 
-/// Streams `tokens` tokens over one step of N vectors of rows; acc (tokens, N * kWidth).
+/// Streams `tokens` tokens over one step of N vectors of rows; acc (tokens, N * kWidth). The
+/// activations of the next step begin `next` blocks on.
 template <class Q, int N>
 EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
-                               const ActBlock* a, int64_t tokens, float* acc) {
+                               const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
   Ints codes[N][8];
   Floats scale[N][2], min[N][2];
   unroll<N>(EI_LAMBDA(v) {
@@ -108,6 +116,7 @@ EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>
     });
   });
   for (int64_t t = 0; t < tokens; ++t, acc += N * kWidth) {
+    V::prefetch(a + t + next);
     const TokenStep<Q> x(a[t]);
     Floats f[2][N];
     unroll<2>(EI_LAMBDA(h) { half_sums<Q, N>(codes, x, h, f[h]); });
@@ -140,8 +149,12 @@ EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
     unroll<N>(EI_LAMBDA(v) { scales[v].expand(P::scales(block[v]), lane[v]); });
     for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
       const uint8_t* steps[N];
-      unroll<N>(EI_LAMBDA(v) { steps[v] = block[v] + s * P::kStepBytes + 4 * lane[v]; });
-      stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, tokens, acc);
+      unroll<N>(EI_LAMBDA(v) {
+        const uint8_t* step = block[v] + s * P::kStepBytes;
+        steps[v] = step + 4 * lane[v];
+        prefetch_step<Q>(step);
+      });
+      stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.tokens, tokens, acc);
     }
     unroll<N>(EI_LAMBDA(v) { block[v] += P::kBlockBytes; });
   }
@@ -166,10 +179,7 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
     unroll<kParts>(EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); });
     for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
       const uint8_t* step = group + s * P::kStepBytes;
-      if constexpr (Q::kLowBits + Q::kHighBits < 8) {  // a byte a code is fast enough without
-        constexpr int kLines = (P::kBlockBytes / P::kSteps + 63) / 64;
-        unroll<kLines>(EI_LAMBDA(i) { V::prefetch(step + kPrefetchBytes + 64 * i); });
-      }
+      prefetch_step<Q>(step);
       const int sub = s * BlockScales<Q>::kPerStep;
       unroll<kParts>(EI_LAMBDA(v) {
         Ints codes[1][8];

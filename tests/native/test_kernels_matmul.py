@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -17,6 +19,7 @@ every_isa = pytest.mark.parametrize("isa", ISAS)
 every_type = pytest.mark.parametrize("name", TYPES)
 
 
+@cache
 def weights(name: str, rows: int, cols: int, seed: int = 0) -> tuple[NDArray[np.uint8], Array]:
     """Random GGUF data of a type and its values."""
     x = np.random.default_rng(seed).normal(size=(rows, cols)).astype(np.float32)
@@ -49,14 +52,14 @@ def assert_product(y: NDArray[np.float32], w: Array, a: Array, tolerance: float 
 
 @every_isa
 @every_type
-@pytest.mark.parametrize("tokens", [*range(1, 18), 64, 127, 257])
-def test_any_number_of_tokens(isa: str, name: str, tokens: int) -> None:
+def test_any_number_of_tokens(isa: str, name: str) -> None:
     data, w = weights(name, 33, 256)
-    x = tokens_of(tokens, 256)
+    for tokens in [*range(1, 18), 64, 127, 257]:
+        x = tokens_of(tokens, 256)
 
-    y = _native.matmul(isa, name, data, 33, 256, x)
+        y = _native.matmul(isa, name, data, 33, 256, x)
 
-    assert_product(y, w, seen_by(isa, name, x))
+        assert_product(y, w, seen_by(isa, name, x))
 
 
 @every_isa
@@ -152,16 +155,16 @@ CODE_BYTES = {
 @every_isa
 @pytest.mark.parametrize("name", QUANTISED)
 @pytest.mark.parametrize("byte", [0x00, 0x7F, 0x80, 0xFF, 0x0F, 0xF0])
-@pytest.mark.parametrize("sign", [1, -1])
-def test_extreme_codes_do_not_overflow(isa: str, name: str, byte: int, sign: int) -> None:
+def test_extreme_codes_do_not_overflow(isa: str, name: str, byte: int) -> None:
     data, w = fill_codes(name, 16, 512, byte)
-    x = np.full((5, 512), sign, dtype=np.float32)  # q is 127 or -127 everywhere
-    x[1, ::2] *= -1
-    x[2] *= np.float32(1e-20)
-    x[3] *= np.float32(1e20)
-    x[4] = 0
+    x = np.ones((6, 512), dtype=np.float32)  # q is 127 or -127 everywhere
+    x[1] *= -1
+    x[2, ::2] *= -1
+    x[3] *= np.float32(1e-20)
+    x[4] *= np.float32(1e20)
+    x[5] = 0
 
-    for tokens in (x, x[:1].copy()):
+    for tokens in (x, x[:1].copy(), x[1:2].copy()):
         y = _native.matmul(isa, name, data, 16, 512, tokens)
         assert_product(y, w, quantised(isa, tokens))
 
