@@ -1,6 +1,7 @@
 // Processor features and the choice of an instruction set.
 #include <doctest/doctest.h>
 
+#include <cstdlib>
 #include <stdexcept>
 #include <string>
 
@@ -27,9 +28,26 @@ TEST_CASE("scalar is the last resort, and every usable set is complete") {
   CHECK(std::string(sets.back()->name) == "scalar");
   for (const KernelSet* kernels : sets) {
     CAPTURE(kernels->name);
-    for (const auto& matmul : kernels->matmul) CHECK(matmul != nullptr);
+    for (const auto& matmul : kernels->matmul) CHECK((matmul != nullptr));
     CHECK(&find_kernels(kernels->name) == kernels);
   }
+}
+
+TEST_CASE("the best usable set is active, or the one EDGEINFER_ISA names") {
+  const char* forced = std::getenv("EDGEINFER_ISA");
+  const std::string expected = forced && *forced ? forced : usable_kernels().front()->name;
+  CHECK(std::string(active_kernels().name) == expected);
+}
+
+TEST_CASE("an emulated processor has the sets that EDGEINFER_EXPECT_ISAS lists, best first") {
+  const char* expected = std::getenv("EDGEINFER_EXPECT_ISAS");
+  if (!expected) return;  // run_arm.sh sets it, for it knows the processor
+  std::string names;
+  for (const KernelSet* kernels : usable_kernels()) {
+    if (!names.empty()) names += ' ';
+    names += kernels->name;
+  }
+  CHECK(names == expected);
 }
 
 TEST_CASE("an unknown instruction set is refused with the usable ones") {

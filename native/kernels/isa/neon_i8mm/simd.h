@@ -1,0 +1,26 @@
+// NEON with the 8-bit matrix products of ARMv8.6: unsigned codes by signed activations.
+#pragma once
+
+#include "kernels/isa/neon/simd.h"
+
+namespace edgeinfer::neon_i8mm {
+
+struct Simd : neon::Simd {
+  template <int kMaxCode>
+  static constexpr int kOperandOffset = 0;
+  template <int kMaxCode>
+  static EI_INLINE I32 operand(I32 codes) {
+    return codes;
+  }
+  template <int kMaxCode, int N>
+  static EI_INLINE void dot16(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
+    const int8x16_t x = vld1q_s8(q);
+    unroll<4>(EI_LAMBDA(j) {
+      unroll<N>(EI_LAMBDA(v) {
+        acc[v] = vusdotq_laneq_s32(acc[v], vreinterpretq_u8_s32(w[v][first + j]), x, j);
+      });
+    });
+  }
+};
+
+}  // namespace edgeinfer::neon_i8mm

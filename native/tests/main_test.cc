@@ -1,4 +1,0 @@
-// The runner of the C++ tests: they need no Python, so they also run under the sanitizers and
-// under emulators of other processors.
-#define DOCTEST_CONFIG_IMPLEMENT_WITH_MAIN
-#include <doctest/doctest.h>
