@@ -12,6 +12,7 @@ import argparse
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import record
@@ -71,7 +72,7 @@ def main() -> None:
 
     rows = [measure(options.model, context) for context in options.contexts]
     print(record.table(rows, COLUMNS))
-    print(record.save("memory", {**record.context(), "model": options.model}, rows))
+    print(record.save("memory", {**record.context(), "model": Path(options.model).name}, rows))
 
 
 if __name__ == "__main__":

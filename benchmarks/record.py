@@ -48,7 +48,7 @@ def context(packages: Iterable[str] = ()) -> dict[str, Any]:
         "processor": processor(),
         "cores": os.cpu_count(),
         "load_average": os.getloadavg()[0],
-        "system": platform.platform(terse=True),
+        "system": f"{platform.system()} {platform.machine()}",
         "python": platform.python_version(),
         "packages": versions,
     }
