@@ -6,6 +6,7 @@
 namespace edgeinfer::neon_dotprod {
 
 struct Simd : neon::Simd {
+  static constexpr int kRowVectors = 2;  // 16 code registers of 32
   template <int kMaxCode, int N>
   static EI_INLINE void dot16(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
     const int8x16_t x = vld1q_s8(q);

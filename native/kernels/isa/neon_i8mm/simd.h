@@ -1,11 +1,15 @@
-// NEON with the 8-bit matrix products of ARMv8.6: unsigned codes by signed activations.
+// NEON with the mixed-sign products of ARMv8.6: USDOT takes codes above 127 as they are.
+//
+// Its matrix products (USMMLA on pairs of tokens) are left alone: with a scale per 16 activations
+// only two of them follow each other, and taking their 2 x 2 results apart costs what they save
+// (82 instructions for two tokens of Q4_0 and eight rows, where USDOT has 88).
 #pragma once
 
-#include "kernels/isa/neon/simd.h"
+#include "kernels/isa/neon_dotprod/simd.h"
 
 namespace edgeinfer::neon_i8mm {
 
-struct Simd : neon::Simd {
+struct Simd : neon_dotprod::Simd {
   template <int kMaxCode>
   static constexpr int kOperandOffset = 0;
   template <int kMaxCode>
