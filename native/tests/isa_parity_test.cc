@@ -20,7 +20,7 @@ using Floats = std::vector<float>;
 template <class Body>
 void for_each_isa(const Body& body) {
   for (const KernelSet* kernels : usable_kernels()) {
-    CAPTURE(kernels->name);
+    CAPTURE(std::string(kernels->name));
     body(*kernels);
   }
 }
@@ -30,7 +30,7 @@ void for_each_quantised_type(const Body& body) {
   for (int i = 0; i < kQuantTypeCount; ++i) {
     const auto type = static_cast<QuantType>(i);
     if (quant_info(type).is_float) continue;
-    CAPTURE(quant_info(type).name);
+    CAPTURE(std::string(quant_info(type).name));
     body(type);
   }
 }
