@@ -19,7 +19,7 @@ from edgeinfer.cli._model_options import (
 @click.command()
 @click.argument("model", required=False)
 @click.option("-m", "--model", "named_model", metavar="MODEL", help="The same as MODEL.")
-@click.option("-s", "--system", metavar="TEXT", help="The system message.")
+@click.option("-s", "--system", metavar="TEXT", help='The system message ("": none).')
 @model_options
 @sampling_options
 def command(model: str | None, named_model: str | None, system: str | None, **values: Any) -> None:
@@ -38,7 +38,8 @@ def command(model: str | None, named_model: str | None, system: str | None, **va
     from edgeinfer.runtime.loading import DEFAULT_MODEL
 
     with loader.open(model or named_model or DEFAULT_MODEL) as opened:
-        repl = Repl(opened, system=system, sampling=sampling)
+        chosen = opened.system if system is None else system
+        repl = Repl(opened, system=chosen, sampling=sampling)
         if sys.stdin.isatty():
             plan = opened.plan
             ui.note(f"{opened.reference} ({plan.quant}), context {plan.context}; /help for help")

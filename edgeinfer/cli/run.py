@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 @click.option(
     "-f", "--file", type=click.Path(path_type=Path), help="A file with (more of) the prompt."
 )
-@click.option("-s", "--system", metavar="TEXT", help="The system message.")
+@click.option("-s", "--system", metavar="TEXT", help='The system message ("": none).')
 @click.option("--raw", is_flag=True, help="Continue the text as it is, without chat template.")
 @click.option("--logprobs", type=int, default=0, help="With --json: alternatives a token.")
 @click.option("--json", "as_json", is_flag=True, help="Print a record a token, then a summary.")
@@ -67,6 +67,7 @@ def command(
         raise click.UsageError("--system needs the chat template, --raw leaves it out")
 
     with loader.open(reference) as opened:
+        system = opened.system if system is None else system
         if as_json:
             sampling["logprobs"] = logprobs
             _emit_records(opened, _ask(opened, text, system, raw, **sampling))

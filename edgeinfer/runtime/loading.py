@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.runtime.model import Model, Parts
-from edgeinfer.runtime.recommended import recommended
+from edgeinfer.runtime.recommended import recommended, system_message
 
 if TYPE_CHECKING:
     from edgeinfer.tokenizer import ChatTemplate, Tokenizer
@@ -80,7 +80,7 @@ def load(
             batch=DEFAULT_BATCH if batch is None else batch,
         )
         tokenizer = load_tokenizer(file)
-        sampling = recommended(file.metadata)
+        sampling, system = recommended(file.metadata), system_message(file.metadata)
     engine = chosen.load(
         ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference), plan
     )
@@ -91,6 +91,7 @@ def load(
             plan=plan,
             template=_template(tokenizer),
             sampling=sampling,
+            system=system,
             reference=stored.reference,
             path=str(stored.path),
         )

@@ -39,6 +39,7 @@ class Parts:
     plan: MemoryPlan
     template: ChatTemplate | None = None  # None: the model has no chat template
     sampling: SamplingParams = field(default_factory=SamplingParams)  # unless asked otherwise
+    system: str | None = None  # the system message the command line uses
     reference: str = ""
     path: str = ""
 
@@ -56,7 +57,10 @@ class Model:
         tokenizer: text to tokens and back.
         template: the chat template, or None.
         sampling: the sampling used unless asked otherwise.
-        reference: what it was loaded as; path: the file.
+        system: a system message that suits the model, which the command line uses; no
+            method here adds it by itself.
+        reference: what it was loaded as.
+        path: the file.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -65,6 +69,7 @@ class Model:
         self.tokenizer = parts.tokenizer
         self.template = parts.template
         self.sampling = parts.sampling
+        self.system = parts.system
         self.reference = parts.reference
         self.path = parts.path
         self._engine: Engine | None = parts.engine

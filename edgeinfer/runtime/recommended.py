@@ -30,6 +30,13 @@ _PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "llama3": {"temperature": 0.6, "top_p": 0.9, "top_k": 50, "min_p": 0.0},
 }
 
+# The same for a system message. Measured on SmolLM2-135M-Instruct Q4_1: without one, "What is
+# the capital of France?" begins with "L'Etoile" in about half of the answers, greedy too and
+# in llama.cpp as well; with this one 40 of 40 seeds say "The capital of France is Paris."
+_SYSTEM: Mapping[tuple[str, str], str] = {
+    ("smollm2", "135M"): "Answer in short, plain English sentences.",
+}
+
 
 def recommended(metadata: Mapping[str, Any]) -> SamplingParams:
     """Returns the sampling that suits a model.
@@ -37,14 +44,32 @@ def recommended(metadata: Mapping[str, Any]) -> SamplingParams:
     Args:
         metadata: of its GGUF file.
     """
-    stated_names = (metadata.get(f"general.{key}") for key in ("basename", "name"))
-    name = next((name for name in stated_names if isinstance(name, str) and name), "")
-    plain = re.sub(r"[^a-z0-9]", "", name.lower())
+    name = _plain_name(metadata)
     values: dict[str, Any] = next(
-        (dict(found) for start, found in _PUBLISHED.items() if plain.startswith(start)), {}
+        (dict(found) for start, found in _PUBLISHED.items() if name.startswith(start)), {}
     )
     for key, field in _KEYS.items():
         stated = metadata.get(f"general.sampling.{key}")
         if isinstance(stated, (int, float)):
             values[field] = stated
     return replace(SamplingParams(), **values)
+
+
+def system_message(metadata: Mapping[str, Any]) -> str | None:
+    """Returns the system message that suits a model, for the command line; mostly None.
+
+    Args:
+        metadata: of its GGUF file.
+    """
+    name, size = _plain_name(metadata), metadata.get("general.size_label")
+    return next(
+        (text for (start, of), text in _SYSTEM.items() if name.startswith(start) and of == size),
+        None,
+    )
+
+
+def _plain_name(metadata: Mapping[str, Any]) -> str:
+    """The model's name without its variants, letters and digits only."""
+    stated = (metadata.get(f"general.{key}") for key in ("basename", "name"))
+    name = next((name for name in stated if isinstance(name, str) and name), "")
+    return re.sub(r"[^a-z0-9]", "", name.lower())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -9,8 +10,10 @@ import re
 import select
 import signal
 import stat
+import struct
 import subprocess
 import sys
+import termios
 import time
 from pathlib import Path
 
@@ -70,6 +73,17 @@ def test_the_system_message_and_sampling_options_arrive(edgeinfer, use_model, pi
     piped("hi\n")
 
     assert edgeinfer("chat", "-s", "Be brief.", "-n", "13").stdout == "[system]Be br\n"
+
+
+@pytest.mark.parametrize(
+    ("option", "shown"),
+    [([], "The model's own."), (["-s", "Mine."], "Mine."), (["-s", ""], "No system message.")],
+)
+def test_the_models_own_system_message_gives_way(edgeinfer, use_model, piped, option, shown):
+    use_model(fake_model(system="The model's own."))
+    piped("/system\n")
+
+    assert edgeinfer("chat", *option).stdout == shown + "\n"
 
 
 def test_a_full_context_is_said_and_ends_a_pipe_with_1(edgeinfer, use_model, piped):
@@ -262,7 +276,8 @@ from edgeinfer.runtime import loading
 stored = SimpleNamespace(reference="fake", path="fake")
 _fetch.fetch = lambda reference, **options: stored
 loading.load = lambda reference, **options: fake_model(
-    lambda text: b"slow " * 50 if b"slow" in text else b"Hello.", seconds_per_token=0.02)
+    lambda text: b"slow " * 50 if b"slow" in text else b"Hello.", seconds_per_token=0.05,
+    context=2048)
 sys.exit(_program.run(["chat"]))
 """
 
@@ -273,13 +288,14 @@ class Terminal:
     def __init__(self, home: Path) -> None:
         root = Path(__file__).parents[2]
         self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-c", PROGRAM],
             stdin=slave,
             stdout=slave,
             stderr=slave,
             start_new_session=True,
-            preexec_fn=lambda: __import__("fcntl").ioctl(0, __import__("termios").TIOCSCTTY, 0),
+            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             env={
                 **os.environ,
                 "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
@@ -367,9 +383,9 @@ def test_the_first_interrupt_stops_the_answer_and_keeps_it(terminal):
 
 def test_the_second_interrupt_leaves_with_130(terminal):
     terminal.wait_for(">>>")
-    # Each step over the long prompt takes longer than the time between the two.
-    terminal.type("be slow " + "x" * 200 + "\r")
-    time.sleep(0.8)
+    # A step over the long prompt takes longer than the time between the two.
+    terminal.type("be slow " + "x" * 600 + "\r")
+    terminal.wait_for("reading the prompt")
     terminal.type("\x03")
     time.sleep(0.1)
     terminal.type("\x03")

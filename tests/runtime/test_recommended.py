@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edgeinfer.runtime.recommended import recommended
+from edgeinfer.runtime.recommended import recommended, system_message
 from edgeinfer.types import SamplingParams
 
 
@@ -34,3 +34,11 @@ def test_the_file_has_the_last_word():
     params = recommended(metadata)
 
     assert (params.temperature, params.repeat_penalty, params.top_p) == (0.9, 1.1, 0.9)
+
+
+def test_a_system_message_is_for_one_size_of_a_model():
+    small = {"general.basename": "smollm2", "general.size_label": "135M"}
+
+    assert "English" in system_message(small)
+    assert system_message(small | {"general.size_label": "1.7B"}) is None
+    assert system_message(small | {"general.basename": "other"}) is None

@@ -67,6 +67,7 @@ def fake_model(
     batch: int = 16,
     seconds_per_token: float = 0.0,
     template: bool = True,
+    system: str | None = None,
 ) -> Model:
     answer = (lambda text: reply.encode()) if isinstance(reply, str) else reply
     backend = fake.FakeBackend(reply=answer, seconds_per_token=seconds_per_token)
@@ -77,6 +78,7 @@ def fake_model(
             plan=fake_plan(context, batch),
             template=ChatTemplate(TEMPLATE) if template else None,
             sampling=SamplingParams(temperature=0),
+            system=system,
             reference="fake",
         )
     )
