@@ -70,12 +70,8 @@ setup: $(VENV)/.installed ## Make .venv and build and install the package
 
 # ---- running ---------------------------------------------------------------------------------
 
-# SmolLM2 is small: under its template's own system message it answers a question about France in
-# bad French two times in three; asked to be brief it keeps to the point.
-BRIEF := --system "Answer each question in one or two sentences."
-
 chat: $(VENV)/.installed ## Chat with a model (MODEL=..., ARGS=...; default smollm2)
-	$(BIN)/edgeinfer chat $(if $(MODEL),-m $(MODEL),$(BRIEF)) $(ARGS)
+	$(BIN)/edgeinfer chat $(if $(MODEL),-m $(MODEL)) $(ARGS)
 
 bench: $(VENV)/.with-peers ## Measure decode speed beside llama.cpp (ARGS=...)
 	$(BIN)/python benchmarks/decode.py $(ARGS)

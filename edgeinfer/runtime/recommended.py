@@ -7,6 +7,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from edgeinfer.errors import CorruptFileError, UsageError
+from edgeinfer.runtime.sampler import check_params
 from edgeinfer.types import SamplingParams
 
 # GGUF key after "general.sampling." -> field; the keys are llama.cpp's.
@@ -43,6 +45,9 @@ def recommended(metadata: Mapping[str, Any]) -> SamplingParams:
 
     Args:
         metadata: of its GGUF file.
+
+    Raises:
+        CorruptFileError: the file states a value that makes no sense.
     """
     name = _plain_name(metadata)
     values: dict[str, Any] = next(
@@ -52,7 +57,12 @@ def recommended(metadata: Mapping[str, Any]) -> SamplingParams:
         stated = metadata.get(f"general.sampling.{key}")
         if isinstance(stated, (int, float)):
             values[field] = stated
-    return replace(SamplingParams(), **values)
+    params = replace(SamplingParams(), **values)
+    try:
+        check_params(params, vocab_size=0)
+    except UsageError as error:
+        raise CorruptFileError(f"keys 'general.sampling.*': {error.message}") from error
+    return params
 
 
 def system_message(metadata: Mapping[str, Any]) -> str | None:
@@ -62,9 +72,10 @@ def system_message(metadata: Mapping[str, Any]) -> str | None:
         metadata: of its GGUF file.
     """
     name, size = _plain_name(metadata), metadata.get("general.size_label")
+    if not isinstance(size, str):
+        return None
     return next(
-        (text for (start, of), text in _SYSTEM.items() if name.startswith(start) and of == size),
-        None,
+        (text for (n, s), text in _SYSTEM.items() if name.startswith(n) and s == size), None
     )
 
 

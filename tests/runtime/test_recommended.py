@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
+import pytest
+
+from edgeinfer.errors import CorruptFileError
 from edgeinfer.runtime.recommended import recommended, system_message
 from edgeinfer.types import SamplingParams
 
@@ -42,3 +46,16 @@ def test_a_system_message_is_for_one_size_of_a_model():
     assert "English" in system_message(small)
     assert system_message(small | {"general.size_label": "1.7B"}) is None
     assert system_message(small | {"general.basename": "other"}) is None
+
+
+@pytest.mark.parametrize(("key", "value"), [("temp", -1.0), ("top_p", float("nan"))])
+def test_a_senseless_value_in_the_file_is_told(key, value):
+    with pytest.raises(CorruptFileError, match=r"general\.sampling"):
+        recommended({f"general.sampling.{key}": value})
+
+
+def test_keys_of_a_wrong_type_are_no_names():
+    odd = {"general.basename": np.zeros(3), "general.size_label": np.zeros(3)}
+
+    assert recommended(odd) == SamplingParams()
+    assert system_message(odd) is None
