@@ -53,11 +53,12 @@ def config(context: int = 512) -> ModelConfig:
 class FakeBackend:
     """Loads ``FakeEngine``.
 
-    ``reply`` gets the bytes before the ``ANSWER`` token and returns the bytes to say;
+    ``reply`` gets the bytes before the ``ANSWER`` token and returns the bytes to say, or
+    None to say noise;
     ``seconds_per_token`` makes it as slow as a model.
     """
 
-    reply: Callable[[bytes], bytes] = lambda text: b"You said: " + text[-20:]
+    reply: Callable[[bytes], bytes | None] = lambda text: b"You said: " + text[-20:]
     seconds_per_token: float = 0.0
     name: str = "fake"
     formats: frozenset[str] = frozenset({"fake"})
@@ -152,9 +153,11 @@ class FakeEngine:
 
     def _logits(self, text: list[int]) -> NDArray[np.float32]:
         logits = _noise(text, VOCAB)
-        if ANSWER in text:
-            start = len(text) - text[::-1].index(ANSWER)
-            answer = self._backend.reply(bytes(t for t in text[: start - 1] if t < START))
+        if ANSWER not in text:
+            return logits
+        start = len(text) - text[::-1].index(ANSWER)
+        answer = self._backend.reply(bytes(t for t in text[: start - 1] if t < START))
+        if answer is not None:
             said = bytes(t for t in text[start:] if t < START)
             goes_on = answer.startswith(said) and len(said) < len(answer)
             logits[answer[len(said)] if goes_on else END] += 100

@@ -61,10 +61,11 @@ class Rig:
 
 @pytest.fixture
 def rig():
-    """``rig(reply="Hello")`` makes an engine that answers so."""
+    """``rig(reply="Hello")`` makes an engine that answers so, ``rig(None)`` one that babbles."""
 
-    def make(reply: str = "Hello, world.", context=512, batch=16, **options) -> Rig:
-        backend = fake.FakeBackend(reply=lambda text: reply.encode(), **options)
+    def make(reply: str | None = "Hello, world.", context=512, batch=16, **options) -> Rig:
+        answer = None if reply is None else reply.encode()
+        backend = fake.FakeBackend(reply=lambda text: answer, **options)
         engine = fake.FakeEngine(backend, context)
         return Rig(engine, Scheduler(engine, batch))
 

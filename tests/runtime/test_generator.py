@@ -121,11 +121,12 @@ def test_chunked_and_whole_prefill_draw_the_same(rig):
     params = SamplingParams(seed=5, temperature=2.0, max_tokens=30)
 
     texts = {
-        collect(rig("", batch=batch).events("x" * 40, params=params)).tokens
+        collect(rig(None, batch=batch).events("x" * 40, params=params)).tokens
         for batch in (1, 7, 42, 512)
     }
 
     assert len(texts) == 1
+    assert len(texts.pop()) == 30
 
 
 def test_the_second_prompt_reads_only_what_is_new(rig):
@@ -225,14 +226,29 @@ def test_logits_that_are_no_numbers_end_in_an_error(rig, monkeypatch):
 
 
 def test_the_penalties_see_the_prompt(rig):
-    """A prompt token with a huge penalty is not drawn, whatever the noise prefers."""
-    tools = rig("")
-    params = SamplingParams(temperature=0, presence_penalty=1000, repeat_last_n=-1, max_tokens=9)
-    prompt = bytes(range(65, 91)).decode()
+    """A token that is far the likeliest is not drawn, because it stands in the prompt."""
+    params = SamplingParams(
+        temperature=0, logit_bias={ord("A"): 50.0}, presence_penalty=100, max_tokens=1
+    )
 
-    tokens = collect(tools.events(prompt, params=params)).tokens
+    assert collect(rig(None).events("B", params=params)).tokens == (ord("A"),)
+    assert collect(rig(None).events("A", params=params)).tokens != (ord("A"),)
 
-    assert not set(tokens) & set(prompt.encode())
+
+def test_a_text_that_changed_is_read_from_where_it_differs(rig):
+    """The engine's logits hang on every token that it has read."""
+    params = SamplingParams(seed=5, temperature=2.0, max_tokens=10)
+    tools = rig(None)
+    sequence = tools.sequence()
+    list(tools.events("the same beginning, one end", sequence, params=params))
+
+    again = collect(tools.events("the same beginning, two", sequence, params=params))
+
+    assert again.timings.cached_tokens == 1 + len("the same beginning, ")
+    assert len(again.tokens) == 10
+    assert (
+        again.tokens == collect(rig(None).events("the same beginning, two", params=params)).tokens
+    )
 
 
 def test_timings_add_up(rig):

@@ -15,9 +15,9 @@ from edgeinfer.types import SamplingParams
 def test_threads_that_generate_at_once_share_steps_and_get_what_they_would_alone(rig):
     params = SamplingParams(seed=3, temperature=1.5, max_tokens=20)
     prompts = [f"prompt number {i}" * (i + 1) for i in range(6)]
-    alone = rig("")
+    alone = rig(None)
     expected = [collect(alone.events(prompt, params=params)).tokens for prompt in prompts]
-    together = rig("", seconds_per_token=0.0005)
+    together = rig(None, seconds_per_token=0.0005)
     start = threading.Barrier(len(prompts))
 
     def work(prompt):
@@ -28,6 +28,7 @@ def test_threads_that_generate_at_once_share_steps_and_get_what_they_would_alone
         got = list(pool.map(work, prompts))
 
     assert got == expected
+    assert [len(tokens) for tokens in got] == [20] * len(prompts)
     assert max(len(batch) for batch in together.engine.steps) > 1
     assert len(together.engine.steps) < len(alone.engine.steps)
 
