@@ -40,10 +40,12 @@ def test_the_file_has_the_last_word():
     assert (params.temperature, params.repeat_penalty, params.top_p) == (0.9, 1.1, 0.9)
 
 
-def test_a_system_message_is_for_one_size_of_a_model():
+def test_some_help_is_for_one_size_of_a_model():
     small = {"general.basename": "smollm2", "general.size_label": "135M"}
 
     assert "English" in system_message(small)
+    assert recommended(small).repeat_penalty == 1.1
+    assert recommended(small | {"general.size_label": "1.7B"}).repeat_penalty == 1.0
     assert system_message(small | {"general.size_label": "1.7B"}) is None
     assert system_message(small | {"general.basename": "other"}) is None
 
