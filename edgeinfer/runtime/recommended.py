@@ -24,10 +24,10 @@ _KEYS = {
 }
 
 # Beginning of the model's name, letters and digits only -> the values of its model card or
-# generation_config.json on huggingface.co.
+# generation_config.json on huggingface.co; what they leave out is as transformers has it.
 _PUBLISHED: Mapping[str, Mapping[str, float]] = {
     "smollm2": {"temperature": 0.2, "top_p": 0.9, "top_k": 50, "min_p": 0.0},
-    "smollm3": {"temperature": 0.6, "top_p": 0.95, "top_k": 0, "min_p": 0.0},
+    "smollm3": {"temperature": 0.6, "top_p": 0.95, "top_k": 50, "min_p": 0.0},
     "qwen3": {"temperature": 0.6, "top_p": 0.95, "top_k": 20, "min_p": 0.0},
     "qwen25": {"temperature": 0.7, "top_p": 0.8, "top_k": 20, "min_p": 0.0},
     "gemma3": {"temperature": 1.0, "top_p": 0.95, "top_k": 64, "min_p": 0.0},
@@ -87,9 +87,8 @@ def _of_size(table: Mapping[tuple[str, str], T], metadata: Mapping[str, Any]) ->
     name, size = _plain_name(metadata), metadata.get("general.size_label")
     if not isinstance(size, str):
         return None
-    return next(
-        (value for (n, s), value in table.items() if name.startswith(n) and s == size), None
-    )
+    matches = (value for (n, s), value in table.items() if name.startswith(n) and s == size)
+    return next(matches, None)
 
 
 def _plain_name(metadata: Mapping[str, Any]) -> str:
