@@ -82,6 +82,13 @@ def main() -> None:
         peer.clear()
         return seconds(peer.step, prompt, options.new_tokens)
 
+    about = {
+        **record.context(["llama-cpp-python"]),
+        "model": path.name,
+        "prompt_tokens": options.prompt_tokens,
+        "new_tokens": options.new_tokens,
+        "rounds": options.rounds,
+    }
     ours(), theirs()  # warm both up
     rounds = [(ours(), theirs()) for _ in range(options.rounds)]
 
@@ -101,13 +108,6 @@ def main() -> None:
             }
         )
     print(record.table(rows, COLUMNS))
-    about = {
-        **record.context(["llama-cpp-python"]),
-        "model": path.name,
-        "prompt_tokens": options.prompt_tokens,
-        "new_tokens": options.new_tokens,
-        "rounds": options.rounds,
-    }
     print(record.save(f"decode_{options.threads}t", about, rows))
 
 

@@ -89,6 +89,7 @@ def main() -> None:
     plain = requantize.read(options.model)
     padded = requantize.padded(plain, 256)
 
+    about = record.context(["llama-cpp-python", "transformers", "torch", "gguf"])
     rows = []
     for name in options.types:
         ggml_type = GGMLQuantizationType[name.upper()]
@@ -113,7 +114,6 @@ def main() -> None:
         )
         print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
     print(record.table(rows, COLUMNS))
-    about = record.context(["llama-cpp-python", "transformers", "torch", "gguf"])
     print(record.save("quality", {**about, "tokens": len(tokens), "chunk": CHUNK}, rows))
 
 
