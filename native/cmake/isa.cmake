@@ -29,6 +29,11 @@ function(ei_isa)
 " @ONLY)
   add_library(ei_isa_${A_NAME} OBJECT ${unit})
   target_compile_options(ei_isa_${A_NAME} PRIVATE ${A_FLAGS})
+  if(EI_SANITIZE)  # checks of every register-sized local only multiply the compile time
+    target_compile_options(ei_isa_${A_NAME} PRIVATE
+      -g1 -fno-sanitize=null,alignment,object-size,return
+      -fno-sanitize-address-use-after-scope --param=asan-stack=0)
+  endif()
   target_include_directories(ei_isa_${A_NAME} PRIVATE ${CMAKE_CURRENT_SOURCE_DIR} ${EI_GENERATED})
   target_link_libraries(ei_isa_${A_NAME} PRIVATE ei_warnings)
   target_sources(ei_native PRIVATE $<TARGET_OBJECTS:ei_isa_${A_NAME}>)
