@@ -81,8 +81,11 @@ struct Simd {
 
   static EI_INLINE I32 lookup(const uint8_t* table, I32 codes) {
     const U8 c = reinterpret_cast<U8>(codes);
-    U8 out;
-    for (int i = 0; i < 16; ++i) out[i] = table[c[i]];
+    U8 out = {};  // sixteen comparisons: a byte at a time through memory would stall each load
+    unroll<16>(EI_LAMBDA(i) {
+      const uint8_t index = i;
+      out |= reinterpret_cast<U8>(c == index) & table[i];
+    });
     return reinterpret_cast<I32>(out);
   }
   /// Bytes above 127 become signed, so that products with q fit 16 bits.
