@@ -286,7 +286,7 @@ class Terminal:
     """The program on a pseudo-terminal."""
 
     def __init__(self, home: Path) -> None:
-        root = Path(__file__).parents[2]
+        tests = Path(__file__).parents[1]
         self.master, slave = pty.openpty()
         fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
         self.process = subprocess.Popen(
@@ -298,7 +298,8 @@ class Terminal:
             preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
             env={
                 **os.environ,
-                "PYTHONPATH": os.pathsep.join([str(root), str(root / "tests")]),
+                # What this process imports from, which may be an installed wheel.
+                "PYTHONPATH": os.pathsep.join([str(tests), *filter(None, sys.path)]),
                 "EDGEINFER_HOME": str(home),
                 "TERM": "xterm",
                 "PROMPT_TOOLKIT_NO_CPR": "1",  # nobody answers where the cursor is
