@@ -277,7 +277,7 @@ stored = SimpleNamespace(reference="fake", path="fake")
 _fetch.fetch = lambda reference, **options: stored
 loading.load = lambda reference, **options: fake_model(
     lambda text: b"slow " * 50 if b"slow" in text else b"Hello.", seconds_per_token=0.05,
-    context=2048)
+    context=2048, batch=64)
 sys.exit(_program.run(["chat"]))
 """
 
@@ -384,11 +384,11 @@ def test_the_first_interrupt_stops_the_answer_and_keeps_it(terminal):
 
 def test_the_second_interrupt_leaves_with_130(terminal):
     terminal.wait_for(">>>")
-    # A step over the long prompt takes longer than the time between the two.
+    # A step over 64 tokens of the long prompt takes 3 seconds: both come within one.
     terminal.type("be slow " + "x" * 600 + "\r")
     terminal.wait_for("reading the prompt")
     terminal.type("\x03")
-    time.sleep(0.1)
+    time.sleep(0.5)  # two that are pending at once count as one
     terminal.type("\x03")
 
     assert terminal.exit_code() == 130
