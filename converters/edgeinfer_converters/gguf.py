@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch import to_gguf
 from edgeinfer.errors import UsageError
+from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
 from edgeinfer.quant import QuantType, get
@@ -30,29 +31,6 @@ from edgeinfer_converters.pipeline import (
 )
 from edgeinfer_converters.vocabulary import gguf_vocabulary
 
-# Recipe -> general.file_type; llama.cpp's enum llama_ftype.
-FILE_TYPES = {
-    "f32": 0,
-    "f16": 1,
-    "q4_0": 2,
-    "q4_1": 3,
-    "q8_0": 7,
-    "q5_0": 8,
-    "q5_1": 9,
-    "q2_k": 10,
-    "q3_k_s": 11,
-    "q3_k_m": 12,
-    "q3_k_l": 13,
-    "q4_k_s": 14,
-    "q4_k_m": 15,
-    "q5_k_s": 16,
-    "q5_k_m": 17,
-    "q6_k": 18,
-    "iq4_nl": 25,
-    "iq4_xs": 30,
-    "bf16": 32,
-    "mxfp4": 38,
-}
 QUANTIZATION_VERSION = 2  # of the blocks' layout, since May 2023
 
 

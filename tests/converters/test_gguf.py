@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from edgeinfer.arch import config_from_hf
+from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.quant.recipes import RECIPES, choose, get_recipe
-from edgeinfer_converters.gguf import FILE_TYPES, convert
+from edgeinfer_converters.gguf import convert
 from edgeinfer_converters.pipeline import Progress
 from edgeinfer_converters.tensors import CheckpointTensor
 from support import tiny
