@@ -25,7 +25,7 @@ ERRORS = [
     (UnsupportedError("what is this"), 5),
     (CorruptFileError("cut off"), 6),
     (KeyboardInterrupt(), 130),
-    (PermissionError(13, "Permission denied", "/root/x"), 1),
+    (PermissionError(13, "Permission denied", "/models/x"), 1),
     (click.UsageError("wrong"), 2),
 ]
 
