@@ -28,13 +28,16 @@ EI_INLINE float scalar_value(float x) { return x; }
 EI_INLINE float scalar_value(Half x) { return to_float(x); }
 
 #include "kernels/activation.inl"
+#include "kernels/int8_step.inl"
+#include "kernels/matmul_few.inl"
 #include "kernels/matmul_float.inl"
-#include "kernels/matmul_int8.inl"
+#include "kernels/matmul_many.inl"
 #include "kernels/norm.inl"
 #include "kernels/quantize.inl"
 #include "kernels/rope.inl"
 
 #include "kernels/attention.inl"
+#include "kernels/matmul_int8.inl"
 
 template <class Q>
 constexpr auto matmul_of() {

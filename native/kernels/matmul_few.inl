@@ -1,0 +1,54 @@
+// A few tokens: the accumulators of all stay in registers while the weights pass once.
+
+inline constexpr int64_t kFewTokens = 4;
+
+/// A few tokens (T): one linear pass over a group, all accumulators in registers.
+template <class Q, int T>
+EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
+                                const Activations& x, int64_t t0, float* y, int64_t y_stride) {
+  using P = Packed<Q>;
+  Floats acc[T][kParts];
+  unroll<T>(EI_LAMBDA(t) { unroll<kParts>(EI_LAMBDA(v) { acc[t][v] = V::set(0); }); });
+  const ActBlock* a = x.blocks + t0;
+  for (int64_t b = 0; b < x.cols / Q::kBlock; ++b, group += P::kBlockBytes) {
+    BlockScales<Q> scales[kParts];
+    unroll<kParts>(EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); });
+    for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
+      const uint8_t* step = group + s * P::kStepBytes;
+      prefetch_step<Q>(step);
+      const int sub = s * BlockScales<Q>::kPerStep;
+      unroll<kParts>(EI_LAMBDA(v) {
+        Ints codes[1][8];
+        expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
+        unroll<T>(EI_LAMBDA(t) {
+          const TokenStep<Q> token(a[t]);
+          Floats f[2][1];
+          unroll<2>(EI_LAMBDA(h) { half_sums<Q, 1>(codes, token, h, f[h]); });
+          acc[t][v] = step_sum<Q>(f[0][0], f[1][0], scales[v].scale + sub,
+                                  scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
+        });
+      });
+    }
+  }
+  unroll<T>(EI_LAMBDA(t) {
+    unroll<kParts>(EI_LAMBDA(v) {
+      const int64_t r = row + v * kWidth;
+      if (r < rows) store_rows(y + (t0 + t) * y_stride + r, acc[t][v], rows - r);
+    });
+  });
+}
+
+/// At most kFewTokens tokens.
+template <class Q>
+EI_INLINE void matmul_few(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
+                          const Activations& x, float* y, int64_t y_stride) {
+  const int64_t group_bytes = packed_group_bytes<Q>(x.cols);
+  for (int64_t g = g0; g < g1; ++g) {
+    const uint8_t* group = packed + g * group_bytes;
+    const int64_t row = g * kGroupRows;
+    if (x.tokens == 1) multiply_group<Q, 1>(group, rows, row, x, 0, y, y_stride);
+    if (x.tokens == 2) multiply_group<Q, 2>(group, rows, row, x, 0, y, y_stride);
+    if (x.tokens == 3) multiply_group<Q, 3>(group, rows, row, x, 0, y, y_stride);
+    if (x.tokens == 4) multiply_group<Q, 4>(group, rows, row, x, 0, y, y_stride);
+  }
+}

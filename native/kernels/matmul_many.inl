@@ -1,0 +1,85 @@
+// Many tokens: they stream over the codes of a step, which stay in registers ("register
+// stationary" weights); the float accumulators of a small tile are in memory.
+
+inline constexpr int64_t kTokensPerTile = 128;  // accumulators and a step's activations fit L1
+
+/// Streams `tokens` tokens over one step of N vectors of rows; acc (tokens, N * kWidth). The
+/// activations of the next step begin `next` blocks on.
+template <class Q, int N>
+EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
+                               const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
+  Ints codes[N][8];
+  Floats scale[N][2], min[N][2];
+  unroll<N>(EI_LAMBDA(v) {
+    expand_codes<Q>(steps[v], codes[v]);
+    unroll<BlockScales<Q>::kPerStep>(EI_LAMBDA(i) {
+      scale[v][i] = scales[v].scale[sub + i];
+      if constexpr (Q::kMins) min[v][i] = scales[v].min[sub + i];
+    });
+  });
+  for (int64_t t = 0; t < tokens; ++t, acc += N * kWidth) {
+    V::prefetch(a + t + next);
+    const TokenStep<Q> x(a[t]);
+    Floats f[2][N];
+    unroll<2>(EI_LAMBDA(h) { half_sums<Q, N>(codes, x, h, f[h]); });
+    unroll<N>(EI_LAMBDA(v) {
+      float* p = acc + v * kWidth;
+      V::store(p, step_sum<Q>(f[0][v], f[1][v], scale[v], min[v], x, V::load(p)));
+    });
+  }
+}
+
+/// Many tokens: the rows [row, row + N * kWidth) for tokens [t0, t0 + tokens).
+template <class Q, int N>
+EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
+                               const Activations& x, int64_t t0, int64_t tokens, float* y,
+                               int64_t y_stride) {
+  using P = Packed<Q>;
+  alignas(64) float acc[kTokensPerTile * N * kWidth];
+  for (int64_t i = 0; i < tokens * N; ++i) V::store(acc + i * kWidth, V::set(0));
+  const int64_t group_bytes = packed_group_bytes<Q>(x.cols);
+  const ActBlock* a = x.blocks + t0;
+  const uint8_t* block[N];
+  int lane[N];
+  unroll<N>(EI_LAMBDA(v) {
+    const int64_t r = row + v * kWidth;
+    block[v] = packed + r / kGroupRows * group_bytes;
+    lane[v] = static_cast<int>(r % kGroupRows);
+  });
+  for (int64_t b = 0; b < x.cols / Q::kBlock; ++b) {
+    BlockScales<Q> scales[N];
+    unroll<N>(EI_LAMBDA(v) { scales[v].expand(P::scales(block[v]), lane[v]); });
+    for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
+      const uint8_t* steps[N];
+      unroll<N>(EI_LAMBDA(v) {
+        const uint8_t* step = block[v] + s * P::kStepBytes;
+        steps[v] = step + 4 * lane[v];
+        prefetch_step<Q>(step);
+      });
+      stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.tokens, tokens, acc);
+    }
+    unroll<N>(EI_LAMBDA(v) { block[v] += P::kBlockBytes; });
+  }
+  for (int64_t t = 0; t < tokens; ++t) {
+    unroll<N>(EI_LAMBDA(v) {
+      const int64_t r = row + v * kWidth;
+      store_rows(y + (t0 + t) * y_stride + r, V::load(acc + (t * N + v) * kWidth), rows - r);
+    });
+  }
+}
+
+template <class Q>
+EI_INLINE void matmul_many(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
+                           const Activations& x, float* y, int64_t y_stride) {
+  const int64_t end = g1 * kGroupRows < rows ? g1 * kGroupRows : rows;
+  for (int64_t t0 = 0; t0 < x.tokens; t0 += kTokensPerTile) {
+    const int64_t tokens = x.tokens - t0 < kTokensPerTile ? x.tokens - t0 : kTokensPerTile;
+    int64_t row = g0 * kGroupRows;
+    for (; row + (V::kRowVectors - 1) * kWidth < end; row += V::kRowVectors * kWidth) {
+      multiply_tile<Q, V::kRowVectors>(packed, rows, row, x, t0, tokens, y, y_stride);
+    }
+    for (; row < end; row += kWidth) {
+      multiply_tile<Q, 1>(packed, rows, row, x, t0, tokens, y, y_stride);
+    }
+  }
+}
