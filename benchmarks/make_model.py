@@ -1,0 +1,203 @@
+"""Writes models of whole shapes and random weights, to time engines with.
+
+Every matrix is of one quant type, the tied embedding too; the norms are ones. A prime number of
+blocks is encoded once and repeated, so that gigabytes cost no encoding and no two rows of a matrix
+begin alike. The weights are normal with a deviation of 0.02, as trained ones roughly are: the logits
+stay near one. The vocabulary is made up, with as many merges as a real one has.
+
+    python benchmarks/make_model.py llama1b q4_0 llama1b-q4_0.gguf
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer import quant
+from edgeinfer.formats.gguf_values import WritableValue
+from edgeinfer.formats.gguf_writer import GGUFWriter
+from edgeinfer.tokenizer.pieces import BYTE_OF
+
+DEVIATION = 0.02
+POOL_BLOCKS = {32: 65521, 256: 8191}  # primes, by block size: two million weights each
+NORMAL, CONTROL = 1, 3  # token types of GGUF
+TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """The numbers of a model that exists, under GGUF's names."""
+
+    architecture: str
+    tokenizer: str
+    layers: int
+    width: int
+    ff_width: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    vocabulary: int
+    rope_base: float
+    norm_eps: float
+    context: int
+    head_norms: bool = False  # norms on each head's query and key
+
+    def metadata(self) -> dict[str, WritableValue]:
+        """The keys under the architecture's name."""
+        values: dict[str, WritableValue] = {
+            "block_count": self.layers,
+            "context_length": self.context,
+            "embedding_length": self.width,
+            "feed_forward_length": self.ff_width,
+            "attention.head_count": self.heads,
+            "attention.head_count_kv": self.kv_heads,
+            "attention.key_length": self.head_dim,
+            "attention.value_length": self.head_dim,
+            "attention.layer_norm_rms_epsilon": self.norm_eps,
+            "rope.dimension_count": self.head_dim,
+            "rope.freq_base": self.rope_base,
+            "vocab_size": self.vocabulary,
+        }
+        return {f"{self.architecture}.{key}": value for key, value in values.items()}
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor's name and shape in numpy's order."""
+        queries, keys = self.heads * self.head_dim, self.kv_heads * self.head_dim
+        shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (self.vocabulary, self.width)}
+        for layer in range(self.layers):
+            block: dict[str, tuple[int, ...]] = {
+                "attn_norm": (self.width,),
+                "attn_q": (queries, self.width),
+                "attn_k": (keys, self.width),
+                "attn_v": (keys, self.width),
+                "attn_output": (self.width, queries),
+                "ffn_norm": (self.width,),
+                "ffn_gate": (self.ff_width, self.width),
+                "ffn_up": (self.ff_width, self.width),
+                "ffn_down": (self.width, self.ff_width),
+            }
+            if self.head_norms:
+                block |= {"attn_q_norm": (self.head_dim,), "attn_k_norm": (self.head_dim,)}
+            shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
+        shapes["output_norm.weight"] = (self.width,)
+        return shapes
+
+
+SHAPES: Mapping[str, Shape] = {
+    "llama1b": Shape(  # Llama 3.2 1B
+        architecture="llama",
+        tokenizer="llama-bpe",
+        layers=16,
+        width=2048,
+        ff_width=8192,
+        heads=32,
+        kv_heads=8,
+        head_dim=64,
+        vocabulary=128256,
+        rope_base=500000.0,
+        norm_eps=1e-5,
+        context=131072,
+    ),
+    "qwen4b": Shape(  # Qwen3 4B
+        architecture="qwen3",
+        tokenizer="qwen2",
+        layers=36,
+        width=2560,
+        ff_width=9728,
+        heads=32,
+        kv_heads=8,
+        head_dim=128,
+        vocabulary=151936,
+        rope_base=1e6,
+        norm_eps=1e-6,
+        context=40960,
+        head_norms=True,
+    ),
+}
+
+
+def vocabulary(size: int) -> dict[str, WritableValue]:
+    """A byte-level BPE vocabulary: the bytes, random merges of earlier tokens, an end token."""
+    choose = random.Random(0)
+    tokens, merges = list(BYTE_OF), []
+    known = set(tokens)
+    while len(tokens) < size - 1:
+        left, right = choose.choice(tokens), choose.choice(tokens)
+        if len(left + right) <= 12 and left + right not in known:
+            merges.append(f"{left} {right}")
+            tokens.append(left + right)
+            known.add(left + right)
+    tokens.append("<|end|>")
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.tokens": tokens,
+        "tokenizer.ggml.token_type": np.array([NORMAL] * (size - 1) + [CONTROL], np.int32),
+        "tokenizer.ggml.merges": merges,
+        "tokenizer.ggml.bos_token_id": size - 1,
+        "tokenizer.ggml.eos_token_id": size - 1,
+        "tokenizer.chat_template": TEMPLATE,
+    }
+
+
+class Weights:
+    """An endless stream of encoded random blocks."""
+
+    def __init__(self, quant_type: quant.QuantType) -> None:
+        cols = POOL_BLOCKS[quant_type.block] * quant_type.block
+        values = np.random.default_rng(0).standard_normal((1, cols), np.float32) * DEVIATION
+        pool = quant.encode(quant_type, values).reshape(-1)
+        # Twice, so that a whole pool can be taken from any place of it.
+        self._pool: NDArray[np.uint8] = np.concatenate([pool, pool])
+        self._period = len(pool)
+        self._at = 0
+
+    def take(self, nbytes: int) -> NDArray[np.uint8]:
+        """The next bytes, at most a pool."""
+        nbytes = min(nbytes, self._period)
+        part = self._pool[self._at : self._at + nbytes]
+        self._at = (self._at + nbytes) % self._period
+        return part
+
+
+def write(shape: Shape, quant_type: quant.QuantType, path: Path) -> None:
+    """Writes the model; the file appears when it is whole."""
+    weights = Weights(quant_type)
+    with GGUFWriter(path) as writer:
+        writer.add_metadata("general.architecture", shape.architecture)
+        writer.add_metadata("general.name", f"random {shape.architecture}")
+        keys = shape.metadata() | vocabulary(shape.vocabulary)
+        for key, value in (keys | {"tokenizer.ggml.pre": shape.tokenizer}).items():
+            writer.add_metadata(key, value)
+        sizes = {
+            name: writer.declare_tensor(name, quant_type.name if len(size) > 1 else "f32", size)
+            for name, size in shape.tensors().items()
+        }
+        writer.begin()
+        for name, nbytes in sizes.items():
+            if len(shape.tensors()[name]) == 1:
+                writer.write(name, np.ones(nbytes // 4, np.float32))
+                continue
+            while nbytes:
+                part = weights.take(nbytes)
+                writer.write(name, part)
+                nbytes -= len(part)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("shape", choices=SHAPES)
+    parser.add_argument("type", choices=[t.name for t in quant.all_types() if not t.is_float])
+    parser.add_argument("path", type=Path)
+    options = parser.parse_args()
+    write(SHAPES[options.shape], quant.get(options.type), options.path)
+    print(f"{options.path}: {options.path.stat().st_size / 1e9:.2f} GB")
+
+
+if __name__ == "__main__":
+    main()
