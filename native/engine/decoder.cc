@@ -12,7 +12,6 @@ namespace {
 // that the last piece of a slow thread does not hold up the others.
 constexpr int64_t kPieceBytes = 64 << 10;
 constexpr int64_t kActivateColumns = 1024;
-constexpr int64_t kSplitPositions = 256;
 
 }  // namespace
 
@@ -22,32 +21,19 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       weights_(weights),
       kernels_(kernels),
       pool_(pool),
-      kv_type_(kv_type),
-      s_(config, batch) {}
+      s_(config, batch),
+      attention_(config, kernels, s_, kv_type) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
                   float* out) {
   token_ids_.clear();
-  positions_.clear();
-  caches_.clear();
-  blocks_.clear();
-  const int64_t block_tokens = std::max<int64_t>(1, kMaxQueries * config_.kv_heads / config_.heads);
-  for (const Span& span : spans) {
-    const auto base = static_cast<int64_t>(token_ids_.size());
-    for (int64_t i = 0; i < span.count; ++i) {
-      token_ids_.push_back(span.tokens[i]);
-      positions_.push_back(span.cache->length + i);
-      caches_.push_back(span.cache);
-    }
-    for (int64_t i = 0; i < span.count; i += block_tokens)
-      blocks_.push_back(
-          {&span, base + i, std::min(block_tokens, span.count - i), span.cache->length + i});
-  }
+  for (const Span& span : spans)
+    token_ids_.insert(token_ids_.end(), span.tokens, span.tokens + span.count);
   tokens_ = static_cast<int64_t>(token_ids_.size());
   wanted_ = &wanted;
   output_ = output;
   out_ = out;
-  plan_attention();
+  attention_.plan(spans, pool_.size());
   pool_.run([this](Team& team) { forward(team); });
   for (const Span& span : spans) span.cache->length += span.count;
 }
@@ -65,8 +51,11 @@ void Decoder::forward(Team& team) {
     project(team, s_.h, config_.width, tokens_,
             {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
     each_token([&](int64_t t) { rotate_and_store(i, t); });
-    attend(team, i);
-    each_token([&](int64_t t) { merge(t); });
+    attention_.run(team, i);
+    each_token([&](int64_t t) {
+      attention_.merge(t, s_.q + t * config_.q_width());
+      quantise(s_.q, config_.q_width(), t, t + 1);
+    });
     project(team, s_.q, config_.q_width(), tokens_, {{layer.o, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
@@ -86,7 +75,7 @@ void Decoder::embed(int64_t t) {
   if (config_.embedding_scale != 1)
     for (int64_t i = 0; i < config_.width; ++i) x[i] *= config_.embedding_scale;
 
-  const auto position = static_cast<float>(positions_[static_cast<size_t>(t)]);
+  const auto position = static_cast<float>(attention_.position(t));
   const int64_t half = config_.head_dim / 2;
   for (size_t table = 0; table < config_.rope_tables.size(); ++table) {
     const RopeTable& rope = config_.rope_tables[table];
@@ -122,15 +111,13 @@ void Decoder::add_branch(const float* post_norm, int64_t t) {
   kernels_.add_scaled(s_.x + t * n, y, config_.residual_scale, n);
 }
 
-// Queries and keys are normalised and turned; keys and values go to the cache, queries to
-// the order in which attention reads them.
+// Queries and keys are normalised and turned, and handed to attention.
 void Decoder::rotate_and_store(int64_t index, int64_t t) {
   const ModelConfig& c = config_;
   const Layer& layer = weights_.layers()[static_cast<size_t>(index)];
   float* q = s_.q + t * c.q_width();
   float* k = s_.k + t * c.kv_width();
   const float* v = s_.v + t * c.kv_width();
-  const int64_t group = c.heads / c.kv_heads;
 
   const auto norm_heads = [&](float* rows, int64_t heads, const float* weight) {
     const int64_t n = c.qk_norm == QkNorm::kFull ? heads * c.head_dim : c.head_dim;
@@ -149,87 +136,7 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
       kernels_.rope(rows, heads, c.head_dim, rope_dim, s_.cosines + row, s_.sines + row,
                     c.rope_neighbours);
   }
-  const KvCache& cache = *caches_[static_cast<size_t>(t)];
-  for (int64_t head = 0; head < c.kv_heads; ++head) {
-    kernels_.store_kv(k + head * c.head_dim, v + head * c.head_dim, c.head_dim,
-                      positions_[static_cast<size_t>(t)], kv_type_ == KvType::kF16,
-                      cache.keys(index, head), cache.values(index, head));
-    std::copy_n(q + head * group * c.head_dim, group * c.head_dim,
-                s_.queries + (head * tokens_ + t) * group * c.head_dim);
-  }
-}
-
-// Few queries over a long context leave threads idle: cut the positions into splits then.
-void Decoder::plan_attention() {
-  int64_t longest = 0;
-  for (const QueryBlock& block : blocks_) longest = std::max(longest, block.position + block.count);
-  const int64_t tasks = static_cast<int64_t>(blocks_.size()) * config_.kv_heads;
-  const int64_t wanted = (4 * pool_.size() + tasks - 1) / tasks;
-  const int64_t useful = (longest + kSplitPositions - 1) / kSplitPositions;
-  splits_ = std::max<int64_t>(1, std::min({wanted, useful, s_.partials / tokens_}));
-}
-
-// Flash attention (Dao et al., 2022): one task per query block, KV head and split.
-void Decoder::attend(Team& team, int64_t index) {
-  const ModelConfig& c = config_;
-  const int64_t group = c.heads / c.kv_heads;
-  const int64_t window = c.layer_window[static_cast<size_t>(index)];
-  const auto blocks = static_cast<int64_t>(blocks_.size());
-
-  team.for_each(blocks * c.kv_heads * splits_, 1, [&](int64_t task, int64_t) {
-    const int64_t split = task % splits_;
-    const int64_t head = task / splits_ % c.kv_heads;
-    const QueryBlock& block = blocks_[static_cast<size_t>(task / splits_ / c.kv_heads)];
-
-    int32_t begin[kMaxQueries], end[kMaxQueries];
-    for (int64_t i = 0; i < block.count * group; ++i) {
-      const int64_t position = block.position + i / group;
-      begin[i] = static_cast<int32_t>(window ? std::max<int64_t>(0, position + 1 - window) : 0);
-      end[i] = static_cast<int32_t>(position + 1);
-    }
-    const int64_t first = begin[0] / 16, last = (end[block.count * group - 1] + 15) / 16;
-    const int64_t row = (split * c.kv_heads + head) * tokens_ + block.first;
-    kernels_.attend({
-        .q = s_.queries + (head * tokens_ + block.first) * group * c.head_dim,
-        .q_stride = c.head_dim,
-        .k = block.span->cache->keys(index, head),
-        .v = block.span->cache->values(index, head),
-        .kv_half = kv_type_ == KvType::kF16,
-        .head_dim = c.head_dim,
-        .queries = block.count * group,
-        .begin = begin,
-        .end = end,
-        .first = 16 * (first + (last - first) * split / splits_),
-        .last = 16 * (first + (last - first) * (split + 1) / splits_),
-        .scale = c.attention_scale,
-        .softcap = c.attention_softcap,
-        .out = s_.mixed + row * group * c.head_dim,
-        .out_stride = c.head_dim,
-        .max = s_.mixed_max + row * group,
-        .sum = s_.mixed_sum + row * group,
-    });
-  });
-}
-
-// The splits' partial softmaxes become one, written over the token's queries.
-void Decoder::merge(int64_t t) {
-  const ModelConfig& c = config_;
-  const int64_t group = c.heads / c.kv_heads;
-  for (int64_t head = 0; head < c.heads; ++head) {
-    const auto row = [&](int64_t split) {
-      return ((split * c.kv_heads + head / group) * tokens_ + t) * group + head % group;
-    };
-    float largest = -INFINITY, sum = 0;
-    for (int64_t s = 0; s < splits_; ++s) largest = std::max(largest, s_.mixed_max[row(s)]);
-    for (int64_t s = 0; s < splits_; ++s)
-      sum += s_.mixed_sum[row(s)] * std::exp(s_.mixed_max[row(s)] - largest);
-    float* out = s_.q + t * c.q_width() + head * c.head_dim;
-    std::fill_n(out, c.head_dim, 0.0f);
-    for (int64_t s = 0; s < splits_; ++s)
-      kernels_.add_scaled(out, s_.mixed + row(s) * c.head_dim,
-                          std::exp(s_.mixed_max[row(s)] - largest) / sum, c.head_dim);
-  }
-  quantise(s_.q, c.q_width(), t, t + 1);
+  attention_.store(index, t, q, k, v);
 }
 
 // gate = activation(gate) * up, and its quantised form.

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "engine/attention.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
 #include "engine/scratch.h"
@@ -18,13 +19,6 @@
 #include "kernels/kernel_set.h"
 
 namespace edgeinfer {
-
-/// Consecutive tokens of one sequence, appended at its cache's length.
-struct Span {
-  KvCache* cache;
-  const int32_t* tokens;
-  int64_t count;
-};
 
 class Decoder {
  public:
@@ -46,43 +40,27 @@ class Decoder {
     const Matrix& matrix;
     float* out;
   };
-  // Up to kMaxQueries queries (tokens x heads of a group) that share their keys.
-  struct QueryBlock {
-    const Span* span;
-    int64_t first;     // index in the batch
-    int64_t count;     // tokens
-    int64_t position;  // of the first token
-  };
-  static constexpr int64_t kMaxQueries = 64;
-
   void forward(Team& team);
   void embed(int64_t t);
   void normalise(const float* x, const float* weight, float* h, int64_t t);
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
   void add_branch(const float* post_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
-  void attend(Team& team, int64_t layer);
-  void merge(int64_t t);
   void activate(Team& team, const Matrix& next);
   void project(Team& team, const float* in, int64_t cols, int64_t tokens,
                std::initializer_list<Product> products);
   void finish(Team& team);
-  void plan_attention();
 
   const ModelConfig& config_;
   const Weights& weights_;
   const KernelSet& kernels_;
   ThreadPool& pool_;
-  const KvType kv_type_;
   Scratch s_;
+  Attention attention_;
 
   // The step in progress.
   int64_t tokens_ = 0;
   std::vector<int32_t> token_ids_;
-  std::vector<int64_t> positions_;
-  std::vector<const KvCache*> caches_;
-  std::vector<QueryBlock> blocks_;
-  int64_t splits_ = 1;
   const std::vector<int64_t>* wanted_ = nullptr;
   Output output_ = Output::kLogits;
   float* out_ = nullptr;
