@@ -2,7 +2,7 @@
 
 Every matrix is of one quant type, the tied embedding too; the norms are ones. A prime number of
 blocks is encoded once and repeated, so that gigabytes cost no encoding and no two rows of a matrix
-begin alike. The weights are normal with a deviation of 0.02, as trained ones roughly are: the logits
+begin alike. The weights are normal with a deviation of 0.02, roughly as trained ones, so the logits
 stay near one. The vocabulary is made up, with as many merges as a real one has.
 
     python benchmarks/make_model.py llama1b q4_0 llama1b-q4_0.gguf

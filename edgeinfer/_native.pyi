@@ -176,6 +176,16 @@ def attend(
     Attention of q (queries, d) to positions [first, last) of one head's k and v, and of query i to [begin[i], end[i]) of these: out (not yet divided by sum), max, sum.
     """
 
+def stream_read(isa: str, bytes: int, threads: int, seconds: float) -> list[float]:
+    """
+    Reads a region of 2 MB pages, each thread its share: bytes per second of each pass.
+    """
+
+def int8_peak(isa: str, threads: int, seconds: float) -> list[float]:
+    """
+    Integer dot products of operands in registers: multiply-adds per second of each pass.
+    """
+
 def cpu_features() -> dict[str, bool]:
     """
     Instruction set extensions that the processor has and the operating system saves.

@@ -7,6 +7,7 @@ NB_MODULE(_native, m) {
   m.doc() = "edgeinfer's native kernels, engine and sampler.";
   edgeinfer::bind_quant(m);
   edgeinfer::bind_kernels(m);
+  edgeinfer::bind_ceilings(m);
   edgeinfer::bind_device(m);
   edgeinfer::bind_engine(m);
   edgeinfer::bind_sampler(m);

@@ -94,6 +94,14 @@ struct KernelSet {
   /// Flash attention over one range of positions; see AttentionTask. out is not normalised
   /// (divide by sum), so ranges merge exactly.
   void (*attend)(const AttentionTask& task);
+
+  // Ceilings, to hold the kernels against.
+
+  /// Reads `bytes` (a multiple of 256) and returns some sum of them.
+  int32_t (*read_all)(const uint8_t* p, int64_t bytes);
+  /// Integer dot products of `bytes` activations with codes in registers:
+  /// returns some sum of them, adds to `macs` the multiplications that were done.
+  int32_t (*dot_all)(const int8_t* q, int64_t bytes, int64_t* macs);
 };
 
 }  // namespace edgeinfer

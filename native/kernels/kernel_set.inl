@@ -28,6 +28,7 @@ EI_INLINE float scalar_value(float x) { return x; }
 EI_INLINE float scalar_value(Half x) { return to_float(x); }
 
 #include "kernels/activation.inl"
+#include "kernels/ceilings.inl"
 #include "kernels/int8_step.inl"
 #include "kernels/matmul_few.inl"
 #include "kernels/matmul_float.inl"
@@ -69,6 +70,8 @@ const KernelSet kKernels = {
     .add_scaled = add_scaled,
     .store_kv = store_kv,
     .attend = attend,
+    .read_all = read_all,
+    .dot_all = dot_all,
 };
 
 }  // namespace edgeinfer::EI_ISA
