@@ -41,7 +41,7 @@ def use_model(monkeypatch: pytest.MonkeyPatch) -> Callable[[Any], None]:
         from edgeinfer.cli import _fetch
         from edgeinfer.runtime import loading
 
-        stored = SimpleNamespace(reference="fake", path="fake")
+        stored = SimpleNamespace(reference="fake", path="fake", format="fake", bytes=0)
         monkeypatch.setattr(_fetch, "fetch", lambda reference, **options: stored)
         monkeypatch.setattr(loading, "load", lambda reference, **options: model)
 

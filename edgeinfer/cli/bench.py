@@ -1,0 +1,249 @@
+"""``edgeinfer bench``: how fast a model runs here."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from edgeinfer.cli import ui
+
+if TYPE_CHECKING:
+    from edgeinfer.cli._model_options import ModelOptions
+    from edgeinfer.runtime.benchmark import Result, Test, Work
+    from edgeinfer.store import StoredModel
+
+
+def _counts(
+    least: int,
+) -> Callable[[click.Context, click.Parameter, str | None], tuple[int, ...]]:
+    """A reader of ``512`` or ``1,2,4,8``; none given is ()."""
+
+    def read(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, ...]:
+        try:
+            counts = tuple(int(part) for part in value.split(",")) if value else ()
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not like 512 or 128,512") from None
+        if any(count < least for count in counts):
+            raise click.BadParameter(f"{min(counts)} is less than {least}")
+        return counts
+
+    return read
+
+
+@click.command()
+@click.argument("model")
+@click.option(
+    "-p", "--n-prompt", "prompts", callback=_counts(0), default="512", show_default=True,
+    metavar="N[,N...]", help="Prompt tokens to read (pp); 0: no such test.",
+)  # fmt: skip
+@click.option(
+    "-n", "--n-gen", "generations", callback=_counts(0), default="128", show_default=True,
+    metavar="N[,N...]", help="Tokens to generate (tg); 0: no such test.",
+)  # fmt: skip
+@click.option(
+    "-d", "--n-depth", "depths", callback=_counts(0), default="0", show_default=True,
+    metavar="N[,N...]", help="Tokens that are in the context before.",
+)  # fmt: skip
+@click.option("-t", "--threads", callback=_counts(1), metavar="N[,N...]", help="Compute threads.")
+@click.option(
+    "-r", "--repetitions", "rounds", type=click.IntRange(1), default=5, show_default=True,
+    help="Rounds; the tests take turns.",
+)  # fmt: skip
+@click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step.")
+@click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE")
+@click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE")
+@click.option("--ceilings", is_flag=True, help="Measure the machine, too, and compare.")
+@click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB.")
+@click.option("--backend", default="auto", show_default=True, help="What runs the model.")
+@click.option("--offline", is_flag=True, help="Never ask the network.")
+@click.option("--json", "as_json", is_flag=True, help="Print a list of records.")
+def command(
+    model: str,
+    prompts: tuple[int, ...],
+    generations: tuple[int, ...],
+    depths: tuple[int, ...],
+    threads: tuple[int, ...],
+    rounds: int,
+    ceilings: bool,
+    as_json: bool,
+    **loading: Any,
+) -> None:
+    """Time MODEL: reading prompts (pp) and generating (tg), in tokens per second.
+
+    Options and names are llama-bench's: several numbers, with commas between, are several tests.
+    Beside tokens per second stand the bytes of weights read and the multiply-adds done per second;
+    --ceilings measures in every round what memory and processor can do at most.
+    """
+    from edgeinfer.cli._model_options import ModelOptions
+    from edgeinfer.runtime.benchmark import Test
+
+    tests = [
+        *(Test(prompt_tokens=n, depth=d) for d in depths for n in prompts if n),
+        *(Test(new_tokens=n, depth=d) for d in depths for n in generations if n),
+    ]
+    if not tests:
+        raise click.UsageError("nothing to time: -p and -n are both 0")
+    context = max(test.depth + test.tokens for test in tests)
+    records = []
+    for count in threads or (None,):
+        options = ModelOptions(context=context, threads=count, **loading)
+        records.append(_time(options, model, tests, rounds, with_ceilings=ceilings))
+        if not as_json:
+            _show(records[-1])
+    if as_json:
+        ui.emit_json(records)
+
+
+def _time(
+    options: ModelOptions, reference: str, tests: list[Test], rounds: int, *, with_ceilings: bool
+) -> dict[str, Any]:
+    """Loads the model, times it, and returns all that there is to say."""
+    from functools import partial
+
+    from edgeinfer.cli._fetch import fetch
+    from edgeinfer.device import ceilings
+    from edgeinfer.device.resident import peak_resident_bytes
+    from edgeinfer.runtime import benchmark
+
+    stored = fetch(reference, offline=options.offline)
+    started = time.perf_counter()
+    with options.open(stored.reference) as model:
+        loaded = time.perf_counter()
+        plan = model.plan
+        bench = benchmark.Bench(model.open_sequence().engine, batch=plan.batch)
+        prompt = tests[0].prompt_tokens or 1
+        bench.fill(prompt)
+        first = time.perf_counter()
+        with ui.progress("timing", len(tests) * rounds, "test") as bar:
+
+            def show(name: str) -> None:
+                bar.describe(name)
+                bar.advance(1)
+
+            results = benchmark.run(
+                bench,
+                tests,
+                rounds=rounds,
+                ceilings=partial(ceilings.measure, plan.threads) if with_ceilings else None,
+                progress=show,
+            )
+        bench.close()
+    work = _work(stored)
+    return {
+        "model": stored.reference,
+        "file_bytes": stored.bytes,
+        "parameters": work and work.parameters,
+        "quant": plan.quant,
+        "backend": plan.backend,
+        "threads": plan.threads,
+        "batch": plan.batch,
+        "context": plan.context,
+        "kv_type": plan.kv_type,
+        "machine": _machine(),
+        "load_seconds": loaded - started,
+        "first_token_prompt": prompt,
+        "first_token_seconds": first - started,
+        # The memory that the ceilings are measured with would count.
+        "peak_resident_bytes": None if with_ceilings else peak_resident_bytes(),
+        "tests": [_result(result, work, plan.batch) for result in results],
+    }
+
+
+def _work(stored: StoredModel) -> Work | None:
+    """What the matrices cost; known of GGUF files."""
+    from edgeinfer.formats.gguf import open_gguf
+    from edgeinfer.runtime.benchmark import work_of
+
+    if stored.format != "gguf":
+        return None
+    with open_gguf(stored.path) as file:
+        return work_of(
+            {name: (tensor.shape, tensor.nbytes) for name, tensor in file.tensors.items()}
+        )
+
+
+def _machine() -> dict[str, Any]:
+    from edgeinfer import __version__, _native
+    from edgeinfer.device import detect
+
+    device = detect()
+    return {
+        "name": device.name,
+        "os": device.os,
+        "machine": device.machine,
+        "cpu": device.cpu,
+        "isa": _native.isa(),
+        "physical_cores": device.physical_cores,
+        "logical_cores": device.logical_cores,
+        "usable_cpus": device.usable_cpus,
+        "memory_total": device.memory_total,
+        "edgeinfer": __version__,
+    }
+
+
+def _result(result: Result, work: Work | None, batch: int) -> dict[str, Any]:
+    """A test as a record; what is not known is null."""
+    from statistics import median
+
+    test, limits = result.test, result.ceilings
+    return {
+        "test": test.name,
+        "prompt_tokens": test.prompt_tokens,
+        "new_tokens": test.new_tokens,
+        "depth": test.depth,
+        "tokens_per_second": result.tokens_per_second,
+        "deviation": result.deviation,
+        "samples": list(result.samples),
+        "bytes_per_second": work and result.bytes_per_second(work, batch),
+        "macs_per_second": work and result.macs_per_second(work),
+        "stream_bytes_per_second": median(c.stream_bytes_per_second for c in limits)
+        if limits
+        else None,
+        "int8_macs_per_second": median(c.int8_macs_per_second for c in limits) if limits else None,
+        "of_stream": work and result.of_stream(work, batch),
+        "of_peak": work and result.of_peak(work),
+    }
+
+
+def _show(record: dict[str, Any]) -> None:
+    """The record for people."""
+    machine = record["machine"]
+    parts = [record["model"], record["quant"], ui.format_bytes(record["file_bytes"])]
+    if record["parameters"]:
+        parts.append(f"{record['parameters'] / 1e6:,.0f} M parameters")
+    ui.emit(", ".join(parts))
+    ui.emit(
+        f"{machine['cpu']}, {record['threads']} threads, {record['backend']} backend, "
+        f"{machine['isa']}, {record['kv_type']} cache"
+    )
+    ui.emit()
+    columns = {
+        "GB/S": ("bytes_per_second", 1e-9, ".1f"),
+        "OF STREAM": ("of_stream", 1, ".0%"),
+        "GMAC/S": ("macs_per_second", 1e-9, ".1f"),
+        "OF PEAK": ("of_peak", 1, ".0%"),
+    }
+    known = {
+        head: column
+        for head, column in columns.items()
+        if any(test[column[0]] is not None for test in record["tests"])
+    }
+    rows = [
+        (
+            test["test"],
+            f"{test['tokens_per_second']:.2f} ± {test['deviation']:.2f}",
+            *(format(test[key] * scale, spec) for key, scale, spec in known.values()),
+        )
+        for test in record["tests"]
+    ]
+    ui.table(rows, ("TEST", "TOKENS/S", *known))
+    ui.emit()
+    ui.emit(
+        f"ready after {record['load_seconds']:.2f} s, first token of a prompt of "
+        f"{record['first_token_prompt']} after {record['first_token_seconds']:.2f} s"
+    )
+    if record["peak_resident_bytes"]:
+        ui.emit(f"{ui.format_bytes(record['peak_resident_bytes'])} resident at the peak")

@@ -1,0 +1,123 @@
+"""``edgeinfer bench`` on a fake model and on a small real one."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from support.fake_model import fake_model
+from support.whole_model import write_whole_model
+
+RECORD = {
+    "model", "file_bytes", "parameters", "quant", "backend", "threads", "batch", "context",
+    "kv_type", "machine", "load_seconds", "first_token_prompt", "first_token_seconds",
+    "peak_resident_bytes", "tests",
+}  # fmt: skip
+TEST = {
+    "test", "prompt_tokens", "new_tokens", "depth", "tokens_per_second", "deviation", "samples",
+    "bytes_per_second", "macs_per_second", "stream_bytes_per_second", "int8_macs_per_second",
+    "of_stream", "of_peak",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory) -> str:
+    return str(write_whole_model(tmp_path_factory.mktemp("bench") / "tiny.gguf"))
+
+
+@pytest.fixture
+def bench(edgeinfer, tiny):
+    """Runs ``bench`` on the small model and returns its records."""
+
+    def run(*arguments: str):
+        outcome = edgeinfer("bench", tiny, "-r", "2", "-p", "8", "-n", "2", "--json", *arguments)
+        assert outcome.exit_code == 0, outcome.stderr
+        return json.loads(outcome.stdout)
+
+    return run
+
+
+def test_a_record_has_everything_a_comparison_needs(bench):
+    (record,) = bench()
+
+    assert record.keys() == RECORD
+    assert record["parameters"] == (262 + 5) * 32 + 2 * (2 * 32 * 32 + 2 * 16 * 32 + 3 * 64 * 32)
+    assert 0 < record["load_seconds"] < record["first_token_seconds"]
+    assert record["first_token_prompt"] == 8
+    assert record["peak_resident_bytes"] > 20 << 20
+    assert record["machine"].keys() >= {"cpu", "isa", "physical_cores", "edgeinfer"}
+    for test in record["tests"]:
+        assert test.keys() == TEST
+        assert len(test["samples"]) == 2
+        assert min(test["samples"]) <= test["tokens_per_second"] <= max(test["samples"])
+        assert test["bytes_per_second"] > 0 and test["macs_per_second"] > 0
+        assert test["of_stream"] is None and test["of_peak"] is None
+
+
+def test_numbers_with_commas_are_several_tests(bench):
+    (record,) = bench("-p", "1,8", "-n", "2", "-d", "0,4")
+
+    names = [test["test"] for test in record["tests"]]
+    assert names == ["pp1", "pp8", "pp1 @ d4", "pp8 @ d4", "tg2", "tg2 @ d4"]
+    assert record["context"] == 12
+
+
+def test_several_thread_counts_are_several_records(bench):
+    assert [record["threads"] for record in bench("-t", "1,2")] == [1, 2]
+
+
+def test_ceilings_are_measured_beside(bench):
+    (record,) = bench("--ceilings", "-t", "1")
+
+    assert record["peak_resident_bytes"] is None
+    for test in record["tests"]:
+        assert 1e6 < test["stream_bytes_per_second"] < 2e12
+        assert 1e6 < test["int8_macs_per_second"] < 2e12
+        assert test["of_stream"] > 0 and 0 < test["of_peak"] < 1
+
+
+def test_people_read_a_table(edgeinfer, tiny):
+    outcome = edgeinfer("bench", tiny, "-r", "1", "-p", "8", "-n", "2", "-t", "1", "--ceilings")
+
+    lines = outcome.stdout.splitlines()
+    assert lines[0].startswith(tiny)
+    assert "1 threads" in lines[1]
+    assert lines[3].split("  ")[0] == "TEST"
+    assert "OF STREAM" in lines[3] and "OF PEAK" in lines[3]
+    assert lines[4].startswith("pp8 ") and " ± " in lines[4]
+    assert lines[5].startswith("tg2 ")
+    assert lines[-1].startswith("ready after ")
+
+
+def test_a_model_that_is_no_file_has_no_bytes(edgeinfer, use_model):
+    use_model(fake_model("abc"))
+
+    outcome = edgeinfer("bench", "m", "-r", "1", "-p", "8", "-n", "2", "--json")
+
+    (record,) = json.loads(outcome.stdout)
+    assert record["parameters"] is None
+    assert [test["bytes_per_second"] for test in record["tests"]] == [None, None]
+    assert record["tests"][0]["tokens_per_second"] > 0
+    assert "GB/S" not in edgeinfer("bench", "m", "-r", "1", "-n", "2").stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["-p", "0", "-n", "0"], "nothing to time"),
+        (["-p", "many"], "'many' is not like 512"),
+        (["-d", "-1"], "-1 is less than 0"),
+        (["-t", "0"], "0 is less than 1"),
+        (["-r", "0"], "-r"),
+    ],
+)
+def test_wrong_options(edgeinfer, tiny, arguments, complaint):
+    outcome = edgeinfer("bench", tiny, *arguments)
+
+    assert outcome.exit_code == 2
+    assert complaint in outcome.stderr
+
+
+def test_what_does_not_fit_the_context(edgeinfer, tiny):
+    assert edgeinfer("bench", tiny, "-d", "1000").exit_code == 2
