@@ -68,10 +68,16 @@ class Engine(Protocol):
         Raises:
             ContextFullError: a slice does not fit; no sequence was changed.
             ClosedError: a sequence or the engine is closed.
+            ValueError: the batch makes no sense (a token outside the vocabulary, an empty
+                slice, a sequence twice); no sequence was changed.
         """
 
     def trim(self, sequence: int, length: int) -> None:
-        """Forgets all but the first ``length`` tokens of a sequence."""
+        """Forgets all but the first ``length`` tokens of a sequence.
+
+        Raises:
+            ValueError: the sequence is shorter.
+        """
 
     def close(self, sequence: int) -> None:
         """Closes a sequence and gives its memory back."""

@@ -114,7 +114,10 @@ class FakeEngine:
     def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""
         with self._lock:
-            del self._text(sequence)[length:]
+            text = self._text(sequence)
+            if not 0 <= length <= len(text):
+                raise ValueError(f"cannot trim a sequence of {len(text)} tokens to {length}")
+            del text[length:]
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""
@@ -139,9 +142,7 @@ class FakeEngine:
 
     def _append(self, batch: Sequence[Slice]) -> list[tuple[list[int], int]]:
         """Appends the slices; returns each one's text so far and how many rows it wants."""
-        for part in batch:
-            if len(self._text(part.sequence)) + len(part.tokens) > self.config.context:
-                raise ContextFullError(f"the context holds {self.config.context} tokens")
+        self._check(batch)
         self.steps.append(list(batch))
         texts = []
         for part in batch:
@@ -150,6 +151,18 @@ class FakeEngine:
             text.extend(int(token) for token in part.tokens)
             texts.append((list(text), part.wants_logits))
         return texts
+
+    def _check(self, batch: Sequence[Slice]) -> None:
+        """Finds everything that can be wrong before any text is changed."""
+        if len({part.sequence for part in batch}) < len(batch):
+            raise ValueError("a sequence occurs twice in a batch")
+        for part in batch:
+            if len(self._text(part.sequence)) + len(part.tokens) > self.config.context:
+                raise ContextFullError(f"the context holds {self.config.context} tokens")
+            if not part.tokens or not 0 <= part.wants_logits <= len(part.tokens):
+                raise ValueError(f"{part.wants_logits} rows wanted of {len(part.tokens)} tokens")
+            if not all(0 <= token < VOCAB for token in part.tokens):
+                raise ValueError(f"a token is outside the vocabulary of {VOCAB}")
 
     def _logits(self, text: list[int]) -> NDArray[np.float32]:
         logits = _noise(text, VOCAB)

@@ -20,6 +20,7 @@ from edgeinfer.errors import (
     ContextFullError,
     CorruptFileError,
     DoesNotFitError,
+    UnsupportedError,
 )
 from edgeinfer.formats.gguf import GGUFFile, open_gguf
 from edgeinfer.planner.plan import MemoryPlan
@@ -50,6 +51,12 @@ class NativeBackend:
             DoesNotFitError: the memory is gone in spite of the plan.
         """
         from edgeinfer import _native
+
+        if plan.gpu_layers:
+            raise UnsupportedError(
+                "the native engine runs on the processor only",
+                hint="--backend llamacpp can use a GPU, or leave -ngl out",
+            )
 
         with open_gguf(files.path) as model:
             config = config_from_gguf(model, plan.context)

@@ -36,6 +36,7 @@ _MODEL = (
     click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step."),
     click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE"),
     click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE"),
+    click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all."),
     click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
     click.option("--backend", default="auto", show_default=True, help="What runs the model."),
     click.option("--offline", is_flag=True, help="Never ask the network."),
@@ -88,6 +89,7 @@ class ModelOptions:
     batch: int | None
     cache_type_k: str | None
     cache_type_v: str | None
+    gpu_layers: int | None
     memory: str | None
     backend: str
     offline: bool
@@ -109,6 +111,7 @@ class ModelOptions:
             threads=self.threads,
             batch=self.batch,
             kv_type=keys or values or "f16",
+            gpu_layers=self.gpu_layers,
             offline=self.offline,
         )
         plan = model.plan

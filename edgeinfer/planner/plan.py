@@ -25,6 +25,7 @@ class MemoryPlan:
     runtime_bytes: int
     budget_bytes: int
     notes: tuple[str, ...] = ()  # what was given up and why
+    gpu_layers: int | None = None  # layers on a GPU; None: as the backend does by itself
     decode_tokens_per_second: float | None = None  # if the device's bandwidth is known
 
     @property
@@ -53,6 +54,7 @@ class MemoryPlan:
             "threads": self.threads,
             "batch": self.batch,
             "kv_type": self.kv_type,
+            "gpu_layers": self.gpu_layers,
             "decode_tokens_per_second": self.decode_tokens_per_second,
             "notes": list(self.notes),
         }

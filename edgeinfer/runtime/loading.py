@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ def load(
     threads: int | None = None,
     batch: int | None = None,
     kv_type: str = "f16",
+    gpu_layers: int | None = None,
     offline: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Model:
@@ -41,6 +43,7 @@ def load(
         threads: None for the machine's performance cores.
         batch: tokens of the prompt read in one step.
         kv_type: of the KV cache, "f16" or "f32".
+        gpu_layers: layers to run on a GPU, -1 for all; None leaves it to the backend.
         offline: never ask the network.
         progress: called with (bytes done, bytes in all or None) during a download.
 
@@ -81,6 +84,7 @@ def load(
         )
         tokenizer = load_tokenizer(file)
         sampling, system = recommended(file.metadata), system_message(file.metadata)
+    plan = replace(plan, gpu_layers=gpu_layers)
     engine = chosen.load(
         ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference), plan
     )

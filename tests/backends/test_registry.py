@@ -9,9 +9,10 @@ from importlib.metadata import EntryPoint
 import pytest
 
 from edgeinfer.backends import fake, registry
-from edgeinfer.backends.base import Support
+from edgeinfer.backends.base import ModelFiles, Slice, Support
 from edgeinfer.device.detect import detect
 from edgeinfer.errors import NotFoundError, UnsupportedError
+from support.fake_model import fake_plan
 
 
 class Good(fake.FakeBackend):
@@ -95,3 +96,21 @@ def test_when_none_fits_the_reasons_are_told(install):
         registry.choose("auto", "fake", detect())
     assert "quantum computer" in caught.value.hint
     assert "no_such_module" in caught.value.hint
+
+
+def test_a_package_of_somebody_else_adds_one_by_its_entry_point(monkeypatch, tmp_path):
+    """A real installed package: a module and the metadata that pip would write."""
+    (tmp_path / "their_engine.py").write_text(
+        "from edgeinfer.backends.fake import FakeBackend\nclass Theirs(FakeBackend):\n    pass\n"
+    )
+    info = tmp_path / "their_engine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: their-engine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text(f"[{registry.GROUP}]\ntheirs = their_engine:Theirs\n")
+    monkeypatch.syspath_prepend(tmp_path)
+
+    assert {"native", "theirs"} <= registry.installed().keys()
+    engine = registry.choose("theirs", "fake", detect()).load(
+        ModelFiles(path=tmp_path, format="fake"), fake_plan()
+    )
+    assert len(engine.step([Slice(engine.open(), [1, 2], wants_logits=2)])) == 2

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import zlib
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -307,3 +307,12 @@ def write_tokenizer(folder: Path) -> None:
             }
         )
     )
+
+
+def write_gguf(name: str, folder: Path, **config: Any) -> Path:
+    """Converts a tiny model, with changes to its config.json, to float32 GGUF."""
+    from edgeinfer_converters.gguf import convert
+
+    chosen = replace(BY_NAME[name], config={**BY_NAME[name].config, **config})
+    convert(write(chosen, folder / "hf"), folder / "tiny.gguf", quant="f32")
+    return folder / "tiny.gguf"

@@ -1,0 +1,430 @@
+"""llama.cpp as a backend: GGUF through llama-cpp-python's low-level interface.
+
+A context of llama.cpp has a fixed number of sequences and takes the memory of all of them
+when it is made. So this one has as many as are open: opening or closing one makes a new
+context and moves the others over, which costs a copy of their keys and values. A step
+takes all sequences of a batch together.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import sys
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import config_from_gguf
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
+from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.errors import (
+    ClosedError,
+    ContextFullError,
+    DoesNotFitError,
+    EdgeInferError,
+    UnsupportedError,
+)
+from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.planner.plan import MemoryPlan
+
+PACKAGE = "llama-cpp-python"
+MODULE = "llama_cpp"
+INSTALL = "pip install 'edgeinfer[llamacpp]'"
+MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ
+# Rows of logits that a call of llama_decode computes. It reserves memory for so many, and
+# its default, one a token of the batch, is 256 MiB for 512 tokens of a vocabulary of 128K.
+MOST_ROWS = 64
+
+_log = logging.getLogger(__name__)
+
+
+class LlamaCppBackend:
+    """Loads GGUF files into llama.cpp."""
+
+    name = "llamacpp"
+    formats = frozenset({"gguf"})
+
+    def version(self) -> str:
+        """The version of llama-cpp-python, or "" where it is not installed."""
+        try:
+            return version(PACKAGE)
+        except PackageNotFoundError:
+            return ""
+
+    def probe(self, device: DeviceProfile) -> Support:
+        """Loads the library: one built for another processor shows it here."""
+        if not self.version():
+            return Support(usable=False, reason=f"{PACKAGE} is not installed ({INSTALL})")
+        try:
+            api = _library()
+        except (ImportError, OSError, RuntimeError) as error:
+            return Support(usable=False, reason=f"{PACKAGE} does not import: {error}")
+        used = "GPU offload" if api.llama_supports_gpu_offload() else "processor only"
+        return Support(usable=True, reason=f"{PACKAGE} {self.version()}, {used}", rank=50)
+
+    def load(self, files: ModelFiles, plan: MemoryPlan) -> LlamaCppEngine:
+        """Maps the weights and makes a context for one sequence.
+
+        Raises:
+            UnsupportedError: llama-cpp-python is missing, has no GPU though layers are to
+                go there, or does not know the architecture or KV type.
+            CorruptFileError: the header is damaged.
+            DoesNotFitError: the memory is gone in spite of the plan.
+        """
+        try:
+            api = _library()
+        except ImportError as error:
+            raise UnsupportedError(
+                f"the backend 'llamacpp' needs {PACKAGE}: {error}", hint=INSTALL
+            ) from error
+        if plan.gpu_layers and not api.llama_supports_gpu_offload():
+            raise UnsupportedError(
+                f"this build of {PACKAGE} runs on the processor only",
+                hint="install one that is built for your GPU, or leave -ngl out",
+            )
+        with open_gguf(files.path) as model:
+            config = config_from_gguf(model, plan.context)
+        return LlamaCppEngine(api, files, plan, config)
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where a sequence is: its number in llama.cpp's context, and its tokens there."""
+
+    slot: int
+    length: int = 0
+
+
+class LlamaCppEngine:
+    """``base.Engine`` over a llama_model and its llama_context."""
+
+    def __init__(self, api: Any, files: ModelFiles, plan: MemoryPlan, config: ModelConfig) -> None:
+        self.config = config
+        self._api = api
+        self._plan = plan
+        self._lock = threading.Lock()  # llama.cpp's objects are for one thread at a time
+        self._places: dict[int, _Place] = {}
+        self._opened = 0
+        options = api.llama_model_default_params()
+        if plan.gpu_layers is not None:
+            options.n_gpu_layers = plan.gpu_layers
+        _heard.clear()
+        self._model = _made(
+            api.llama_model_load_from_file(os.fsencode(files.path), options),
+            f"{files.path}: llama.cpp does not load it",
+            plan,
+        )
+        # Freed in this order, also where nobody calls shutdown.
+        self._free_model = weakref.finalize(self, api.llama_model_free, self._model)
+        self._slots = 0
+        self._context: Any = None
+        self._free_context: Callable[[], Any] = lambda: None
+        try:
+            self._resize(1)
+        except EdgeInferError:
+            self._free_model()
+            raise
+
+    def open(self) -> int:
+        """As ``Engine.open``.
+
+        Raises:
+            DoesNotFitError: the memory for one more sequence is gone.
+            UnsupportedError: more sequences than llama.cpp can hold.
+        """
+        with self._lock:
+            self._live()
+            count = len(self._places) + 1
+            if count > MOST_SEQUENCES:
+                raise UnsupportedError(f"llama.cpp holds at most {MOST_SEQUENCES} sequences")
+            if count > self._slots:
+                self._resize(count)
+            taken = {place.slot for place in self._places.values()}
+            self._opened += 1
+            self._places[self._opened] = _Place(min(set(range(self._slots)) - taken))
+            return self._opened
+
+    def step(self, batch: Sequence[Slice]) -> Logits:
+        """As ``Engine.step``."""
+        with self._lock:
+            self._check(batch)
+            return self._run(batch, self.config.vocab_size, self._api.llama_get_logits)
+
+    def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
+        """As ``Embedder.embed``."""
+        with self._lock:
+            self._check(batch)
+            self._api.llama_set_embeddings(self._context, True)
+            try:
+                return self._run(
+                    batch, self.config.width, self._api.llama_get_embeddings, every_row=True
+                )
+            finally:
+                self._api.llama_set_embeddings(self._context, False)
+
+    def trim(self, sequence: int, length: int) -> None:
+        """As ``Engine.trim``."""
+        with self._lock:
+            place = self._place(sequence)
+            if not 0 <= length <= place.length:
+                raise ValueError(f"cannot trim a sequence of {place.length} tokens to {length}")
+            self._cut(place, length)
+
+    def close(self, sequence: int) -> None:
+        """As ``Engine.close``."""
+        with self._lock:
+            place = self._place(sequence)
+            self._cut(place, 0)
+            del self._places[sequence]
+            if self._slots > max(1, len(self._places)):
+                self._resize(max(1, len(self._places)))
+                _trim_heap()
+
+    def shutdown(self) -> None:
+        """As ``Engine.shutdown``."""
+        with self._lock:
+            self._free_context()
+            self._free_model()
+            self._context = None
+            self._places.clear()
+            _trim_heap()
+
+    # ---- inside --------------------------------------------------------------------------
+
+    def _live(self) -> None:
+        if self._context is None:
+            raise ClosedError("the engine is closed")
+
+    def _place(self, sequence: int) -> _Place:
+        self._live()
+        if sequence not in self._places:
+            raise ClosedError(f"sequence {sequence} is not open")
+        return self._places[sequence]
+
+    def _cut(self, place: _Place, length: int) -> None:
+        api = self._api
+        memory = api.llama_get_memory(self._context)
+        if not api.llama_memory_seq_rm(memory, place.slot, length, -1):
+            raise EdgeInferError(f"llama.cpp cannot trim a sequence to {length} tokens")
+        place.length = length
+
+    def _resize(self, slots: int) -> None:
+        """Makes a context for so many sequences, and moves the open ones into it."""
+        api, plan = self._api, self._plan
+        options = api.llama_context_default_params()
+        options.n_ctx = plan.context * slots
+        options.n_seq_max = slots
+        options.kv_unified = True  # else no state of another number of sequences can be moved in
+        options.n_batch = options.n_ubatch = plan.batch
+        options.n_outputs_max = max(MOST_ROWS, slots)
+        options.n_threads = options.n_threads_batch = plan.threads
+        options.pooling_type = api.LLAMA_POOLING_TYPE_NONE  # embeddings a token
+        options.type_k = options.type_v = _ggml_type(api, plan.kv_type)
+        if plan.kv_type == "f32":  # flash attention would round it to f16
+            options.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
+        options.swa_full = True  # or a sliding window could not be trimmed
+        _heard.clear()
+        made = _made(
+            api.llama_init_from_model(self._model, options),
+            f"llama.cpp makes no context of {plan.context} tokens for {slots} sequences",
+            plan,
+        )
+        free = weakref.finalize(self, api.llama_free, made)
+        places = list(self._places.values())
+        try:
+            for slot, place in enumerate(places):
+                self._move(place, made, slot)
+        except EdgeInferError:
+            free()
+            raise
+        for slot, place in enumerate(places):
+            place.slot = slot
+        self._free_context()
+        self._context, self._free_context, self._slots = made, free, slots
+
+    def _move(self, place: _Place, target: Any, slot: int) -> None:
+        """Copies a sequence's keys and values into another context."""
+        if not place.length:
+            return
+        api = self._api
+        size = api.llama_state_seq_get_size(self._context, place.slot)
+        state = (ctypes.c_uint8 * size)()
+        api.llama_state_seq_get_data(self._context, state, size, place.slot)
+        if not api.llama_state_seq_set_data(target, state, size, slot):
+            raise EdgeInferError("llama.cpp cannot move a sequence to another context")
+
+    def _check(self, batch: Sequence[Slice]) -> None:
+        """Everything that can be wrong is found before any sequence is changed."""
+        seen = set()
+        for part in batch:
+            place, count = self._place(part.sequence), len(part.tokens)
+            if part.sequence in seen:
+                raise ValueError(f"sequence {part.sequence} occurs twice in a batch")
+            seen.add(part.sequence)
+            if not count:
+                raise ValueError("a slice has no tokens")
+            if not 0 <= part.wants_logits <= count:
+                raise ValueError(
+                    f"outputs of {part.wants_logits} tokens wanted of a slice of {count}"
+                )
+            vocabulary = self.config.vocab_size
+            bad = next((token for token in part.tokens if not 0 <= token < vocabulary), None)
+            if bad is not None:
+                raise ValueError(f"token {bad} is outside the vocabulary of {vocabulary}")
+            if place.length + count > self._plan.context:
+                raise ContextFullError(
+                    f"{place.length} + {count} tokens do not fit a context of {self._plan.context}"
+                )
+
+    def _run(
+        self,
+        batch: Sequence[Slice],
+        width: int,
+        rows_of: Callable[[Any], Any],
+        *,
+        every_row: bool = False,
+    ) -> NDArray[np.float32]:
+        """Decodes a checked batch in pieces; returns the wanted rows.
+
+        ``every_row``: llama.cpp computes a row for each token, wanted or not.
+        """
+        places = [self._places[part.sequence] for part in batch]
+        work = _table(batch, places)
+        out = np.empty((int(work[_WANTED].sum()), width), np.float32)
+        done = 0
+        most = min(self._plan.batch, MOST_ROWS) if every_row else self._plan.batch
+        try:
+            for piece in _pieces(work, most):
+                self._decode(piece)
+                wanted = piece[_WANTED] != 0
+                made = len(wanted) if every_row else int(wanted.sum())
+                if made:
+                    rows = np.ctypeslib.as_array(rows_of(self._context), (made, width))
+                    rows = rows[wanted] if every_row else rows
+                    out[done : done + len(rows)] = rows
+                    done += len(rows)
+        except EdgeInferError:
+            for place in places:
+                self._cut(place, place.length)
+            raise
+        for place, part in zip(places, batch, strict=True):
+            place.length += len(part.tokens)
+        return out
+
+    def _decode(self, piece: NDArray[np.int32]) -> None:
+        api, count = self._api, piece.shape[1]
+        tokens, positions, slots = (np.ascontiguousarray(row) for row in piece[:_WANTED])
+        wanted, ones = piece[_WANTED].astype(np.int8), np.ones(count, np.int32)
+        # An array of pointers, each to the one sequence of its token.
+        pointers = slots.ctypes.data + 4 * np.arange(count, dtype=np.uintp)
+        batch = api.llama_batch(n_tokens=count)
+        for name, array in (
+            ("token", tokens),
+            ("pos", positions),
+            ("n_seq_id", ones),
+            ("seq_id", pointers),
+            ("logits", wanted),
+        ):
+            pointer = type(getattr(batch, name))
+            setattr(batch, name, ctypes.cast(array.ctypes.data, pointer))
+        _heard.clear()
+        status = api.llama_decode(self._context, batch)
+        if status != 0:
+            raise EdgeInferError(f"llama.cpp cannot compute a step ({status}){_said()}")
+
+
+# Rows of the table of a batch's tokens.
+_TOKEN, _POSITION, _SLOT, _WANTED = range(4)
+
+
+def _table(batch: Sequence[Slice], places: Sequence[_Place]) -> NDArray[np.int32]:
+    """The tokens of a batch, each with position, slot and whether its row is wanted."""
+    parts = []
+    for part, place in zip(batch, places, strict=True):
+        count = len(part.tokens)
+        table = np.empty((4, count), np.int32)
+        table[_TOKEN] = part.tokens
+        table[_POSITION] = np.arange(place.length, place.length + count)
+        table[_SLOT] = place.slot
+        table[_WANTED] = np.arange(count) >= count - part.wants_logits
+        parts.append(table)
+    return np.concatenate(parts, axis=1) if parts else np.empty((4, 0), np.int32)
+
+
+def _pieces(work: NDArray[np.int32], most: int) -> Iterator[NDArray[np.int32]]:
+    """Cuts a table into pieces of at most ``most`` tokens and MOST_ROWS wanted rows."""
+    while work.shape[1]:
+        rows = np.cumsum(work[_WANTED, :most])
+        count = int(np.searchsorted(rows, MOST_ROWS, side="right"))
+        yield work[:, :count]
+        work = work[:, count:]
+
+
+def _ggml_type(api: Any, name: str) -> int:
+    """llama.cpp's number of a type, such as "q8_0"."""
+    number: int | None = getattr(api, f"GGML_TYPE_{name.upper()}", None)
+    if number is None:
+        raise UnsupportedError(f"llama.cpp has no KV type {name!r}", hint="use f16")
+    return number
+
+
+# ---- the library -----------------------------------------------------------------------------
+
+_heard: list[str] = []  # what llama.cpp complained of; the first says most
+_callbacks: list[Any] = []  # must live as long as the library
+_ERROR, _GO_ON = 4, 5  # of ggml_log_level
+
+
+@cache
+def _library() -> Any:
+    """llama_cpp, with its log sent to ours."""
+    api = import_module(MODULE)
+
+    @api.llama_log_callback  # type: ignore[untyped-decorator]
+    def hear(level: int, text: bytes, _data: object) -> None:
+        line = text.decode(errors="replace").strip()
+        if line and level != _GO_ON:
+            _log.log(logging.INFO if level == _ERROR else logging.DEBUG, "%s", line)
+            if level == _ERROR:
+                _heard.append(line)
+
+    api.llama_log_set(hear, None)
+    _callbacks.append(hear)
+    return api
+
+
+def _said() -> str:
+    return f": {_heard[0]}" if _heard else ""
+
+
+def _made(pointer: Any, failure: str, plan: MemoryPlan) -> Any:
+    """Returns what llama.cpp made, or raises what it complained of."""
+    if pointer:
+        return pointer
+    if any("alloc" in line for line in _heard):
+        raise DoesNotFitError(
+            f"the system refused llama.cpp the memory{_said()}",
+            need_bytes=plan.total_bytes,
+            have_bytes=plan.budget_bytes,
+            suggest="close other programs, or use a shorter context (-c)",
+        )
+    raise UnsupportedError(f"{failure}{_said()}", hint="--backend auto takes another")
+
+
+def _trim_heap() -> None:
+    """Gives what was freed back to the system; glibc keeps blocks below 32 MiB for itself."""
+    if sys.platform == "linux":
+        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
+        if trim is not None:
+            trim(0)

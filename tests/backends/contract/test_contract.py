@@ -1,0 +1,118 @@
+"""Every installed backend keeps the contract, and all of them say the same."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from edgeinfer.backends import fake, registry
+from edgeinfer.backends.base import Backend, Embedder, Engine, ModelFiles, Slice
+from edgeinfer.device.detect import detect
+from edgeinfer.planner.plan import MemoryPlan
+from support import contract, tiny
+
+OWN = ("fake", "native")
+# A backend that needs a library of its own runs where the peers are.
+BACKENDS = [
+    *OWN,
+    *(
+        pytest.param(name, marks=pytest.mark.peer)
+        for name in registry.installed()
+        if name not in OWN
+    ),
+]
+
+
+@pytest.fixture(scope="module")
+def tiny_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tiny.write_gguf("gemma3-gqa64", tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def heavy_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with 18 MB of weights, which are missed when they are not given back."""
+    return tiny.write_gguf("gemma3-gqa64", tmp_path_factory.mktemp("heavy"), intermediate_size=4096)
+
+
+def plan(context: int = contract.CONTEXT) -> MemoryPlan:
+    return MemoryPlan(
+        backend="",
+        quant="f32",
+        context=context,
+        threads=2 if context == contract.CONTEXT else 1,
+        batch=16 if context == contract.CONTEXT else 128,
+        kv_type="f32",
+        weights_bytes=0,
+        kv_bytes=0,
+        scratch_bytes=0,
+        runtime_bytes=0,
+        budget_bytes=1,
+    )
+
+
+def backend(name: str) -> Backend:
+    return fake.FakeBackend() if name == "fake" else registry.choose(name, "gguf", detect())
+
+
+def load(name: str, path: Path, context: int = contract.CONTEXT) -> Engine:
+    chosen = backend(name)
+    return chosen.load(ModelFiles(path=path, format=next(iter(chosen.formats))), plan(context))
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, tiny_gguf: Path) -> Iterator[Engine]:
+    loaded = load(request.param, tiny_gguf)
+    yield loaded
+    loaded.shutdown()
+
+
+@pytest.mark.parametrize("engine", BACKENDS, indirect=True)
+@pytest.mark.parametrize("check", contract.CHECKS.values(), ids=contract.CHECKS)
+def test_every_backend_keeps_the_contract(check: contract.Check, engine: Engine) -> None:
+    check(engine)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("check", contract.MEMORY_CHECKS.values(), ids=contract.MEMORY_CHECKS)
+def test_every_backend_gives_memory_back(check, name, heavy_gguf):
+    check(lambda: load(name, heavy_gguf, contract.LONG))
+
+
+# ---- across backends -------------------------------------------------------------------------
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize(
+    "name", ["llama-gqa64-tied", "qwen3-mha64-yarn", "gemma3-gqa64", "phi3-mha96", "olmo2-mha64"]
+)
+def test_all_backends_say_the_same(name, tmp_path):
+    path = tiny.write_gguf(name, tmp_path)
+    said = {}
+    for backend_name in registry.installed():
+        engine = load(backend_name, path, tiny.CONTEXT)
+        said[backend_name] = contract.greedy(engine, tiny.BY_NAME[name].tokens, 32)
+        engine.shutdown()
+
+    assert {"native", "llamacpp"} <= said.keys()
+    assert set(map(tuple, said.values())) == {tuple(said["native"])}, said
+
+
+@pytest.mark.peer
+def test_all_backends_give_the_same_hidden_states(tmp_path):
+    path = tiny.write_gguf("llama-gqa64-tied", tmp_path)
+    found = {}
+    for name in registry.installed():
+        engine = load(name, path)
+        if isinstance(engine, Embedder):
+            batch = [
+                Slice(engine.open(), contract.TEXT, wants_logits=3),
+                Slice(engine.open(), contract.OTHER, wants_logits=5),
+            ]
+            found[name] = engine.embed(batch)
+        engine.shutdown()
+
+    assert {"native", "llamacpp"} <= found.keys()
+    for rows in found.values():
+        contract.same(rows, found["native"])
