@@ -89,7 +89,7 @@ class ModelOptions:
     batch: int | None
     cache_type_k: str | None
     cache_type_v: str | None
-    gpu_layers: int | None
+    gpu_layers: int | None = None
     memory: str | None
     backend: str
     offline: bool
