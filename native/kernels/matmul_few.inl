@@ -1,8 +1,10 @@
-// A few tokens: the accumulators of all stay in registers while the weights pass once.
+// A few tokens: the accumulators of all stay in registers while the weights pass as one linear
+// stream. More than the registers hold make a second pass over each group, out of the cache.
 
-inline constexpr int64_t kFewTokens = 4;
+inline constexpr int64_t kFewPasses = 2;
+inline constexpr int64_t kFewTokens = kFewPasses * V::kFewTokens;
 
-/// A few tokens (T): one linear pass over a group, all accumulators in registers.
+/// One pass over a group for T tokens from t0.
 template <class Q, int T>
 EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
                                 const Activations& x, int64_t t0, float* y, int64_t y_stride) {
@@ -43,12 +45,16 @@ template <class Q>
 EI_INLINE void matmul_few(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
                           const Activations& x, float* y, int64_t y_stride) {
   const int64_t group_bytes = packed_group_bytes<Q>(x.cols);
+  const int64_t passes = (x.tokens + V::kFewTokens - 1) / V::kFewTokens;
   for (int64_t g = g0; g < g1; ++g) {
-    const uint8_t* group = packed + g * group_bytes;
-    const int64_t row = g * kGroupRows;
-    if (x.tokens == 1) multiply_group<Q, 1>(group, rows, row, x, 0, y, y_stride);
-    if (x.tokens == 2) multiply_group<Q, 2>(group, rows, row, x, 0, y, y_stride);
-    if (x.tokens == 3) multiply_group<Q, 3>(group, rows, row, x, 0, y, y_stride);
-    if (x.tokens == 4) multiply_group<Q, 4>(group, rows, row, x, 0, y, y_stride);
+    for (int64_t p = 0; p < passes; ++p) {
+      const int64_t t0 = x.tokens * p / passes, tokens = x.tokens * (p + 1) / passes - t0;
+      unroll<V::kFewTokens>(EI_LAMBDA(i) {
+        if (tokens == i + 1) {
+          multiply_group<Q, i + 1>(packed + g * group_bytes, rows, g * kGroupRows, x, t0, y,
+                                   y_stride);
+        }
+      });
+    }
   }
 }

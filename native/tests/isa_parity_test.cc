@@ -155,17 +155,19 @@ TEST_CASE("the largest codes times the largest activations do not overflow") {
 
 TEST_CASE("a token's product is the same bits in any company") {
   for_each_quantised_type([](QuantType type) {
-    const Matrix w(type, 33, 256, normal(33 * 256, 4));
-    const Floats x = normal(31 * 256, 5);
+    constexpr int64_t kRows = 33, kCols = 256, kMost = 33;
+    const Matrix w(type, kRows, kCols, normal(kRows * kCols, 4));
+    const Floats x = normal(kMost * kCols, 5);
     for_each_isa([&](const KernelSet& kernels) {
-      const Floats together = w.times(kernels, x);
-      int64_t first = 0;
-      for (const int64_t count : {1, 2, 3, 4, 5, 16}) {
-        const auto last = first + count;
-        const Floats some(x.begin() + first * 256, x.begin() + last * 256);
-        CHECK(w.times(kernels, some) ==
-              Floats(together.begin() + first * 33, together.begin() + last * 33));
-        first = last;
+      Floats alone;
+      for (auto token = x.begin(); token != x.end(); token += kCols) {
+        const Floats y = w.times(kernels, Floats(token, token + kCols));
+        alone.insert(alone.end(), y.begin(), y.end());
+      }
+      for (int64_t count = 2; count <= kMost; ++count) {
+        CAPTURE(count);
+        const Floats together = w.times(kernels, Floats(x.begin(), x.begin() + count * kCols));
+        CHECK(together == Floats(alone.begin(), alone.begin() + count * kRows));
       }
     });
   });

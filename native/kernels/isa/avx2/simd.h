@@ -13,6 +13,7 @@ struct Simd {
   static constexpr int kWidth = 8;
   static constexpr int kRowVectors = 1;  // 8 of the 16 registers hold codes
   static constexpr int kTokenTile = 3;
+  static constexpr int kFewTokens = 4;
   using F32 = __m256;
   using I32 = __m256i;
 

@@ -13,6 +13,7 @@ struct Simd {
   static constexpr int kWidth = 16;
   static constexpr int kRowVectors = 2;  // 16 code registers, and as many for everything else
   static constexpr int kTokenTile = 6;
+  static constexpr int kFewTokens = 8;  // accumulators beside 8 code registers
   using F32 = __m512;
   using I32 = __m512i;
 
@@ -37,7 +38,12 @@ struct Simd {
   static EI_INLINE float maximum(F32 a) { return _mm512_reduce_max_ps(a); }
 
   static EI_INLINE I32 set_i32(int32_t x) { return _mm512_set1_epi32(x); }
-  static EI_INLINE I32 load_i32(const void* p) { return _mm512_loadu_si512(p); }
+  /// GCC would read memory once for every use; load ports are what few tokens run out of first.
+  static EI_INLINE I32 load_i32(const void* p) {
+    I32 x = _mm512_loadu_si512(p);
+    asm("" : "+v"(x));
+    return x;
+  }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(load_128(p)); }
   static EI_INLINE I32 load_s8(const int8_t* p) { return _mm512_cvtepi8_epi32(load_128(p)); }
   static EI_INLINE void store_s8(int8_t* p, I32 a) {
