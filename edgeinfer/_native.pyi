@@ -143,6 +143,16 @@ def gelu_mul(
 ) -> NDArray[numpy.float32]:
     """gelu_tanh(gate) * up."""
 
+def scale_and_cap(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    scale: float,
+    cap: float,
+) -> NDArray[numpy.float32]:
+    """cap * tanh(scale * x / cap); a cap of 0 is none."""
+
 def add_scaled(
     isa: str,
     y: Annotated[

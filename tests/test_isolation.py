@@ -14,14 +14,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-# Of builds that made the extension: others are for sanitizers or other processors.
-BUILDS = sorted({path.parent for path in ROOT.glob("build/**/_native*.so")})
-OBJECTS = {
-    path.stem.removeprefix("isa_").removesuffix(".cc"): path
-    for build in BUILDS
-    for path in sorted(build.glob("**/ei_isa_*.dir/**/isa_*.o"))
-}
+from support.disassembly import extension_objects
+
+OBJECTS = extension_objects()
 
 pytestmark = pytest.mark.skipif(
     not OBJECTS or shutil.which("nm") is None or shutil.which("objdump") is None,
@@ -70,17 +65,3 @@ def test_baseline_has_no_wide_registers() -> None:
     assert "zmm" not in registers("avx2")
     assert "zmm" not in registers("avxvnni")
     assert "zmm" in registers("avx512")  # else the test reads nothing
-
-
-@pytest.mark.skipif("avx512" not in OBJECTS, reason="x86-64 only")
-@pytest.mark.parametrize("name", ["Q4_0", "Q8_0", "Q4_K", "Q6_K"])
-def test_hot_loop_keeps_its_registers(name: str) -> None:
-    """No vector is spilled where many tokens stream over 32 rows."""
-    code = tool("objdump", "-dC", "--no-show-raw-insn", OBJECTS["avx512"])
-    functions = [text.partition(">:\n") for text in code.split("\n\n")]
-    bodies = [body for head, _, body in functions if f"stream_tokens<edgeinfer::{name}, 2>" in head]
-
-    assert bodies
-    for body in bodies:
-        assert "vpdpbusd" in body
-        assert not re.findall(r"zmm\d+,-?[0-9a-fx]*\(%r[sb]p\)", body)

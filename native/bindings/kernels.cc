@@ -242,6 +242,13 @@ nb::ndarray<nb::numpy, float> gate(const std::string& isa, Vector gate, Vector u
   return to_array(std::move(y), {up.size()});
 }
 
+nb::ndarray<nb::numpy, float> scale_and_cap(const std::string& isa, Vector x, float scale,
+                                            float cap) {
+  Buffer<float> y = copy_of(x);
+  find_kernels(isa).scale_and_cap(y.data(), scale, cap, static_cast<int64_t>(x.size()));
+  return to_array(std::move(y), {x.size()});
+}
+
 nb::ndarray<nb::numpy, float> add_scaled(const std::string& isa, Vector y, Vector x, float scale) {
   require(x.size() == y.size(), "x and y must have one size");
   Buffer<float> out = copy_of(y);
@@ -316,6 +323,8 @@ void bind_kernels(nb::module_& m) {
   m.def("silu_mul", &gate<&KernelSet::silu_mul>, "isa"_a, "gate"_a, "up"_a, "silu(gate) * up.");
   m.def("gelu_mul", &gate<&KernelSet::gelu_mul>, "isa"_a, "gate"_a, "up"_a,
         "gelu_tanh(gate) * up.");
+  m.def("scale_and_cap", &scale_and_cap, "isa"_a, "x"_a, "scale"_a, "cap"_a,
+        "cap * tanh(scale * x / cap); a cap of 0 is none.");
   m.def("add_scaled", &add_scaled, "isa"_a, "y"_a, "x"_a, "scale"_a, "y + scale * x.");
   m.def("attend", &attend, "isa"_a, "q"_a, "k"_a, "v"_a, "begin"_a, "end"_a, "first"_a, "last"_a,
         "scale"_a, "softcap"_a = 0.0f, "half"_a = true,

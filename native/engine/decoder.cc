@@ -201,12 +201,8 @@ void Decoder::finish(Team& team) {
 
   project(team, s_.h, c.width, rows, {{weights_.output(), out_}});
   if (c.output_scale != 1 || c.output_softcap > 0) {
-    const float cap = c.output_softcap;
     team.for_each(rows * c.vocab_size, 4096, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) {
-        const float y = out_[i] * c.output_scale;
-        out_[i] = cap > 0 ? cap * std::tanh(y / cap) : y;
-      }
+      kernels_.scale_and_cap(out_ + begin, c.output_scale, c.output_softcap, end - begin);
     });
   }
 }

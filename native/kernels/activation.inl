@@ -39,24 +39,39 @@ EI_INLINE Floats softcap(Floats x, float cap) {
   return V::fnma(V::set(2 * cap), V::div(V::set(1), V::add(e, V::set(1))), V::set(cap));
 }
 
-/// gate[i] = f(gate[i]) * up[i]; the tail goes through a padded vector.
+/// x[i] = f(x[i], y + i) for whole vectors: the only copy of f, also for tails.
 template <class F>
-EI_INLINE void gate_rows(float* gate, const float* up, int64_t n, F&& f) {
-  int64_t i = 0;
-  for (; i + kWidth <= n; i += kWidth) {
-    V::store(gate + i, V::mul(f(V::load(gate + i)), V::load(up + i)));
-  }
-  if (i < n) {
-    alignas(64) float tail[kWidth] = {};
-    for (int64_t j = i; j < n; ++j) tail[j - i] = gate[j];
-    V::store(tail, f(V::load(tail)));
-    for (int64_t j = i; j < n; ++j) gate[j] = tail[j - i] * up[j];
-  }
+EI_NOINLINE void map_vectors(float* x, const float* y, int64_t vectors, F f) {
+  for (int64_t i = 0; i < vectors * kWidth; i += kWidth) V::store(x + i, f(V::load(x + i), y + i));
+}
+
+/// The same for n values; the tail goes through a padded vector.
+template <class F>
+EI_INLINE void map_values(float* x, const float* y, int64_t n, F f) {
+  const int64_t whole = n / kWidth * kWidth, rest = n - whole;
+  map_vectors(x, y, whole / kWidth, f);
+  if (rest == 0) return;
+  alignas(64) float x_tail[kWidth] = {}, y_tail[kWidth] = {};
+  const auto bytes = static_cast<size_t>(rest) * sizeof(float);
+  __builtin_memcpy(x_tail, x + whole, bytes);
+  __builtin_memcpy(y_tail, y + whole, bytes);
+  map_vectors(x_tail, y_tail, 1, f);
+  __builtin_memcpy(x + whole, x_tail, bytes);
 }
 
 void silu_mul(float* gate, const float* up, int64_t n) {
-  gate_rows(gate, up, n, [](Floats x) __attribute__((always_inline)) { return silu(x); });
+  map_values(gate, up, n, [](Floats x, const float* y) __attribute__((always_inline)) {
+    return V::mul(silu(x), V::load(y));
+  });
 }
 void gelu_mul(float* gate, const float* up, int64_t n) {
-  gate_rows(gate, up, n, [](Floats x) __attribute__((always_inline)) { return gelu(x); });
+  map_values(gate, up, n, [](Floats x, const float* y) __attribute__((always_inline)) {
+    return V::mul(gelu(x), V::load(y));
+  });
+}
+void scale_and_cap(float* x, float scale, float cap, int64_t n) {
+  map_values(x, x, n, [scale, cap](Floats v, const float*) __attribute__((always_inline)) {
+    v = V::mul(v, V::set(scale));
+    return cap > 0 ? softcap(v, cap) : v;
+  });
 }

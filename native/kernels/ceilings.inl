@@ -2,8 +2,8 @@
 // weights and doing nothing with them, and the integer dot product of codes in registers.
 
 inline constexpr int kPeakTokens = 8;  // chains enough to hide the latency of a dot product
-/// The rows' vectors that one dot16 takes: as many as hold 4 registers of codes each beside the
-/// chains; also on machines with 16 registers there is room for one.
+/// The rows' vectors that one dot product takes: as many as hold 4 registers of codes each beside
+/// the chains; also on machines with 16 registers there is room for one.
 inline constexpr int kPeakVectors = V::kRowVectors > 1 ? 2 : 1;
 
 /// The sum of all 32-bit words, only so that reading them cannot be left out.

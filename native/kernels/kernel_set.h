@@ -83,6 +83,8 @@ struct KernelSet {
   void (*silu_mul)(float* gate, const float* up, int64_t n);
   /// gate = gelu_tanh(gate) * up.
   void (*gelu_mul)(float* gate, const float* up, int64_t n);
+  /// x = cap * tanh(scale * x / cap); a cap of 0 is none.
+  void (*scale_and_cap)(float* x, float scale, float cap, int64_t n);
 
   /// y = y + scale * x over n values.
   void (*add_scaled)(float* y, const float* x, float scale, int64_t n);

@@ -67,6 +67,7 @@ const KernelSet kKernels = {
     .rope = rope,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .scale_and_cap = scale_and_cap,
     .add_scaled = add_scaled,
     .store_kv = store_kv,
     .attend = attend,

@@ -20,6 +20,7 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
       prefetch_step<Q>(step);
       const int sub = s * BlockScales<Q>::kPerStep;
       unroll<kParts>(EI_LAMBDA(v) {
+        if constexpr (v > 0) EI_LOAD_AGAIN();
         Ints codes[1][8];
         expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
         unroll<T>(EI_LAMBDA(t) {

@@ -11,6 +11,9 @@
 
 #define EI_LAMBDA(i) [&](auto i) __attribute__((always_inline))
 #define EI_NOINLINE __attribute__((noinline))
+/// What is in memory is loaded again from here on. Else GCC keeps broadcasts of it for their next
+/// use, and 16 registers are not enough: it stores 32 bytes to save a load of 4.
+#define EI_LOAD_AGAIN() asm volatile("" ::: "memory")
 
 namespace edgeinfer {
 

@@ -125,6 +125,29 @@ def test_gates_far_out(isa: str) -> None:
 
 @every_isa
 @pytest.mark.parametrize("size", SIZES)
+def test_scale_and_cap(isa: str, size: int) -> None:
+    x = np.linspace(-200, 200, size).astype(np.float32)
+    x64 = 0.25 * x.astype(np.float64)
+
+    capped = _native.scale_and_cap(isa, x, 0.25, 30.0)
+    scaled = _native.scale_and_cap(isa, x, 0.25, 0.0)
+
+    np.testing.assert_allclose(capped, 30 * np.tanh(x64 / 30), atol=1e-5)
+    np.testing.assert_array_equal(scaled, x64.astype(np.float32))
+
+
+@every_isa
+def test_a_cap_far_out(isa: str) -> None:
+    x = np.array([-np.inf, -1e30, 1e30, np.inf, np.nan, 0], dtype=np.float32)
+
+    y = _native.scale_and_cap(isa, x, 1.0, 30.0)
+
+    np.testing.assert_allclose(y[:4], [-30, -30, 30, 30], rtol=1e-6)
+    assert np.isnan(y[4]) and y[5] == 0
+
+
+@every_isa
+@pytest.mark.parametrize("size", SIZES)
 def test_add_scaled(isa: str, size: int) -> None:
     x, y = normal(size), normal(size, seed=1)
 

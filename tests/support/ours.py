@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,9 +41,11 @@ def reference_logits(path: Path, tokens: Sequence[int]) -> NDArray[np.float64]:
 
 
 class OurEngine:
-    """The native engine with a float32 cache."""
+    """The native engine, by default with a float32 cache."""
 
-    def __init__(self, path: Path, *, threads: int = 2) -> None:
+    def __init__(
+        self, path: Path, *, threads: int = 2, context: int = CONTEXT, kv_type: str = "f32"
+    ) -> None:
         from edgeinfer.backends.base import ModelFiles, Slice
         from edgeinfer.backends.native import NativeBackend
         from edgeinfer.planner.plan import MemoryPlan
@@ -50,10 +53,10 @@ class OurEngine:
         plan = MemoryPlan(
             backend="native",
             quant="",
-            context=CONTEXT,
+            context=context,
             threads=threads,
-            batch=CONTEXT,
-            kv_type="f32",
+            batch=context,
+            kv_type=kv_type,
             weights_bytes=0,
             kv_bytes=0,
             scratch_bytes=0,
@@ -77,21 +80,34 @@ class OurEngine:
 
     def greedy(self, tokens: Sequence[int], count: int) -> list[int]:
         """Returns the likeliest next tokens, decoded one by one."""
+        return [token for token, _ in self.greedy_steps(tokens, count)]
+
+    def greedy_steps(self, tokens: Sequence[int], count: int) -> list[tuple[int, float]]:
+        """Returns also how far ahead each was of the second, as part of the logits' range."""
         sequence = self.engine.open()
-        found: list[int] = []
+        found: list[tuple[int, float]] = []
         piece = list(tokens)
         for _ in range(count):
-            logits = self.engine.step([self._slice(sequence, piece, 1)])
-            piece = [int(logits[-1].argmax())]
-            found += piece
+            logits = np.sort(row := self.engine.step([self._slice(sequence, piece, 1)])[-1])
+            piece = [int(row.argmax())]
+            found.append((piece[0], float((logits[-1] - logits[-2]) / (logits[-1] - logits[0]))))
         self.engine.close(sequence)
         return found
 
+    def together(self, *texts: Sequence[int]) -> NDArray[np.float32]:
+        """Returns the logits of every token of texts that run in one step."""
+        sequences = [self.engine.open() for _ in texts]
+        pairs = zip(sequences, texts, strict=True)
+        logits = self.engine.step([self._slice(s, list(t), len(t)) for s, t in pairs])
+        for sequence in sequences:
+            self.engine.close(sequence)
+        return np.asarray(logits)
+
 
 @contextmanager
-def our_engine(path: Path, *, threads: int = 2) -> Iterator[OurEngine]:
+def our_engine(path: Path, **options: Any) -> Iterator[OurEngine]:
     """Opens a model in the native engine and gives its memory back afterwards."""
-    engine = OurEngine(path, threads=threads)
+    engine = OurEngine(path, **options)
     try:
         yield engine
     finally:

@@ -12,8 +12,8 @@ namespace edgeinfer::avx2 {
 struct Simd {
   static constexpr int kWidth = 8;
   static constexpr int kRowVectors = 1;  // 8 of the 16 registers hold codes
+  static constexpr int kFewTokens = 1;   // beside the codes no room for more accumulators
   static constexpr int kTokenTile = 3;
-  static constexpr int kFewTokens = 4;
   using F32 = __m256;
   using I32 = __m256i;
 

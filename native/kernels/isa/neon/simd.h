@@ -12,8 +12,8 @@ namespace edgeinfer::neon {
 struct Simd {
   static constexpr int kWidth = 4;
   static constexpr int kRowVectors = 1;  // of two, GCC spills without SDOT and saves no instruction
+  static constexpr int kFewTokens = 4;   // 16 accumulators
   static constexpr int kTokenTile = 6;   // 24 accumulators of 32 registers
-  static constexpr int kFewTokens = 4;
   using F32 = float32x4_t;
   using I32 = int32x4_t;
 

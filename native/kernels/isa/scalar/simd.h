@@ -12,8 +12,8 @@ namespace edgeinfer::scalar {
 struct Simd {
   static constexpr int kWidth = 4;
   static constexpr int kRowVectors = 1;
+  static constexpr int kFewTokens = 1;
   static constexpr int kTokenTile = 3;
-  static constexpr int kFewTokens = 4;
   using F32 = float __attribute__((vector_size(16)));
   using I32 = int32_t __attribute__((vector_size(16)));
   using U32 = uint32_t __attribute__((vector_size(16)));
