@@ -65,7 +65,6 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     partials = max(batch, _MIN_PARTIALS)
     rope = len(config.rope_tables) * batch * (config.head_dim // 2)
-    widest = max(config.width, queries, config.ff_width)
     floats = (
         *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
         *(batch * queries, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
@@ -74,8 +73,9 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         *(rope, rope),  # cosines, sines
     )
     buffers = sum(_round_up(4 * count, _ALIGNMENT) for count in floats)
-    blocks = _round_up(widest, _ACT_BLOCK) // _ACT_BLOCK * batch * _ACT_BLOCK_BYTES
-    return buffers + blocks + 4 * config.vocab_size
+    quantised = (max(config.width, queries), config.ff_width)
+    blocks = sum(_round_up(cols, _ACT_BLOCK) for cols in quantised) // _ACT_BLOCK * batch
+    return buffers + blocks * _ACT_BLOCK_BYTES + 4 * config.vocab_size
 
 
 def _row_bytes(tensor: Tensor) -> int:

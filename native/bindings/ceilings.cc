@@ -5,14 +5,15 @@
 
 #include <algorithm>
 #include <atomic>
+#include <barrier>
 #include <chrono>
 #include <string>
+#include <thread>
 #include <utility>
 #include <vector>
 
 #include "bindings/bindings.h"
 #include "core/memory_region.h"
-#include "core/thread_pool.h"
 #include "kernels/dispatch.h"
 
 namespace nb = nanobind;
@@ -29,24 +30,28 @@ template <class F>
 std::vector<double> time_passes(int threads, double seconds, const F& f) {
   std::vector<double> passes;
   std::atomic<bool> more{true};
-  ThreadPool pool(threads);
-  pool.run([&](Team& team) {
-    f(team.index());
-    team.barrier();
+  std::barrier together(threads);
+  const auto work = [&](int thread) {
+    f(thread);
+    together.arrive_and_wait();
     const Clock::time_point start = Clock::now();
     while (more) {
-      team.barrier();
+      together.arrive_and_wait();
       const Clock::time_point begin = Clock::now();
-      f(team.index());
-      team.barrier();
-      if (team.index() == 0) {
+      f(thread);
+      together.arrive_and_wait();
+      if (thread == 0) {
         const Clock::time_point end = Clock::now();
         passes.push_back(std::chrono::duration<double>(end - begin).count());
         more = std::chrono::duration<double>(end - start).count() < seconds;
       }
-      team.barrier();
+      together.arrive_and_wait();
     }
-  });
+  };
+  std::vector<std::thread> mates;
+  for (int thread = 1; thread < threads; ++thread) mates.emplace_back(work, thread);
+  work(0);
+  for (std::thread& mate : mates) mate.join();
   return passes;
 }
 

@@ -11,7 +11,34 @@ namespace {
 // Weights are handed out in pieces of about this size: large enough to stream, small enough
 // that the last piece of a slow thread does not hold up the others.
 constexpr int64_t kPieceBytes = 64 << 10;
-constexpr int64_t kActivateColumns = 1024;
+// What a waiting thread fetches of the weights that it will need next: no more than it can
+// keep in its own cache.
+constexpr int64_t kAheadBytes = 64 << 10;
+
+int64_t group_bytes(const Matrix& m) { return quant_info(m.type).packed_bytes(kGroupRows, m.cols); }
+
+// Groups to hand out at a time; an even number, which is what the kernels take together and
+// whole blocks of 32 rows.
+int64_t piece_groups(const Team& team, const Matrix& m, int64_t groups) {
+  return std::max<int64_t>(
+      2, std::min(kPieceBytes / group_bytes(m), groups / (8 * team.size())) / 2 * 2);
+}
+
+// Fetches a matrix from a group on, a few cache lines at each call, while a thread waits.
+class Ahead {
+ public:
+  Ahead(const Matrix& m, int64_t group)
+      : next_(m.packed + group * group_bytes(m)),
+        end_(std::min(next_ + kAheadBytes, m.packed + m.groups() * group_bytes(m))) {}
+
+  void operator()() {
+    for (int line = 0; line < 8 && next_ < end_; ++line, next_ += 64)
+      __builtin_prefetch(next_, 0, 2);
+  }
+
+ private:
+  const uint8_t *next_, *end_;
+};
 
 }  // namespace
 
@@ -48,7 +75,7 @@ void Decoder::forward(Team& team) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
     each_token([&](int64_t t) { normalise(s_.x, layer.attn_norm, s_.h, t); });
-    project(team, s_.h, config_.width, tokens_,
+    project(team, {s_.h, s_.blocks, config_.width, tokens_, config_.width},
             {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
     each_token([&](int64_t t) { rotate_and_store(i, t); });
     attention_.run(team, i);
@@ -56,13 +83,14 @@ void Decoder::forward(Team& team) {
       attention_.merge(t, s_.q + t * config_.q_width());
       quantise(s_.q, config_.q_width(), t, t + 1);
     });
-    project(team, s_.q, config_.q_width(), tokens_, {{layer.o, s_.y}});
+    project(team, {s_.q, s_.blocks, config_.q_width(), tokens_, config_.q_width()},
+            {{layer.o, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
     each_token([&](int64_t t) { normalise(s_.x, layer.ffn_norm, s_.h, t); });
-    project(team, s_.h, config_.width, tokens_, {{layer.gate, s_.gate}, {layer.up, s_.up}});
-    activate(team, layer.down);
-    project(team, s_.gate, config_.ff_width, tokens_, {{layer.down, s_.y}});
+    expand(team, layer);
+    project(team, {s_.gate, s_.ff_blocks, config_.ff_width, tokens_, config_.ff_width},
+            {{layer.down, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
   }
   finish(team);
@@ -139,50 +167,63 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
   attention_.store(index, t, q, k, v);
 }
 
-// gate = activation(gate) * up, and its quantised form.
-void Decoder::activate(Team& team, const Matrix& next) {
+// gate = activation(gate) * up, and its quantised form: the rows that a thread has made, it
+// also activates.
+void Decoder::expand(Team& team, const Layer& layer) {
   const int64_t n = config_.ff_width;
+  const Activations x{s_.h, s_.blocks, config_.width, tokens_, config_.width};
   const auto gated =
       config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
-  const int64_t pieces = (n + kActivateColumns - 1) / kActivateColumns;
-  team.for_each(tokens_ * pieces, 1, [&](int64_t i, int64_t) {
-    const int64_t t = i / pieces, col = i % pieces * kActivateColumns;
-    const int64_t cols = std::min(kActivateColumns, n - col);
-    float* gate = s_.gate + t * n + col;
-    gated(gate, s_.up + t * n + col, cols);
-    if (next.quantised())
-      kernels_.quantize(s_.gate + col, n, cols, tokens_, t, t + 1,
-                        s_.blocks + col / kStep * tokens_);
-  });
+  const int64_t piece = piece_groups(team, layer.gate, layer.gate.groups());
+
+  team.for_each(
+      layer.gate.groups(), piece,
+      [&](int64_t begin, int64_t end) {
+        multiply(layer.gate, begin, end, x, s_.gate);
+        multiply(layer.up, begin, end, x, s_.up);
+        const int64_t col = begin * kGroupRows, cols = std::min(n, end * kGroupRows) - col;
+        for (int64_t t = 0; t < tokens_; ++t)
+          gated(s_.gate + t * n + col, s_.up + t * n + col, cols);
+        if (layer.down.quantised())
+          kernels_.quantize(s_.gate + col, n, cols, tokens_, 0, tokens_,
+                            s_.ff_blocks + col / kStep * tokens_);
+      },
+      Ahead(layer.gate, team.own_range(layer.gate.groups(), piece).first));
 }
 
-// out = in * matrix' + bias for matrices that share their input.
-void Decoder::project(Team& team, const float* in, int64_t cols, int64_t tokens,
-                      std::initializer_list<Product> products) {
-  const Activations x{in, s_.blocks, cols, tokens, cols};
+// out = x * matrix' + bias for matrices that share their input.
+void Decoder::project(Team& team, const Activations& x, std::initializer_list<Product> products) {
   int64_t groups = 0;
   for (const Product& p : products) groups += p.matrix.groups();
-  const int64_t group_bytes =
-      quant_info(products.begin()->matrix.type).packed_bytes(kGroupRows, cols);
-  const int64_t piece =
-      std::max<int64_t>(2, std::min(kPieceBytes / group_bytes, groups / (8 * team.size())) / 2 * 2);
+  const int64_t piece = piece_groups(team, products.begin()->matrix, groups);
 
-  team.for_each(groups, piece, [&](int64_t begin, int64_t end) {
-    for (const Product& p : products) {
-      const Matrix& m = p.matrix;
-      const int64_t g0 = std::max<int64_t>(begin, 0), g1 = std::min(end, m.groups());
-      if (g0 < g1) {
-        kernels_.matmul[m.type](m.packed, m.rows, g0, g1, x, p.out, m.rows);
-        if (m.bias) {
-          const int64_t row = g0 * kGroupRows, rows = std::min(m.rows, g1 * kGroupRows) - row;
-          for (int64_t t = 0; t < x.tokens; ++t)
-            kernels_.add_scaled(p.out + t * m.rows + row, m.bias + row, 1.0f, rows);
+  const Matrix* own = nullptr;  // where this thread will begin
+  int64_t own_begin = team.own_range(groups, piece).first;
+  for (const Product& p : products) {
+    own = &p.matrix;
+    if (own_begin < own->groups()) break;
+    own_begin -= own->groups();
+  }
+  team.for_each(
+      groups, piece,
+      [&](int64_t begin, int64_t end) {
+        for (const Product& p : products) {
+          const int64_t g0 = std::max<int64_t>(begin, 0), g1 = std::min(end, p.matrix.groups());
+          if (g0 < g1) multiply(p.matrix, g0, g1, x, p.out);
+          begin -= p.matrix.groups();
+          end -= p.matrix.groups();
         }
-      }
-      begin -= m.groups();
-      end -= m.groups();
-    }
-  });
+      },
+      Ahead(*own, own_begin));
+}
+
+// The rows of groups [g0, g1) of out = x * matrix' + bias.
+void Decoder::multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out) {
+  kernels_.matmul[m.type](m.packed, m.rows, g0, g1, x, out, m.rows);
+  if (!m.bias) return;
+  const int64_t row = g0 * kGroupRows, rows = std::min(m.rows, g1 * kGroupRows) - row;
+  for (int64_t t = 0; t < x.tokens; ++t)
+    kernels_.add_scaled(out + t * m.rows + row, m.bias + row, 1.0f, rows);
 }
 
 // The wanted rows: out = norm(x), or the logits, scaled and capped.
@@ -199,7 +240,7 @@ void Decoder::finish(Team& team) {
   });
   if (output_ == Output::kHidden) return;
 
-  project(team, s_.h, c.width, rows, {{weights_.output(), out_}});
+  project(team, {s_.h, s_.blocks, c.width, rows, c.width}, {{weights_.output(), out_}});
   if (c.output_scale != 1 || c.output_softcap > 0) {
     team.for_each(rows * c.vocab_size, 4096, [&](int64_t begin, int64_t end) {
       kernels_.scale_and_cap(out_ + begin, c.output_scale, c.output_softcap, end - begin);

@@ -46,9 +46,9 @@ class Decoder {
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
   void add_branch(const float* post_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
-  void activate(Team& team, const Matrix& next);
-  void project(Team& team, const float* in, int64_t cols, int64_t tokens,
-               std::initializer_list<Product> products);
+  void expand(Team& team, const Layer& layer);
+  void project(Team& team, const Activations& x, std::initializer_list<Product> products);
+  void multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out);
   void finish(Team& team);
 
   const ModelConfig& config_;

@@ -23,13 +23,14 @@ struct Scratch {
   float* v;        // (batch, kv_width)
   float* queries;  // (kv_heads, batch, heads / kv_heads, head_dim)
   float* mixed;  // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
-  float* mixed_max;  // (partials, heads)
-  float* mixed_sum;  // (partials, heads)
-  float* gate;       // (batch, ff_width)
-  float* up;         // (batch, ff_width)
-  float* cosines;    // (rope tables, batch, head_dim / 2)
-  float* sines;      // (rope tables, batch, head_dim / 2)
-  ActBlock* blocks;  // (widest input / 32, batch)
+  float* mixed_max;     // (partials, heads)
+  float* mixed_sum;     // (partials, heads)
+  float* gate;          // (batch, ff_width)
+  float* up;            // (batch, ff_width)
+  float* cosines;       // (rope tables, batch, head_dim / 2)
+  float* sines;         // (rope tables, batch, head_dim / 2)
+  ActBlock* blocks;     // (wider of width and q_width / 32, batch) h, or the attention's output
+  ActBlock* ff_blocks;  // (ff_width / 32, batch) gate
 
   int64_t batch;
   int64_t partials;
@@ -59,7 +60,6 @@ struct Scratch {
       used += (static_cast<size_t>(count) * sizeof(T) + 63) / 64 * 64;
     };
     const auto tables = static_cast<int64_t>(c.rope_tables.size());
-    const int64_t widest = std::max({c.width, c.q_width(), c.ff_width});
     take(x, batch * c.width);
     take(h, batch * c.width);
     take(y, batch * c.width);
@@ -74,7 +74,8 @@ struct Scratch {
     take(up, batch * c.ff_width);
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
-    take(blocks, (widest + 31) / 32 * batch);
+    take(blocks, (std::max(c.width, c.q_width()) + 31) / 32 * batch);
+    take(ff_blocks, (c.ff_width + 31) / 32 * batch);
     return used;
   }
 

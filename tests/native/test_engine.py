@@ -211,3 +211,19 @@ def test_a_forked_child_is_told_to_load_its_own(tiny: Tiny) -> None:
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 0
     assert engine.step([(a, tokens(1), 1)]).shape == (1, VOCAB)
+
+
+def test_threads_do_not_change_a_bit(tiny: Tiny) -> None:
+    """Prompt in chunks, then single tokens, and two sequences together."""
+
+    def run(threads: int) -> np.ndarray:
+        engine = tiny.engine(threads=threads, context=256)
+        a, b = engine.open(), engine.open()
+        rows = [engine.step([(a, np.arange(220, dtype=np.int32) % VOCAB, 5)])]
+        rows += [engine.step([(a, tokens(i), 1)]) for i in range(20)]
+        rows.append(engine.step([(a, tokens(1, 2), 1), (b, tokens(3), 1)]))
+        return np.concatenate(rows)
+
+    alone = run(1)
+    for threads in (2, 3, 4):
+        np.testing.assert_array_equal(run(threads), alone)
