@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import llama_cpp
 import numpy as np
 from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
+
+from edgeinfer.backends.base import Slice
 
 Array = NDArray[np.float32]
 
@@ -24,6 +27,13 @@ _quantize.argtypes = [
     ctypes.c_int64,
     ctypes.c_void_p,
 ]
+KV_TYPES = {
+    "f32": llama_cpp.GGML_TYPE_F32,
+    "f16": llama_cpp.GGML_TYPE_F16,
+    "bf16": llama_cpp.GGML_TYPE_BF16,
+    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
+    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
+}
 
 
 def quantize(values: Array, ggml_type: int, row_bytes: int) -> NDArray[np.uint8]:
@@ -44,9 +54,18 @@ def quantize(values: Array, ggml_type: int, row_bytes: int) -> NDArray[np.uint8]
 
 
 class LlamaCpp:
-    """A model in llama.cpp with one sequence; every default but threads and context is its own."""
+    """A model in llama.cpp with one sequence; what is not given is its own default."""
 
-    def __init__(self, path: Path, *, context: int, batch: int, threads: int) -> None:
+    def __init__(
+        self,
+        path: Path,
+        *,
+        context: int,
+        batch: int,
+        threads: int,
+        kv_types: tuple[str, str] = ("f16", "f16"),
+        flash_attention: bool | None = None,
+    ) -> None:
         # The callback must outlive every call, so it is kept on the class.
         if not hasattr(LlamaCpp, "_silence"):
             LlamaCpp._silence = llama_cpp.llama_log_callback(lambda *_: None)
@@ -60,11 +79,21 @@ class LlamaCpp:
         params.n_ctx = context
         params.n_batch = params.n_ubatch = batch
         params.n_threads = params.n_threads_batch = threads
+        params.type_k, params.type_v = (KV_TYPES[name] for name in kv_types)
+        if flash_attention is not None:
+            params.flash_attn_type = int(flash_attention)
         self._context = llama_cpp.llama_init_from_model(self._model, params)
         assert self._context
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._batch = llama_cpp.llama_batch_init(batch, 0, 1)
+        view = np.ctypeslib.as_array
+        self._tokens = view(self._batch.token, (batch,))
+        self._positions = view(self._batch.pos, (batch,))
+        self._wants = view(self._batch.logits, (batch,))
+        for i in range(batch):
+            self._batch.n_seq_id[i] = 1
+            self._batch.seq_id[i][0] = 0
         self._position = 0
 
     def tokenize(self, text: str) -> list[int]:
@@ -77,22 +106,26 @@ class LlamaCpp:
 
     def clear(self) -> None:
         """Forgets the sequence."""
-        llama_cpp.llama_memory_clear(llama_cpp.llama_get_memory(self._context), True)
-        self._position = 0
+        self.trim(0)
+
+    def trim(self, length: int) -> None:
+        """Forgets all but the first ``length`` tokens."""
+        memory = llama_cpp.llama_get_memory(self._context)
+        assert llama_cpp.llama_memory_seq_rm(memory, 0, length, -1)
+        self._position = length
 
     def step(self, tokens: Sequence[int], *, wants_logits: int = 1) -> Array:
         """Appends tokens; returns float32 logits (wants_logits, vocab) of the last ones."""
-        batch = self._batch
-        batch.n_tokens = len(tokens)
-        for i, token in enumerate(tokens):
-            batch.token[i] = token
-            batch.pos[i] = self._position + i
-            batch.n_seq_id[i] = 1
-            batch.seq_id[i][0] = 0
-            batch.logits[i] = i >= len(tokens) - wants_logits
-        status = llama_cpp.llama_decode(self._context, batch)
+        count = self._batch.n_tokens = len(tokens)
+        self._tokens[:count] = tokens
+        self._positions[:count] = np.arange(self._position, self._position + count)
+        self._wants[:count] = np.arange(count) >= count - wants_logits
+        status = llama_cpp.llama_decode(self._context, self._batch)
         assert status == 0, status
-        self._position += len(tokens)
+        self._position += count
+        llama_cpp.llama_synchronize(self._context)
+        if wants_logits == 0:
+            return np.empty((0, self.vocab_size), np.float32)
         logits = llama_cpp.llama_get_logits(self._context)
         return np.ctypeslib.as_array(logits, shape=(wants_logits, self.vocab_size))
 
@@ -101,3 +134,40 @@ class LlamaCpp:
         llama_cpp.llama_batch_free(self._batch)
         llama_cpp.llama_free(self._context)
         llama_cpp.llama_model_free(self._model)
+
+
+@dataclass(frozen=True, slots=True)
+class Vocabulary:
+    """As much of a ModelConfig as a benchmark asks for."""
+
+    vocab_size: int
+
+
+class LlamaCppEngine:
+    """``Engine`` over ``LlamaCpp``, so that one loop times both engines."""
+
+    def __init__(self, peer: LlamaCpp) -> None:
+        self.config = Vocabulary(peer.vocab_size)
+        self._peer = peer
+
+    def open(self) -> int:
+        """The one sequence there is."""
+        self._peer.clear()
+        return 0
+
+    def step(self, batch: Sequence[Slice]) -> Array:
+        """As ``Engine.step``, of one slice."""
+        (part,) = batch
+        return self._peer.step(part.tokens, wants_logits=part.wants_logits)
+
+    def trim(self, sequence: int, length: int) -> None:
+        """As ``Engine.trim``."""
+        self._peer.trim(length)
+
+    def close(self, sequence: int) -> None:
+        """Forgets the sequence."""
+        self._peer.clear()
+
+    def shutdown(self) -> None:
+        """Gives everything back."""
+        self._peer.close()
