@@ -39,19 +39,20 @@ from edgeinfer.runtime.benchmark import Result, Test, Work, work_of
 
 OURS = "edgeinfer"
 CEILING_SECONDS = 0.3
-COLUMNS = {
-    "model": "s",
-    "threads": "d",
-    "test": "s",
-    "engine": "s",
-    "tokens_per_second": ".1f",
-    "spread": ".0%",
-    "gigabytes_per_second": ".1f",
-    "of_stream": ".0%",
-    "gigamacs_per_second": ".0f",
-    "of_peak": ".0%",
-    "ours_is": "s",
+COLUMNS = {  # title: key and format
+    "model": ("model", "s"),
+    "threads": ("threads", "d"),
+    "test": ("test", "s"),
+    "engine": ("engine", "s"),
+    "tokens/s": ("tokens_per_second", ".1f"),
+    "+-": ("spread", ".0%"),
+    "GB/s": ("gigabytes_per_second", ".1f"),
+    "of stream": ("of_stream", ".0%"),
+    "GMAC/s": ("gigamacs_per_second", ".0f"),
+    "of peak": ("of_peak", ".0%"),
+    "ours is": ("ours_is", "s"),
 }
+COST = {"of one token": ("cost_of_one", ".2f")}
 
 
 @dataclass(slots=True)
@@ -105,8 +106,9 @@ def measure(
 def rows_of(
     samples: dict[tuple[str, Test], Samples], work: Work, batch: int
 ) -> Iterator[dict[str, Any]]:
-    """The rows of the results, ours before the peers in each test."""
-    for (engine, test), found in samples.items():
+    """The rows of the results, test by test, ours before its peers."""
+    order = list(dict.fromkeys(test for _, test in samples))
+    for (engine, test), found in sorted(samples.items(), key=lambda item: order.index(item[0][1])):
         result = found.result(test)
         rate = statistics.median(found.tokens_per_second)
         ratios = _ratios(samples, test, found)
@@ -150,14 +152,13 @@ def _ratio_text(ratios: Sequence[float]) -> str:
 
 
 def best(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The fastest variant of each engine in each test, tests together and ours first."""
-    fastest: dict[tuple[Any, ...], dict[str, Any]] = {}
+    """The fastest variant of each engine in each test."""
+    fastest: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
-        key = (row["model"], row["threads"], row["test"], contestants.group(row["engine"]))
+        key = (row["test"], contestants.group(row["engine"]))
         if key not in fastest or row["tokens_per_second"] > fastest[key]["tokens_per_second"]:
             fastest[key] = row
-    order = {key[:3]: number for number, key in enumerate(fastest)}
-    return [fastest[key] for key in sorted(fastest, key=lambda key: order[key[:3]])]
+    return list(fastest.values())
 
 
 @contextmanager
@@ -237,11 +238,10 @@ def compare(
 
 
 def show(rows: Sequence[dict[str, Any]]) -> str:
-    """The table; a step's cost in single steps only where it was measured."""
-    columns = dict(COLUMNS)
-    if all(row["cost_of_one"] for row in rows):
-        columns["cost_of_one"] = ".2f"
-    return record.table(rows, columns)
+    """The table; what a step costs in steps of one token only where that was measured."""
+    columns = COLUMNS | (COST if all(row["cost_of_one"] for row in rows) else {})
+    cells = [{title: row[key] for title, (key, _) in columns.items()} for row in rows]
+    return record.table(cells, {title: spec for title, (_, spec) in columns.items()})
 
 
 def main() -> None:

@@ -13,6 +13,7 @@ from llama_cpp._ggml import libggml
 from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Slice
+from edgeinfer.formats.ggml_types import BY_NAME
 
 Array = NDArray[np.float32]
 
@@ -27,13 +28,6 @@ _quantize.argtypes = [
     ctypes.c_int64,
     ctypes.c_void_p,
 ]
-KV_TYPES = {
-    "f32": llama_cpp.GGML_TYPE_F32,
-    "f16": llama_cpp.GGML_TYPE_F16,
-    "bf16": llama_cpp.GGML_TYPE_BF16,
-    "q8_0": llama_cpp.GGML_TYPE_Q8_0,
-    "q4_0": llama_cpp.GGML_TYPE_Q4_0,
-}
 
 
 def quantize(values: Array, ggml_type: int, row_bytes: int) -> NDArray[np.uint8]:
@@ -79,7 +73,7 @@ class LlamaCpp:
         params.n_ctx = context
         params.n_batch = params.n_ubatch = batch
         params.n_threads = params.n_threads_batch = threads
-        params.type_k, params.type_v = (KV_TYPES[name] for name in kv_types)
+        params.type_k, params.type_v = (BY_NAME[name].id for name in kv_types)
         if flash_attention is not None:
             params.flash_attn_type = int(flash_attention)
         self._context = llama_cpp.llama_init_from_model(self._model, params)
