@@ -2,9 +2,10 @@
 
 The engines run one after the other, never at once, round by round, so that what slows the machine
 slows all. Right after each test the ceilings are measured in this process: reading memory in 2 MB
-pages, and the integer dot products of operands in registers. A speed's share of them is the median
-over the rounds, and so is the ratio to a peer, given with its least and most; both are of runs that
-were neighbours in time.
+pages, and the integer dot products of operands in registers. Where the speed of memory changes a
+lot between rounds, as it does on a machine of many tenants, the rounds with slow and with fast
+memory are tables of their own. A speed's share of the ceilings is the median over the rounds, and
+so is the ratio to a peer, given with its least and most, of the same rounds.
 
     python benchmarks/compare.py llama1b-q4_0.gguf llama1b-q4_k.gguf --threads 1 2
     python benchmarks/compare.py MODEL --llama-bench "ik=/path/llama-bench -fa 1" \
@@ -19,6 +20,7 @@ Peers are llama.cpp by llama-cpp-python, if it is installed, a llama-bench on th
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import shutil
 import statistics
@@ -32,6 +34,7 @@ import contestants
 import record
 from contestants import Contestant, Setting
 
+from edgeinfer import store
 from edgeinfer.device import ceilings
 from edgeinfer.device.ceilings import Ceilings
 from edgeinfer.formats.gguf import open_gguf
@@ -42,8 +45,11 @@ CEILING_SECONDS = 0.3
 COLUMNS = {  # title: key and format
     "model": ("model", "s"),
     "threads": ("threads", "d"),
+    "stream GB/s": ("stream", ".0f"),
+    "peak GMAC/s": ("peak", ".0f"),
     "test": ("test", "s"),
     "engine": ("engine", "s"),
+    "rounds": ("rounds", "d"),
     "tokens/s": ("tokens_per_second", ".1f"),
     "+-": ("spread", ".0%"),
     "GB/s": ("gigabytes_per_second", ".1f"),
@@ -53,20 +59,24 @@ COLUMNS = {  # title: key and format
     "ours is": ("ours_is", "s"),
 }
 COST = {"of one token": ("cost_of_one", ".2f")}
+# A machine of many tenants has states: memory is much faster or slower for a while.
+SAME_STATE = 1.4
 
 
-@dataclass(slots=True)
-class Samples:
-    """What one engine did in one test, a value a round."""
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Sample:
+    """What an engine did in one test in one round, and what the machine could do just then."""
 
-    tokens_per_second: list[float]
-    ceilings: list[Ceilings]
+    engine: str
+    test: Test
+    round: int
+    tokens_per_second: float
+    ceilings: Ceilings
 
-    def result(self, test: Test) -> Result:
-        """The same as a benchmark's result."""
-        return Result(
-            test=test, samples=tuple(self.tokens_per_second), ceilings=tuple(self.ceilings)
-        )
+    @property
+    def stream(self) -> float:
+        """Bytes a second."""
+        return self.ceilings.stream_bytes_per_second
 
 
 def measure(
@@ -76,7 +86,7 @@ def measure(
     threads: int,
     rounds: int,
     quiet: Callable[[], AbstractContextManager[object]] = nullcontext,
-) -> dict[tuple[str, Test], Samples]:
+) -> list[Sample]:
     """Runs every test on every engine, in turns.
 
     Args:
@@ -86,68 +96,93 @@ def measure(
         rounds: values to collect.
         quiet: entered around whatever is timed; not around reading a context.
     """
-    samples: dict[tuple[str, Test], Samples] = {}
+    samples: list[Sample] = []
     for depth in sorted({test.depth for test in tests}):
         for engine in engines:
             engine.prepare(depth)
-        for _ in range(rounds):
+        for number in range(rounds):
             for engine in engines:
                 with quiet():
                     for test in (test for test in tests if test.depth == depth):
                         rate = engine.sample(test)
                         if rate is None:
                             continue
-                        found = samples.setdefault((engine.name, test), Samples([], []))
-                        found.tokens_per_second.append(rate)
-                        found.ceilings.append(ceilings.measure(threads, CEILING_SECONDS))
+                        sample = Sample(
+                            engine=engine.name,
+                            test=test,
+                            round=number,
+                            tokens_per_second=rate,
+                            ceilings=ceilings.measure(threads, CEILING_SECONDS),
+                        )
+                        samples.append(sample)
     return samples
 
 
-def rows_of(
-    samples: dict[tuple[str, Test], Samples], work: Work, batch: int
-) -> Iterator[dict[str, Any]]:
-    """The rows of the results, test by test, ours before its peers."""
-    order = list(dict.fromkeys(test for _, test in samples))
-    for (engine, test), found in sorted(samples.items(), key=lambda item: order.index(item[0][1])):
-        result = found.result(test)
-        rate = statistics.median(found.tokens_per_second)
-        ratios = _ratios(samples, test, found)
-        one = samples.get((engine, Test(prompt_tokens=1, depth=test.depth)))
+def states(samples: Sequence[Sample]) -> list[list[Sample]]:
+    """The samples as one group, or as those with slow and those with fast memory."""
+    speeds = [sample.stream for sample in samples]
+    least, most = min(speeds), max(speeds)
+    if most < SAME_STATE * least:
+        return [list(samples)]
+    middle = math.sqrt(least * most)
+    slow = [sample for sample in samples if sample.stream < middle]
+    return [slow, [sample for sample in samples if sample.stream >= middle]]
+
+
+def rows_of(samples: Sequence[Sample], work: Work, batch: int) -> Iterator[dict[str, Any]]:
+    """The rows of one state of the machine, test by test, ours before its peers."""
+    engines = sorted({sample.engine for sample in samples}, key=lambda name: name != OURS)
+    found: dict[tuple[Test, str], list[Sample]] = {
+        (test, engine): [s for s in samples if (s.test, s.engine) == (test, engine)]
+        for test in dict.fromkeys(sample.test for sample in samples)
+        for engine in engines
+    }
+    for (test, engine), mine in found.items():
+        if not mine:
+            continue
+        limits = tuple(sample.ceilings for sample in mine)
+        rates = tuple(sample.tokens_per_second for sample in mine)
+        result = Result(test=test, samples=rates, ceilings=limits)
+        rate = statistics.median(rates)
+        ratios = _ratios(found.get((test, OURS), []), mine)
+        one = found.get((Test(prompt_tokens=1, depth=test.depth), engine))
         yield {
+            "stream": statistics.median(c.stream_bytes_per_second for c in limits) / 1e9,
+            "peak": statistics.median(c.int8_macs_per_second for c in limits) / 1e9,
             "test": test.name,
             "engine": engine,
+            "rounds": len(rates),
             "tokens_per_second": rate,
-            "spread": statistics.pstdev(found.tokens_per_second) / rate,
+            "spread": statistics.pstdev(rates) / rate,
             "gigabytes_per_second": rate * work.bytes(test, batch) / test.tokens / 1e9,
             "of_stream": result.of_stream(work, batch),
             "gigamacs_per_second": rate * work.macs(test) / test.tokens / 1e9,
             "of_peak": result.of_peak(work),
             # What a step of all its tokens costs, in steps of one token.
-            "cost_of_one": one and test.tokens * statistics.median(one.tokens_per_second) / rate,
-            "ratio": ratios and statistics.median(ratios),
-            "ratio_least": ratios and min(ratios),
-            "ratio_most": ratios and max(ratios),
-            "ours_is": _ratio_text(ratios) if ratios and engine != OURS else "",
-            "samples": found.tokens_per_second,
-            "stream_gigabytes_per_second": [
-                c.stream_bytes_per_second / 1e9 for c in found.ceilings
-            ],
-            "peak_gigamacs_per_second": [c.int8_macs_per_second / 1e9 for c in found.ceilings],
+            "cost_of_one": test.prompt_tokens * _median_rate(one) / rate if one else 0.0,
+            "ratio": statistics.median(ratios) if ratios else None,
+            "ratio_least": min(ratios, default=None),
+            "ratio_most": max(ratios, default=None),
+            "ours_is": _ratio_text(ratios) if engine != OURS else "",
+            "samples": rates,
+            "streams": [c.stream_bytes_per_second / 1e9 for c in limits],
+            "peaks": [c.int8_macs_per_second / 1e9 for c in limits],
         }
 
 
-def _ratios(
-    samples: dict[tuple[str, Test], Samples], test: Test, peer: Samples
-) -> list[float] | None:
-    """Ours over the peer, a ratio a round."""
-    ours = samples.get((OURS, test))
-    if ours is None:
-        return None
-    pairs = zip(ours.tokens_per_second, peer.tokens_per_second, strict=True)
-    return [mine / theirs for mine, theirs in pairs]
+def _median_rate(samples: Sequence[Sample]) -> float:
+    return statistics.median(sample.tokens_per_second for sample in samples)
+
+
+def _ratios(ours: Sequence[Sample], peers: Sequence[Sample]) -> list[float]:
+    """Ours over the peer, for each round that both have."""
+    rates = {sample.round: sample.tokens_per_second for sample in ours}
+    return [rates[s.round] / s.tokens_per_second for s in peers if s.round in rates]
 
 
 def _ratio_text(ratios: Sequence[float]) -> str:
+    if not ratios:
+        return ""
     return f"{statistics.median(ratios):.2f}x ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
@@ -184,7 +219,7 @@ def work(model: Path) -> Work:
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     """The options."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("models", type=Path, nargs="+", metavar="MODEL.gguf")
+    parser.add_argument("models", nargs="*", default=["smollm2"], help="references or GGUF files")
     parser.add_argument("-t", "--threads", type=int, nargs="+", default=[os.cpu_count() or 1])
     parser.add_argument("-p", "--prompt", type=int, nargs="+", default=[512], help="0: none")
     parser.add_argument("-n", "--new", type=int, nargs="+", default=[64], help="0: none")
@@ -215,7 +250,8 @@ def compare(
         *(Test(new_tokens=n, depth=d) for d in options.depth for n in options.new if n),
     ]
     rows: list[dict[str, Any]] = []
-    for model in options.models:
+    for reference in options.models:
+        model = store.resolve(reference).path
         for threads in options.threads:
             setting = Setting(
                 model=model,
@@ -228,18 +264,19 @@ def compare(
                 samples = measure(
                     engines, tests, threads=threads, rounds=options.rounds, quiet=quiet
                 )
-            found = [
-                {"model": model.stem, "threads": threads, "kv": options.kv, **row}
-                for row in rows_of(samples, work(model), options.batch)
-            ]
-            print(show(found if options.all else best(found)), flush=True)
-            rows += found
+            for state in states(samples):
+                found = [
+                    {"model": model.stem, "threads": threads, "kv": options.kv, **row}
+                    for row in rows_of(state, work(model), options.batch)
+                ]
+                print(show(found if options.all else best(found)), flush=True)
+                rows += found
     return rows
 
 
 def show(rows: Sequence[dict[str, Any]]) -> str:
     """The table; what a step costs in steps of one token only where that was measured."""
-    columns = COLUMNS | (COST if all(row["cost_of_one"] for row in rows) else {})
+    columns = COLUMNS | (COST if any(row["cost_of_one"] for row in rows) else {})
     cells = [{title: row[key] for title, (key, _) in columns.items()} for row in rows]
     return record.table(cells, {title: spec for title, (_, spec) in columns.items()})
 
@@ -253,7 +290,7 @@ def main() -> None:
         "llama_bench": [Path(text).name for text in options.llama_bench],
     }
     rows = compare(options)
-    name = options.name or "_".join(model.stem for model in options.models)
+    name = options.name or "_".join(Path(model).stem for model in options.models)
     print(record.save(f"compare_{name}", about, rows))
 
 
