@@ -107,7 +107,12 @@ void check_matrix(const std::string& type, int64_t rows, int64_t cols) {
 Activations activations(const KernelSet& kernels, bool is_float, const float* x, int64_t tokens,
                         int64_t cols, ActBlock* blocks) {
   if (!is_float) kernels.quantize(x, cols, cols, tokens, 0, tokens, blocks);
-  return {.f32 = x, .blocks = blocks, .stride = cols, .tokens = tokens, .cols = cols};
+  return {.f32 = x,
+          .blocks = blocks,
+          .stride = cols,
+          .block_stride = tokens,
+          .tokens = tokens,
+          .cols = cols};
 }
 
 std::vector<std::string> isas() {

@@ -15,6 +15,11 @@ constexpr int64_t kPieceBytes = 64 << 10;
 // keep in its own cache.
 constexpr int64_t kAheadBytes = 64 << 10;
 
+// What gate and up make of a slice of tokens and rows stays in the first cache until it is
+// quantised.
+constexpr int64_t kSliceTokens = 128;
+constexpr int64_t kSliceFloats = kSliceTokens * 2 * kGroupRows;
+
 int64_t group_bytes(const Matrix& m) { return quant_info(m.type).packed_bytes(kGroupRows, m.cols); }
 
 // Groups to hand out at a time; an even number, which is what the kernels take together and
@@ -75,7 +80,7 @@ void Decoder::forward(Team& team) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
     each_token([&](int64_t t) { normalise(s_.x, layer.attn_norm, s_.h, t); });
-    project(team, {s_.h, s_.blocks, config_.width, tokens_, config_.width},
+    project(team, {s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width},
             {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
     each_token([&](int64_t t) { rotate_and_store(i, t); });
     attention_.run(team, i);
@@ -83,13 +88,13 @@ void Decoder::forward(Team& team) {
       attention_.merge(t, s_.q + t * config_.q_width());
       quantise(s_.q, config_.q_width(), t, t + 1);
     });
-    project(team, {s_.q, s_.blocks, config_.q_width(), tokens_, config_.q_width()},
+    project(team, {s_.q, s_.blocks, config_.q_width(), tokens_, tokens_, config_.q_width()},
             {{layer.o, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
     each_token([&](int64_t t) { normalise(s_.x, layer.ffn_norm, s_.h, t); });
     expand(team, layer);
-    project(team, {s_.gate, s_.ff_blocks, config_.ff_width, tokens_, config_.ff_width},
+    project(team, {s_.gated, s_.ff_blocks, config_.ff_width, tokens_, tokens_, config_.ff_width},
             {{layer.down, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
   }
@@ -167,28 +172,39 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
   attention_.store(index, t, q, k, v);
 }
 
-// gate = activation(gate) * up, and its quantised form: the rows that a thread has made, it
-// also activates.
+// gated = activation(h * gate') * (h * up'), and its quantised form, a slice of tokens and rows
+// at a time: the two products never reach memory.
 void Decoder::expand(Team& team, const Layer& layer) {
-  const int64_t n = config_.ff_width;
-  const Activations x{s_.h, s_.blocks, config_.width, tokens_, config_.width};
-  const auto gated =
+  const int64_t n = config_.ff_width, groups = layer.gate.groups();
+  const Activations x{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
+  const auto activate =
       config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
-  const int64_t piece = piece_groups(team, layer.gate, layer.gate.groups());
+  const int64_t piece = piece_groups(team, layer.gate, groups);
+  const int64_t tokens = std::min(tokens_, kSliceTokens);
+  const int64_t slice = kSliceFloats / tokens / (2 * kGroupRows) * 2;  // groups
 
   team.for_each(
-      layer.gate.groups(), piece,
+      groups, piece,
       [&](int64_t begin, int64_t end) {
-        multiply(layer.gate, begin, end, x, s_.gate);
-        multiply(layer.up, begin, end, x, s_.up);
-        const int64_t col = begin * kGroupRows, cols = std::min(n, end * kGroupRows) - col;
-        for (int64_t t = 0; t < tokens_; ++t)
-          gated(s_.gate + t * n + col, s_.up + t * n + col, cols);
-        if (layer.down.quantised())
-          kernels_.quantize(s_.gate + col, n, cols, tokens_, 0, tokens_,
-                            s_.ff_blocks + col / kStep * tokens_);
+        alignas(64) float gate[kSliceFloats], up[kSliceFloats];
+        for (int64_t t = 0; t < tokens_; t += tokens) {
+          const Activations part = x.slice(t, std::min(tokens, tokens_ - t));
+          for (int64_t g = begin; g < end; g += slice) {
+            const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
+            const int64_t rows = std::min(n, last * kGroupRows) - row;
+            multiply(layer.gate, g, last, part, gate, rows);
+            multiply(layer.up, g, last, part, up, rows);
+            activate(gate, up, part.tokens * rows);
+            if (layer.down.quantised())
+              kernels_.quantize(gate, rows, rows, tokens_, 0, part.tokens,
+                                s_.ff_blocks + row / kStep * tokens_ + t);
+            else
+              for (int64_t i = 0; i < part.tokens; ++i)
+                std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
+          }
+        }
       },
-      Ahead(layer.gate, team.own_range(layer.gate.groups(), piece).first));
+      Ahead(layer.gate, team.own_range(groups, piece).first));
 }
 
 // out = x * matrix' + bias for matrices that share their input.
@@ -209,7 +225,7 @@ void Decoder::project(Team& team, const Activations& x, std::initializer_list<Pr
       [&](int64_t begin, int64_t end) {
         for (const Product& p : products) {
           const int64_t g0 = std::max<int64_t>(begin, 0), g1 = std::min(end, p.matrix.groups());
-          if (g0 < g1) multiply(p.matrix, g0, g1, x, p.out);
+          if (g0 < g1) multiply(p.matrix, g0, g1, x, p.out + g0 * kGroupRows, p.matrix.rows);
           begin -= p.matrix.groups();
           end -= p.matrix.groups();
         }
@@ -217,13 +233,14 @@ void Decoder::project(Team& team, const Activations& x, std::initializer_list<Pr
       Ahead(*own, own_begin));
 }
 
-// The rows of groups [g0, g1) of out = x * matrix' + bias.
-void Decoder::multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out) {
-  kernels_.matmul[m.type](m.packed, m.rows, g0, g1, x, out, m.rows);
-  if (!m.bias) return;
+// The rows of groups [g0, g1) of x * matrix' + bias, from out[0] on; out (tokens, stride).
+void Decoder::multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out,
+                       int64_t stride) {
   const int64_t row = g0 * kGroupRows, rows = std::min(m.rows, g1 * kGroupRows) - row;
+  kernels_.matmul[m.type](m.packed + g0 * group_bytes(m), rows, 0, g1 - g0, x, out, stride);
+  if (!m.bias) return;
   for (int64_t t = 0; t < x.tokens; ++t)
-    kernels_.add_scaled(out + t * m.rows + row, m.bias + row, 1.0f, rows);
+    kernels_.add_scaled(out + t * stride, m.bias + row, 1.0f, rows);
 }
 
 // The wanted rows: out = norm(x), or the logits, scaled and capped.
@@ -240,7 +257,7 @@ void Decoder::finish(Team& team) {
   });
   if (output_ == Output::kHidden) return;
 
-  project(team, {s_.h, s_.blocks, c.width, rows, c.width}, {{weights_.output(), out_}});
+  project(team, {s_.h, s_.blocks, c.width, rows, rows, c.width}, {{weights_.output(), out_}});
   if (c.output_scale != 1 || c.output_softcap > 0) {
     team.for_each(rows * c.vocab_size, 4096, [&](int64_t begin, int64_t end) {
       kernels_.scale_and_cap(out_ + begin, c.output_scale, c.output_softcap, end - begin);

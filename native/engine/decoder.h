@@ -48,7 +48,8 @@ class Decoder {
   void rotate_and_store(int64_t layer, int64_t t);
   void expand(Team& team, const Layer& layer);
   void project(Team& team, const Activations& x, std::initializer_list<Product> products);
-  void multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out);
+  void multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out,
+                int64_t stride);
   void finish(Team& team);
 
   const ModelConfig& config_;

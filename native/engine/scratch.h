@@ -25,12 +25,11 @@ struct Scratch {
   float* mixed;  // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
   float* mixed_max;     // (partials, heads)
   float* mixed_sum;     // (partials, heads)
-  float* gate;          // (batch, ff_width)
-  float* up;            // (batch, ff_width)
+  float* gated;         // (batch, ff_width) the input of the down projection
   float* cosines;       // (rope tables, batch, head_dim / 2)
   float* sines;         // (rope tables, batch, head_dim / 2)
   ActBlock* blocks;     // (wider of width and q_width / 32, batch) h, or the attention's output
-  ActBlock* ff_blocks;  // (ff_width / 32, batch) gate
+  ActBlock* ff_blocks;  // (ff_width / 32, batch) gated
 
   int64_t batch;
   int64_t partials;
@@ -70,8 +69,7 @@ struct Scratch {
     take(mixed, partials * c.q_width());
     take(mixed_max, partials * c.heads);
     take(mixed_sum, partials * c.heads);
-    take(gate, batch * c.ff_width);
-    take(up, batch * c.ff_width);
+    take(gated, batch * c.ff_width);
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
     take(blocks, (std::max(c.width, c.q_width()) + 31) / 32 * batch);

@@ -29,10 +29,16 @@ static_assert(sizeof(ActBlock) == 64);
 /// The activations of one matrix product: `tokens` rows of `cols` values.
 struct Activations {
   const float* f32;        // (tokens, cols) with row stride `stride`; read by float weights
-  const ActBlock* blocks;  // (cols / 32, tokens); read by quantised weights
+  const ActBlock* blocks;  // (cols / 32, tokens) with row stride `block_stride`; by quantised ones
   int64_t stride;
+  int64_t block_stride;
   int64_t tokens;
   int64_t cols;
+
+  /// The same for tokens [t0, t0 + count).
+  Activations slice(int64_t t0, int64_t count) const {
+    return {f32 + t0 * stride, blocks + t0, stride, block_stride, count, cols};
+  }
 };
 
 /// Part of an attention: `queries` query rows against positions [first, last) of one KV head.

@@ -15,7 +15,7 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
   for (int64_t b = 0; b < x.cols / Q::kBlock; ++b, group += P::kBlockBytes) {
     BlockScales<Q> scales[kParts];
     unroll<kParts>(EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); });
-    for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
+    for (int s = 0; s < P::kSteps; ++s, a += x.block_stride) {
       const uint8_t* step = group + s * P::kStepBytes;
       prefetch_step<Q>(step);
       const int sub = s * BlockScales<Q>::kPerStep;

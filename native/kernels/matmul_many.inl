@@ -49,14 +49,15 @@ EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
   for (int64_t b = 0; b < x.cols / Q::kBlock; ++b) {
     BlockScales<Q> scales[N];
     unroll<N>(EI_LAMBDA(v) { scales[v].expand(P::scales(block[v]), lane[v]); });
-    for (int s = 0; s < P::kSteps; ++s, a += x.tokens) {
+    for (int s = 0; s < P::kSteps; ++s, a += x.block_stride) {
       const uint8_t* steps[N];
       unroll<N>(EI_LAMBDA(v) {
         const uint8_t* step = block[v] + s * P::kStepBytes;
         steps[v] = step + 4 * lane[v];
         prefetch_step<Q>(step);
       });
-      stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.tokens, tokens, acc);
+      stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.block_stride, tokens,
+                          acc);
     }
     unroll<N>(EI_LAMBDA(v) { block[v] += P::kBlockBytes; });
   }

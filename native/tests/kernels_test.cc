@@ -54,7 +54,12 @@ struct Weights {
 struct Inputs {
   Inputs(const KernelSet& kernels, bool is_float, int64_t tokens, int64_t cols)
       : x(Random(3).vector(tokens * cols)), values(x.begin(), x.end()) {
-    view = {.f32 = x.data(), .blocks = nullptr, .stride = cols, .tokens = tokens, .cols = cols};
+    view = {.f32 = x.data(),
+            .blocks = nullptr,
+            .stride = cols,
+            .block_stride = tokens,
+            .tokens = tokens,
+            .cols = cols};
     if (is_float) return;
     blocks.resize(static_cast<size_t>(tokens * cols / 32));
     kernels.quantize(x.data(), cols, cols, tokens, 0, tokens, blocks.data());
