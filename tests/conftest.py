@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from support.installed import install  # noqa: F401 - a fixture
+
 
 @pytest.fixture(scope="session")
 def test_data() -> Path:

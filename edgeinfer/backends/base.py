@@ -100,8 +100,16 @@ class Backend(Protocol):
     name: str
     formats: frozenset[str]
 
+    def version(self) -> str:
+        """What speeds measured before hold for; another version is measured anew."""
+
     def probe(self, device: DeviceProfile) -> Support:
-        """Says whether this backend runs on the device; imports nothing heavy."""
+        """Says whether this backend runs on the device.
+
+        It is asked in a process of its own, once until a package comes or goes, so it may
+        load libraries and start devices. What it raises is told to the user; where nothing
+        is wrong but a library not installed, it returns a Support that says so.
+        """
 
     def load(self, files: ModelFiles, plan: MemoryPlan) -> Engine:
         """Loads the model as planned."""

@@ -63,6 +63,10 @@ class FakeBackend:
     name: str = "fake"
     formats: frozenset[str] = frozenset({"fake"})
 
+    def version(self) -> str:
+        """It never changes."""
+        return "1"
+
     def probe(self, device: DeviceProfile) -> Support:
         """Runs anywhere, but is never the first choice."""
         return Support(usable=True, reason="no model, for tests", rank=-1000)

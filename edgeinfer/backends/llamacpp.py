@@ -66,10 +66,7 @@ class LlamaCppBackend:
         """Loads the library: one built for another processor shows it here."""
         if not self.version():
             return Support(usable=False, reason=f"{PACKAGE} is not installed ({INSTALL})")
-        try:
-            api = _library()
-        except (ImportError, OSError, RuntimeError) as error:
-            return Support(usable=False, reason=f"{PACKAGE} does not import: {error}")
+        api = _library()
         used = "GPU offload" if api.llama_supports_gpu_offload() else "processor only"
         return Support(usable=True, reason=f"{PACKAGE} {self.version()}, {used}", rank=50)
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,15 @@ class NativeBackend:
 
     name = "native"
     formats = frozenset({"gguf"})
+
+    def version(self) -> str:
+        """The package's version and the build of the extension."""
+        from importlib.metadata import version
+
+        from edgeinfer import _native
+
+        built = Path(_native.__file__).stat()
+        return f"{version('edgeinfer')} ({built.st_size} {built.st_mtime_ns})"
 
     def probe(self, device: DeviceProfile) -> Support:
         """Runs wherever the extension does; it has scalar kernels for the rest."""

@@ -1,4 +1,4 @@
-"""The installed backends: found by entry point, ranked by what they say of the device."""
+"""The installed backends: found by entry point, each asked what it says of the device."""
 
 from __future__ import annotations
 
@@ -7,21 +7,37 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 
+from edgeinfer.backends import probing
 from edgeinfer.backends.base import Backend, Support
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import NotFoundError, UnsupportedError
 
 GROUP = "edgeinfer.backends"
 AUTO = "auto"
+# Asked in this process: the rest of the program needs its extension as well.
+_IN_PROCESS = frozenset({"edgeinfer.backends.native"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Candidate:
-    """A backend with its answer for one device; ``backend`` is None if it does not import."""
+    """A backend with its answer for one device.
+
+    ``problem`` says why it could not be asked: it does not import, or its probe raised,
+    crashed or hung. One that is merely not usable, because its library is not installed or
+    the device is not for it, has none.
+    """
 
     name: str
-    backend: Backend | None
+    entry_point: EntryPoint
     support: Support
+    formats: frozenset[str] = frozenset()
+    version: str = ""
+    problem: str = ""
+
+    @property
+    def backend(self) -> Backend:
+        """The backend itself; its module is imported now."""
+        return _load(self.entry_point)
 
 
 @cache
@@ -35,71 +51,83 @@ def installed() -> dict[str, EntryPoint]:
     return {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
 
 
-def candidates(device: DeviceProfile) -> list[Candidate]:
-    """Every installed backend, the usable ones first, best first.
+def candidates(device: DeviceProfile, names: Iterable[str] | None = None) -> list[Candidate]:
+    """The installed backends, or those of some names, the usable ones first, best first.
 
-    A backend that does not import (an optional library is missing or broken) is listed as
-    not usable, with the reason; it does not take the others down.
+    One that does not import, crashes or hangs is listed as not usable, with the reason; it
+    does not take the others down.
     """
-    found = []
-    for name, entry_point in installed().items():
-        try:
-            backend = _load(entry_point)
-        except ImportError as error:
-            support = Support(usable=False, reason=f"does not import: {error}")
-            found.append(Candidate(name=name, backend=None, support=support))
-        else:
-            found.append(Candidate(name=name, backend=backend, support=backend.probe(device)))
+    points = installed()
+    points = points if names is None else {name: points[name] for name in names if name in points}
+    answers = probing.ask(
+        [point for point in points.values() if point.module not in _IN_PROCESS], device
+    )
+    for name, point in points.items():
+        if name not in answers:
+            answers[name] = probing.ask_here(_load(point), device)
+    found = [
+        Candidate(
+            name=name,
+            entry_point=point,
+            support=answers[name].support,
+            formats=answers[name].formats,
+            version=answers[name].version,
+            problem=answers[name].problem,
+        )
+        for name, point in points.items()
+    ]
     return sorted(found, key=lambda c: (not c.support.usable, -c.support.rank, c.name))
 
 
-def choose(name: str, model_format: str, device: DeviceProfile) -> Backend:
-    """Finds the backend for a model.
-
-    Args:
-        name: a backend's name, or "auto" for the best that reads the format. A backend
-            asked for by name is that one or an error, never another.
-        model_format: as in ``ModelFiles.format``.
-        device: the machine.
+def named(name: str, model_format: str, device: DeviceProfile) -> Candidate:
+    """The backend of a name: that one or an error, never another.
 
     Raises:
         NotFoundError: no backend has that name.
         UnsupportedError: it does not run here, or does not read the format.
     """
-    found = candidates(device)
-    if name == AUTO:
-        return _best(found, model_format)
-    named = next((c for c in found if c.name == name), None)
-    if named is None:
-        raise NotFoundError(f"no backend is called {name!r}", hint=f"installed: {_names(found)}")
-    if named.backend is None or not named.support.usable:
+    found = candidates(device, [name])
+    if not found:
+        known = ", ".join(sorted(installed())) or "none"
+        raise NotFoundError(f"no backend is called {name!r}", hint=f"installed: {known}")
+    reason = unfit(found[0], model_format)
+    if reason is not None:
         raise UnsupportedError(
-            f"the backend {name!r} does not run here: {named.support.reason}",
-            hint="--backend auto takes one that does",
+            f"the backend {name!r} {reason}", hint="--backend auto takes one that does"
         )
-    if model_format not in named.backend.formats:
-        raise UnsupportedError(
-            f"the backend {name!r} does not read {model_format!r} models",
-            hint=f"it reads: {', '.join(sorted(named.backend.formats))}",
-        )
-    return named.backend
+    return found[0]
 
 
-def _best(found: Iterable[Candidate], model_format: str) -> Backend:
-    found = list(found)
-    reasons = []
-    for candidate in found:
-        if candidate.backend is not None and model_format in candidate.backend.formats:
-            if candidate.support.usable:
-                return candidate.backend
-            reasons.append(f"{candidate.name}: {candidate.support.reason}")
-        elif candidate.backend is None:
-            reasons.append(f"{candidate.name}: {candidate.support.reason}")
-    raise UnsupportedError(
+def unfit(candidate: Candidate, model_format: str) -> str | None:
+    """Why a backend cannot run models of a format here, or None if it can."""
+    if not candidate.support.usable:
+        return f"does not run here: {candidate.support.reason}"
+    if model_format not in candidate.formats:
+        known = ", ".join(sorted(candidate.formats))
+        return f"does not read {model_format!r} models (it reads: {known})"
+    return None
+
+
+def none_fits(found: Iterable[Candidate], model_format: str) -> UnsupportedError:
+    """The error that says of each why not."""
+    reasons = [f"{c.name} {unfit(c, model_format)}" for c in found]
+    return UnsupportedError(
         f"no installed backend runs {model_format!r} models on this machine",
-        hint="; ".join(reasons) or f"installed: {_names(found)}",
+        hint="; ".join(reasons) or "installed: none",
     )
 
 
-def _names(found: Iterable[Candidate]) -> str:
-    return ", ".join(candidate.name for candidate in found) or "none"
+def choose(name: str, model_format: str, device: DeviceProfile) -> Backend:
+    """The backend of a name, or for "auto" the usable one of the highest rank.
+
+    Raises:
+        NotFoundError: no backend has that name.
+        UnsupportedError: it does not run here, or does not read the format.
+    """
+    if name != AUTO:
+        return named(name, model_format, device).backend
+    found = candidates(device)
+    for candidate in found:
+        if unfit(candidate, model_format) is None:
+            return candidate.backend
+    raise none_fits(found, model_format)

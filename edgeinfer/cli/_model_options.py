@@ -114,13 +114,7 @@ class ModelOptions:
             gpu_layers=self.gpu_layers,
             offline=self.offline,
         )
-        plan = model.plan
-        ui.detail(
-            f"{plan.backend} backend, {plan.threads} threads, context {plan.context}, "
-            f"{ui.format_bytes(plan.total_bytes)} of {ui.format_bytes(plan.budget_bytes)}"
-        )
-        for text in plan.notes:
-            ui.detail(text)
+        ui.detail(model.plan.explain())
         return model
 
 

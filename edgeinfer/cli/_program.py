@@ -32,6 +32,16 @@ def verbs() -> list[str]:
     )
 
 
+class _Tell(logging.Handler):
+    """What the library logs: warnings in colour, the rest with ``-v``."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        if record.levelno >= logging.WARNING:
+            ui.warn(record.getMessage())
+        else:
+            ui.detail(record.getMessage())
+
+
 def _set_verbose(_context: click.Context, _option: click.Parameter, verbose: bool) -> None:
     if verbose:
         ui.set_verbose()
@@ -98,6 +108,8 @@ def run(arguments: Sequence[str]) -> int:
     With ``--json`` an error is also a record on stdout. A reader that leaves (``| head``)
     ends the program quietly; click sees to that.
     """
+    log = logging.getLogger("edgeinfer")
+    log.handlers, log.propagate = [_Tell()], False
     as_json = "--json" in takewhile(lambda argument: argument != "--", arguments)
     try:
         code = program.main(list(arguments), prog_name="edgeinfer", standalone_mode=False)

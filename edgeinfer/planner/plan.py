@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeinfer.planner.sizes import format_bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Rejection:
+    """A backend that was not taken, and why."""
+
+    backend: str
+    reason: str
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MemoryPlan:
@@ -26,6 +36,8 @@ class MemoryPlan:
     budget_bytes: int
     notes: tuple[str, ...] = ()  # what was given up and why
     gpu_layers: int | None = None  # layers on a GPU; None: as the backend does by itself
+    chosen_because: str = ""  # why this backend
+    rejected: tuple[Rejection, ...] = ()  # the other backends
     decode_tokens_per_second: float | None = None  # if the device's bandwidth is known
 
     @property
@@ -37,6 +49,20 @@ class MemoryPlan:
     def fits(self) -> bool:
         """True if the total is within the budget."""
         return self.total_bytes <= self.budget_bytes
+
+    def explain(self) -> str:
+        """What was chosen, what was rejected, and why: a few lines."""
+        lines = [
+            f"{self.backend} backend: {self.chosen_because or 'asked for'}",
+            *(f"not {other.backend}: {other.reason}" for other in self.rejected),
+            f"{self.threads} threads, context {self.context}, {self.kv_type} cache, "
+            f"{format_bytes(self.total_bytes)} of {format_bytes(self.budget_bytes)}: "
+            f"weights {format_bytes(self.weights_bytes)}, cache {format_bytes(self.kv_bytes)}, "
+            f"scratch {format_bytes(self.scratch_bytes)}, "
+            f"runtime {format_bytes(self.runtime_bytes)}",
+            *self.notes,
+        ]
+        return "\n".join(lines)
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""
@@ -55,6 +81,8 @@ class MemoryPlan:
             "batch": self.batch,
             "kv_type": self.kv_type,
             "gpu_layers": self.gpu_layers,
+            "chosen_because": self.chosen_because,
+            "rejected": [{"backend": r.backend, "reason": r.reason} for r in self.rejected],
             "decode_tokens_per_second": self.decode_tokens_per_second,
             "notes": list(self.notes),
         }

@@ -13,6 +13,7 @@ from edgeinfer.runtime.model import Model, Parts
 from edgeinfer.runtime.recommended import recommended, system_message
 
 if TYPE_CHECKING:
+    from edgeinfer.planner.plan import MemoryPlan
     from edgeinfer.tokenizer import ChatTemplate, Tokenizer
 
 DEFAULT_MODEL = "smollm2"
@@ -54,12 +55,12 @@ def load(
         CorruptFileError: the file is damaged.
         UsageError: an argument makes no sense.
     """
-    from edgeinfer.backends import registry
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.formats.gguf import open_gguf
     from edgeinfer.planner import parse_bytes, plan_model
     from edgeinfer.planner.planner import DEFAULT_BATCH
+    from edgeinfer.runtime.choice import Choice, Job
     from edgeinfer.store import resolve
     from edgeinfer.tokenizer import load_tokenizer
 
@@ -70,29 +71,32 @@ def load(
             hint=f"convert it: edgeinfer convert {stored.path} --to gguf -q q4_k_m -o MODEL.gguf",
         )
     device = detect()
-    chosen = registry.choose(backend, stored.format, device)
+    budget = parse_bytes(memory) if isinstance(memory, str) else memory
     with open_gguf(stored.path) as file:
-        plan = plan_model(
-            file,
-            device=device,
-            memory=parse_bytes(memory) if isinstance(memory, str) else memory,
-            context=context,
-            threads=threads,
-            kv_type=kv_type,
-            backend=chosen.name,
-            batch=DEFAULT_BATCH if batch is None else batch,
-        )
+
+        def plan(name: str) -> MemoryPlan:
+            planned = plan_model(
+                file,
+                device=device,
+                memory=budget,
+                context=context,
+                threads=threads,
+                kv_type=kv_type,
+                backend=name,
+                batch=DEFAULT_BATCH if batch is None else batch,
+            )
+            return replace(planned, gpu_layers=gpu_layers)
+
+        files = ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference)
+        choice = Choice(backend, Job(files=files, device=device, plan=plan))
         tokenizer = load_tokenizer(file)
         sampling, system = recommended(file.metadata), system_message(file.metadata)
-    plan = replace(plan, gpu_layers=gpu_layers)
-    engine = chosen.load(
-        ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference), plan
-    )
+        engine, chosen = choice.open()
     return Model(
         Parts(
             engine=engine,
             tokenizer=tokenizer,
-            plan=plan,
+            plan=chosen,
             template=_template(tokenizer),
             sampling=sampling,
             system=system,

@@ -32,7 +32,7 @@ def run_model(path: Path) -> None:
     import edgeinfer
     from edgeinfer.errors import UnsupportedError
 
-    with edgeinfer.load(path, context=32, threads=1, batch=8) as model:
+    with edgeinfer.load(path, backend="native", context=32, threads=1, batch=8) as model:
         ids = model.tokenizer.encode("hello")
         model.logits(ids or [0])
         try:
