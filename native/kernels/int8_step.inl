@@ -4,10 +4,25 @@
 // integer sums per 16 k are exact and are scaled into float accumulators. Both products do the
 // same operations in the same order, so a token's result does not depend on its company.
 
-/// Expands the codes of one vector of rows; `step` is already at the vector's dwords.
+/// A table type's bytes as operands, so that a lookup yields what `operand` would.
 template <class Q>
+struct OperandTable {
+  uint8_t bytes[16];
+
+  constexpr OperandTable() : bytes() {
+    for (int i = 0; i < 16; ++i) {
+      bytes[i] = static_cast<uint8_t>(Q::kTable[i] - V::kOperandOffset<Q::kMaxCode>);
+    }
+  }
+};
+template <class Q>
+constexpr OperandTable<Q> kOperandTable;
+
+/// Expands dwords [First, First + Count) of one vector of rows; `step` is already at the vector's.
+template <class Q, int First = 0, int Count = 8>
 EI_INLINE void expand_codes(const uint8_t* step, Ints* codes) {
-  unroll<8>(EI_LAMBDA(j) {
+  unroll<Count>(EI_LAMBDA(i) {
+    constexpr int j = First + i;
     constexpr int kLow = Q::kLowBits;
     constexpr int kLowVector = j % kLow, kLowShift = kLow * (j / kLow);
     Ints code = V::load_i32(step + 64 * kLowVector);
@@ -24,8 +39,11 @@ EI_INLINE void expand_codes(const uint8_t* step, Ints* codes) {
       constexpr int kMask = ((1 << kHigh) - 1) << kLow;
       code = V::bit_or(code, V::bit_and(high, V::set_i32(0x01010101 * kMask)));
     }
-    if constexpr (TableType<Q>) code = V::lookup(Q::kTable, code);
-    codes[j] = V::template operand<Q::kMaxCode>(code);
+    if constexpr (TableType<Q>) {
+      codes[j] = V::lookup(kOperandTable<Q>.bytes, code);
+    } else {
+      codes[j] = V::template operand<Q::kMaxCode>(code);
+    }
   });
 }
 

@@ -14,19 +14,24 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
   const ActBlock* a = x.blocks + t0;
   for (int64_t b = 0; b < x.cols / Q::kBlock; ++b, group += P::kBlockBytes) {
     BlockScales<Q> scales[kParts];
-    unroll<kParts>(EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); });
+    const auto expand_scales = EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); };
+    if constexpr (P::kSteps > 1) unroll<kParts>(expand_scales);
     for (int s = 0; s < P::kSteps; ++s, a += x.block_stride) {
       const uint8_t* step = group + s * P::kStepBytes;
       prefetch_step<Q>(step);
       const int sub = s * BlockScales<Q>::kPerStep;
       unroll<kParts>(EI_LAMBDA(v) {
         if constexpr (v > 0) EI_LOAD_AGAIN();
+        if constexpr (P::kSteps == 1) expand_scales(v);
         Ints codes[1][8];
-        expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
+        if constexpr (T > 1) expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
         unroll<T>(EI_LAMBDA(t) {
           const TokenStep<Q> token(a[t]);
           Floats f[2][1];
-          unroll<2>(EI_LAMBDA(h) { half_sums<Q, 1>(codes, token, h, f[h]); });
+          unroll<2>(EI_LAMBDA(h) {
+            if constexpr (T == 1) expand_codes<Q, 4 * h, 4>(step + 4 * kWidth * v, codes[0]);
+            half_sums<Q, 1>(codes, token, h, f[h]);
+          });
           acc[t][v] = step_sum<Q>(f[0][0], f[1][0], scales[v].scale + sub,
                                   scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
         });

@@ -1,0 +1,123 @@
+"""Vectors stay in registers in the innermost loops of every kernel.
+
+One spill in such a loop costs more than any other choice of its author, and no test of results
+sees it. These tests read the objects of a build folder; an installed wheel has none.
+"""
+
+from __future__ import annotations
+
+import re
+import shutil
+import subprocess
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+from support import disassembly
+from support.disassembly import Function, Instruction, extension_objects
+
+# The baseline for machines that have nothing else is written for brevity, not for speed.
+OBJECTS = {isa: path for isa, path in extension_objects().items() if isa != "scalar"}
+PRODUCT = re.compile(r"vpdpbusd|vpmaddubsw|vpmaddwd|vfn?madd\w+|[su]+dot|fml[as]|[su]mlal2?")
+MATRIX = re.compile(r"(stream_tokens|multiply_group)<(\w+), \d+>")
+
+# Loops that are known to keep a vector in memory, and how many writes. dot_all measures the
+# processor and has chains for machines with 32 registers and for those with slow products.
+KNOWN = {
+    ("avx2", "dot_all"): 8,
+    ("avxvnni", "multiply_group<Q5_1, 1>"): 2,  # of 158 instructions; no order of them has fewer
+    ("avx2", "attend"): 2,
+    ("avxvnni", "attend"): 2,
+}
+
+pytestmark = pytest.mark.skipif(
+    not OBJECTS or shutil.which("objdump") is None,
+    reason="needs the objects of a build folder, and objdump",
+)
+every_object = pytest.mark.parametrize("isa", OBJECTS)
+
+
+@cache
+def functions(isa: str) -> list[Function]:
+    return disassembly.read(OBJECTS[isa])
+
+
+def hot_loops(function: Function) -> list[tuple[Instruction, ...]]:
+    """The innermost loops that multiply."""
+    return [
+        loop
+        for loop in function.innermost_loops()
+        if any(PRODUCT.fullmatch(instruction.mnemonic) for instruction in loop)
+    ]
+
+
+@every_object
+def test_every_kernel_has_its_loops(isa: str) -> None:
+    """Else the other tests read nothing."""
+    found = {f.name.partition("<")[0] for f in functions(isa) if hot_loops(f)}
+    types = {m[2] for f in functions(isa) if (m := MATRIX.match(f.name)) and hot_loops(f)}
+
+    assert {"stream_tokens", "multiply_group", "float_rows", "map_vectors"} <= found
+    assert {"Q4_0", "Q4_K", "Q6_K", "Q8_0", "IQ4_XS", "MXFP4"} <= types
+
+
+@every_object
+def test_no_hot_loop_writes_a_vector_to_the_stack(isa: str) -> None:
+    spills = {
+        f"{f.name}, loop at {loop[0].address:x}": found
+        for f in functions(isa)
+        for loop in hot_loops(f)
+        if len(found := [str(i) for i in f.spills(loop)]) > KNOWN.get((isa, f.name), 0)
+    }
+
+    assert spills == {}
+
+
+@every_object
+def test_many_tokens_stream_over_registers(isa: str) -> None:
+    """Of what stays the same for all tokens, nothing is read from the stack again for each."""
+    moves = {
+        f.name: [str(i) for i in f.on_the_stack(loop)]
+        for f in functions(isa)
+        if f.name.startswith("stream_tokens<")
+        for loop in hot_loops(f)
+    }
+
+    # AVX2 multiplies signed codes by their magnitudes, which are in memory beside the codes in
+    # registers: 82 GMAC/s, against 70 if made again for every token.
+    signed = {f"stream_tokens<{name}, 1>": 8 for name in ("Q8_0", "IQ4_NL", "IQ4_XS")}
+    allowed = signed if isa == "avx2" else {}
+    # Two minimums and two scales a step: the scale of the activations takes the last register.
+    wide = {"stream_tokens<Q2_K, 1>": 2, "stream_tokens<Q2_K, 2>": 2}
+    assert {
+        name: found for name, found in moves.items() if len(found) > (allowed | wide).get(name, 0)
+    } == {}
+
+
+def test_a_spill_is_found(tmp_path: Path) -> None:
+    """Twenty sums, more than there are registers, each alive throughout the loop."""
+    if shutil.which("g++") is None:
+        pytest.skip("needs a compiler")
+    source = tmp_path / "spill.cc"
+    terms = "\n".join(f"    s[{i}] = _mm256_fmadd_ps(x, y[{i}], s[{i}]);" for i in range(20))
+    loads = "\n".join(f"  s[{i}] = p[{i}];" for i in range(20))
+    stores = "\n".join(f"  p[{i}] = s[{i}];" for i in range(20))
+    source.write_text(
+        "#include <immintrin.h>\n"
+        "void kernel(__m256* p, const __m256* y, const __m256* z, int n) {\n"
+        f"  __m256 s[20];\n{loads}\n"
+        "  for (int i = 0; i < n; ++i) {\n    const __m256 x = z[i];\n"
+        f"{terms}\n  }}\n{stores}\n}}\n"
+    )
+    subprocess.run(
+        ["g++", "-O2", "-mavx2", "-mfma", "-c", "spill.cc", "-o", "spill.o"],
+        cwd=tmp_path,
+        check=True,
+    )
+
+    (kernel,) = disassembly.read(tmp_path / "spill.o")
+    (loop,) = hot_loops(kernel)
+
+    assert kernel.name == "kernel"
+    assert len(kernel.spills(loop)) >= 4
