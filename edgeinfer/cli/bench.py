@@ -57,7 +57,13 @@ def _counts(
 @click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE")
 @click.option("--ceilings", is_flag=True, help="Measure the machine, too, and compare.")
 @click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB.")
-@click.option("--backend", default="auto", show_default=True, help="What runs the model.")
+@click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all.")
+@click.option(
+    "--backend", default="auto", show_default=True, help='What runs the model; "all": compare.'
+)
+@click.option(
+    "--reference", metavar="MODEL", help="With all: where KL is from (default: the first)."
+)
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of records.")
 def command(
@@ -68,6 +74,7 @@ def command(
     threads: tuple[int, ...],
     rounds: int,
     ceilings: bool,
+    reference: str | None,
     as_json: bool,
     **loading: Any,
 ) -> None:
@@ -87,6 +94,19 @@ def command(
     if not tests:
         raise click.UsageError("nothing to time: -p and -n are both 0")
     context = max(test.depth + test.tokens for test in tests)
+    if loading["backend"] == "all":
+        if ceilings or len(threads) > 1:
+            raise click.UsageError("--backend all takes one number of threads and no --ceilings")
+        from edgeinfer.cli import _bench_all
+
+        counts = {"-p": prompts, "-n": generations, "-d": depths, "-t": threads, "-r": (rounds,)}
+        options = ModelOptions(context=None, threads=threads[0] if threads else None, **loading)
+        compared = _bench_all.compare(options, model, reference, _given(counts, loading))
+        if as_json:
+            ui.emit_json(compared)
+        else:
+            _bench_all.show(compared)
+        return
     records = []
     for count in threads or (None,):
         options = ModelOptions(context=context, threads=count, **loading)
@@ -95,6 +115,27 @@ def command(
             _show(records[-1])
     if as_json:
         ui.emit_json(records)
+
+
+_PASSED_ON = {
+    "batch": "-b",
+    "cache_type_k": "-ctk",
+    "cache_type_v": "-ctv",
+    "gpu_layers": "-ngl",
+    "memory": "--memory",
+}
+
+
+def _given(counts: dict[str, tuple[int, ...]], loading: dict[str, Any]) -> list[str]:
+    """The arguments that a comparison hands to each backend's own run."""
+    given = []
+    for option, numbers in counts.items():
+        if numbers:
+            given += [option, ",".join(map(str, numbers))]
+    for name, option in _PASSED_ON.items():
+        if loading[name] is not None:
+            given += [option, str(loading[name])]
+    return given + ["--offline"] * loading["offline"]
 
 
 def _time(

@@ -121,3 +121,36 @@ def test_wrong_options(edgeinfer, tiny, arguments, complaint):
 
 def test_what_does_not_fit_the_context(edgeinfer, tiny):
     assert edgeinfer("bench", tiny, "-d", "1000").exit_code == 2
+
+
+def test_all_backends_are_compared_each_in_its_own_process(bench):
+    from edgeinfer.backends import registry
+    from edgeinfer.device.detect import detect
+
+    records = bench("--backend", "all", "-t", "1")
+
+    able = [c.name for c in registry.candidates(detect()) if registry.unfit(c, "gguf") is None]
+    assert [record["backend"] for record in records] == able
+    for record in records:
+        assert record.keys() == RECORD | {"divergence", "divergence_from"}
+        assert [test["test"] for test in record["tests"]] == ["pp8", "tg2"]
+        assert record["threads"] == 1
+        assert record["divergence_from"] == able[0]
+    assert records[0]["divergence"] == 0
+
+
+def test_the_divergence_may_be_from_a_more_exact_file(edgeinfer, tiny, tmp_path):
+    from edgeinfer_converters.gguf import convert
+
+    small = str(tmp_path / "small.gguf")
+    convert(tiny, small, quant="q4_0")
+    arguments = ("--backend", "all", "-p", "8", "-n", "0", "-r", "1", "--json")
+    outcome = edgeinfer("bench", small, *arguments, "--reference", tiny)
+
+    first = json.loads(outcome.stdout)[0]
+    assert first["divergence_from"] == tiny
+    assert first["divergence"] > 1e-3
+
+
+def test_a_comparison_has_one_number_of_threads(edgeinfer, tiny):
+    assert edgeinfer("bench", tiny, "--backend", "all", "-t", "1,2").exit_code == 2

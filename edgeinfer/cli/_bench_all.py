@@ -1,0 +1,118 @@
+"""``edgeinfer bench --backend all``: every backend that runs the model, side by side.
+
+Each is timed in a process of its own, so that load time and memory are its own.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from edgeinfer.cli import ui
+from edgeinfer.errors import EdgeInferError
+
+if TYPE_CHECKING:
+    from edgeinfer.cli._model_options import ModelOptions
+
+
+def compare(
+    options: ModelOptions, model: str, exact: str | None, arguments: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Times the model in each backend that reads it.
+
+    Args:
+        options: how to load it.
+        model: the reference.
+        exact: a model that the divergence is measured from; None for the first backend.
+        arguments: of ``edgeinfer bench`` beside model and backend.
+
+    Returns:
+        The backends' records, each with its divergence, best rank first.
+    """
+    from edgeinfer.backends import registry
+    from edgeinfer.cli._fetch import fetch
+    from edgeinfer.device.detect import detect
+
+    stored = fetch(model, offline=options.offline)
+    able = []
+    for candidate in registry.candidates(detect()):
+        reason = registry.unfit(candidate, stored.format)
+        if reason is None:
+            able.append(candidate.name)
+        else:
+            ui.note(f"not {candidate.name}: {reason}")
+    records = [_time(model, name, arguments) for name in able]
+    _add_divergence(records, options, model, exact)
+    return records
+
+
+def _time(model: str, backend: str, arguments: Sequence[str]) -> dict[str, Any]:
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "edgeinfer",
+            "bench",
+            model,
+            *arguments,
+            "--backend",
+            backend,
+            "--json",
+        ],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise EdgeInferError(f"the backend {backend} could not be timed; see above")
+    (record,) = json.loads(done.stdout)
+    return dict(record)
+
+
+def _add_divergence(
+    records: list[dict[str, Any]], options: ModelOptions, model: str, exact: str | None
+) -> None:
+    from edgeinfer.runtime.divergence import divergence, log_probabilities
+
+    reference = None
+    if exact is not None:
+        with replace(options, backend=records[0]["backend"]).open(exact) as opened:
+            reference = log_probabilities(opened)
+    for record in records:
+        with replace(options, backend=record["backend"]).open(model) as opened:
+            found = log_probabilities(opened)
+        if reference is None:
+            reference = found
+        if reference.shape != found.shape:
+            raise EdgeInferError(f"{exact} has not the vocabulary of {model}")
+        record["divergence"] = divergence(reference, found)
+        record["divergence_from"] = exact or records[0]["backend"]
+
+
+def show(records: Sequence[dict[str, Any]]) -> None:
+    """The records for people."""
+    first = records[0]
+    ui.emit(f"{first['model']}, {first['quant']}, {first['machine']['cpu']}")
+    ui.emit()
+    tests = [test["test"] for test in first["tests"]]
+    rows = [
+        (
+            record["backend"],
+            *(
+                f"{test['tokens_per_second']:.2f} ± {test['deviation']:.2f}"
+                for test in record["tests"]
+            ),
+            f"{record['load_seconds']:.2f} s",
+            f"{record['first_token_seconds']:.2f} s",
+            ui.format_bytes(record["peak_resident_bytes"]),
+            f"{record['divergence']:.2g}",
+        )
+        for record in records
+    ]
+    ui.table(rows, ("BACKEND", *tests, "READY", "FIRST TOKEN", "PEAK", "KL"))
+    ui.emit()
+    ui.emit(f"KL: nats a token, from {first['divergence_from']}; speeds in tokens per second")
