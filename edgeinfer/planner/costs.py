@@ -69,7 +69,7 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
         *(batch * queries, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
         *(partials * queries, partials * config.heads, partials * config.heads),  # attention
-        *(batch * config.ff_width,) * 2,  # gate, up
+        batch * config.ff_width,  # gated
         *(rope, rope),  # cosines, sines
     )
     buffers = sum(_round_up(4 * count, _ALIGNMENT) for count in floats)
