@@ -76,15 +76,16 @@ struct TokenStep {
   static constexpr int kCenter = Q::kBias - V::kOperandOffset<Q::kMaxCode>;
   const int8_t* q;
   Ints start[2];
-  Floats scale[2];
+  Floats scale, ratio;
   Floats total[2];
 
   EI_INLINE explicit TokenStep(const ActBlock& a) : q(a.q) {
     unroll<2>(EI_LAMBDA(h) {
       start[h] = V::set_i32(-kCenter * a.sum[h]);
-      scale[h] = V::set(a.scale[h]);
       if constexpr (Q::kMins && Q::kScaleBlock == 16) total[h] = V::set(a.total[h]);
     });
+    scale = V::set(a.scale);
+    ratio = V::set(a.ratio);
     if constexpr (Q::kMins && Q::kScaleBlock == 32) total[0] = V::set(a.total_all);
   }
 };
@@ -103,10 +104,10 @@ template <class Q>
 EI_INLINE Floats step_sum(Floats f0, Floats f1, const Floats* scale, const Floats* min,
                           const TokenStep<Q>& x, Floats acc) {
   if constexpr (Q::kScaleBlock == 32) {
-    acc = V::fma(scale[0], V::fma(f1, x.scale[1], V::mul(f0, x.scale[0])), acc);
+    acc = V::fma(V::mul(scale[0], x.scale), V::fma_pow2(f1, x.ratio, f0), acc);
   } else {
-    acc = V::fma(V::mul(scale[0], x.scale[0]), f0, acc);
-    acc = V::fma(V::mul(scale[1], x.scale[1]), f1, acc);
+    const Floats f = V::fma(scale[1], V::mul_pow2(f1, x.ratio), V::mul(scale[0], f0));
+    acc = V::fma(f, x.scale, acc);
   }
   if constexpr (Q::kMins) {
     acc = V::fnma(min[0], x.total[0], acc);

@@ -1,42 +1,68 @@
-// Activations to int8 with one scale per 16 values, round to nearest even.
+// Activations to int8, 32 at a time (see ActBlock), round to nearest even.
 
-/// 16 values: q, and the half's scale and sums.
-EI_INLINE void quantize_half(const float* x, ActBlock& out, int half) {
-  Floats peak = V::set(0), poison = V::set(0);
-  for (int i = 0; i < 16; i += kWidth) {
-    const Floats v = V::load(x + i);
-    peak = V::max(V::abs(v), peak);
-    poison = V::fma(v, V::set(0), poison);  // NaN if a value is NaN or infinite: the scale too
+/// A half's scale is at least the other's divided by this power of two.
+constexpr int32_t kMostHalvings = 12;
+
+EI_INLINE int32_t bits_of(float x) {
+  int32_t bits;
+  __builtin_memcpy(&bits, &x, sizeof bits);
+  return bits;
+}
+EI_INLINE float power_of_two(int32_t exponent) {
+  const int32_t bits = (127 + exponent) << 23;
+  float x;
+  __builtin_memcpy(&x, &bits, sizeof x);
+  return x;
+}
+
+EI_INLINE void quantize_block(const float* x, ActBlock& out) {
+  float amax[2];
+  Floats poison = V::set(0);
+  for (int half = 0; half < 2; ++half) {
+    Floats peak = V::set(0);
+    for (int i = 16 * half; i < 16 * half + 16; i += kWidth) {
+      const Floats v = V::load(x + i);
+      peak = V::max(V::abs(v), peak);
+      poison = V::fma(v, V::set(0), poison);  // NaN if a value is NaN or infinite: the scale too
+    }
+    amax[half] = V::maximum(peak);
   }
-  const float amax = V::maximum(peak) + V::sum(poison);
-  // Below about 2^-120 the inverse would overflow; such values are zeros.
-  const bool zero = amax < 0x1p-120f;
-  const float inverse = zero ? 0.0f : 127.0f / amax;
-  const float scale = zero ? 0.0f : amax / 127.0f;
-  Ints sum = V::set_i32(0);
-  for (int i = 0; i < 16; i += kWidth) {
-    // NaN becomes a limit: the order of max's operands matters.
-    Floats scaled = V::mul(V::load(x + i), V::set(inverse));
-    scaled = V::min(V::max(scaled, V::set(-127.0f)), V::set(127.0f));
-    const Ints q = V::to_i32(scaled);
-    sum = V::add(sum, q);
-    V::store_s8(out.q + 16 * half + i, q);
+  const float largest = (amax[0] > amax[1] ? amax[0] : amax[1]) + V::sum(poison);
+  // Below about 2^-120 the inverse would overflow, a halved scale much earlier lose bits; such
+  // values are zeros.
+  const bool zero = largest < 0x1p-100f;
+  const float inverse = zero ? 0.0f : 127.0f / largest;
+  const float scale = zero ? 0.0f : largest / 127.0f;
+  int32_t halvings[2];
+  for (int half = 0; half < 2; ++half) {
+    // The bits of positive floats are ordered like the floats, so this is the number of times
+    // that `largest` can be halved without falling below the half's own largest.
+    const int32_t n = (bits_of(largest) - bits_of(amax[half])) >> 23;
+    halvings[half] = n < 0 ? 0 : n > kMostHalvings ? kMostHalvings : n;
+    const float half_scale = scale * power_of_two(-halvings[half]);
+    const Floats half_inverse = V::set(inverse * power_of_two(halvings[half]));
+    Ints sum = V::set_i32(0);
+    for (int i = 16 * half; i < 16 * half + 16; i += kWidth) {
+      // NaN becomes a limit: the order of max's operands matters.
+      Floats scaled = V::mul(V::load(x + i), half_inverse);
+      scaled = V::min(V::max(scaled, V::set(-127.0f)), V::set(127.0f));
+      const Ints q = V::to_i32(scaled);
+      sum = V::add(sum, q);
+      V::store_s8(out.q + i, q);
+    }
+    out.sum[half] = V::sum(sum);
+    out.total[half] = half_scale * static_cast<float>(out.sum[half]);
   }
-  out.scale[half] = scale;
-  out.sum[half] = V::sum(sum);
-  out.total[half] = scale * static_cast<float>(out.sum[half]);
+  out.scale = scale * power_of_two(-halvings[0]);
+  out.ratio = power_of_two(halvings[0] - halvings[1]);
+  out.total_all = out.total[0] + out.total[1];
+  out.reserved = 0;
 }
 
 void quantize(const float* x, int64_t stride, int64_t cols, int64_t tokens, int64_t t0, int64_t t1,
               ActBlock* out) {
   for (int64_t t = t0; t < t1; ++t) {
     const float* row = x + t * stride;
-    for (int64_t b = 0; b < cols / 32; ++b) {
-      ActBlock& block = out[b * tokens + t];
-      quantize_half(row + 32 * b, block, 0);
-      quantize_half(row + 32 * b + 16, block, 1);
-      block.total_all = block.total[0] + block.total[1];
-      block.reserved = 0;
-    }
+    for (int64_t b = 0; b < cols / 32; ++b) quantize_block(row + 32 * b, out[b * tokens + t]);
   }
 }

@@ -67,7 +67,7 @@ struct Inputs {
     for (int64_t t = 0; t < tokens; ++t) {
       for (int64_t k = 0; k < cols; ++k) {
         const ActBlock& b = blocks[static_cast<size_t>(k / 32 * tokens + t)];
-        values[static_cast<size_t>(t * cols + k)] = double{b.scale[k % 32 / 16]} * b.q[k % 32];
+        values[static_cast<size_t>(t * cols + k)] = double{b.half_scale(k % 32 / 16)} * b.q[k % 32];
       }
     }
   }

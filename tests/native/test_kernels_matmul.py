@@ -97,7 +97,7 @@ def test_int8_activations_cost_little(isa: str, name: str) -> None:
     y = _native.matmul(isa, name, data, 64, 1024, x)
 
     truth = x.astype(np.float64) @ w.T
-    assert np.linalg.norm(y - truth) / np.linalg.norm(truth) < 6e-3
+    assert np.linalg.norm(y - truth) / np.linalg.norm(truth) < 7e-3
 
 
 @every_isa
