@@ -13,8 +13,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
-
-from support.disassembly import extension_objects
+from disassembly import extension_objects
 
 OBJECTS = extension_objects()
 

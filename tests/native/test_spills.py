@@ -12,10 +12,9 @@ import subprocess
 from functools import cache
 from pathlib import Path
 
+import disassembly
 import pytest
-
-from support import disassembly
-from support.disassembly import Function, Instruction, extension_objects
+from disassembly import Function, Instruction, extension_objects
 
 # The baseline for machines that have nothing else is written for brevity, not for speed.
 OBJECTS = {isa: path for isa, path in extension_objects().items() if isa != "scalar"}

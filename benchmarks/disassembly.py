@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[1]
 
 # A vector that is read from or written to a fixed place of the stack frame. An array in the frame
 # is no spill: it is reached through an index or another register.
@@ -28,6 +28,8 @@ FRAME = {"x86": ("mov", "%rsp,%rbp"), "arm": ("mov", "x29, sp")}
 
 @dataclass(frozen=True, slots=True)
 class Instruction:
+    """One line of the disassembly."""
+
     address: int
     mnemonic: str
     operands: str
@@ -38,13 +40,14 @@ class Instruction:
 
 @dataclass(frozen=True, slots=True)
 class Function:
+    """A symbol and its code."""
+
     name: str  # demangled, without its parameters
     machine: str  # x86 or arm
     instructions: tuple[Instruction, ...]
 
     def innermost_loops(self) -> list[tuple[Instruction, ...]]:
-        """The instructions from the target of a backward branch to the branch, if no other loop
-        lies within."""
+        """From the target of a backward branch to the branch, if no other loop lies within."""
         ends: dict[int, int] = {}
         for instruction in self.instructions:
             if BRANCH[self.machine].fullmatch(instruction.mnemonic):
@@ -117,8 +120,10 @@ def short_name(demangled: str) -> str:
 
 
 def extension_objects() -> dict[str, Path]:
-    """The object of each instruction set in the builds that made the extension; other builds are
-    for sanitizers or other processors. None in an installed wheel."""
+    """The object of each instruction set in the builds that made the extension.
+
+    Other builds are for sanitizers or other processors. An installed wheel has none.
+    """
     builds = sorted({path.parent for path in ROOT.glob("build/**/_native*.so")})
     return {
         path.stem.removeprefix("isa_").removesuffix(".cc"): path
