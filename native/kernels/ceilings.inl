@@ -36,7 +36,7 @@ EI_NOINLINE int32_t dot_all(const int8_t* q, int64_t bytes, int64_t* macs) {
   int64_t at = 0;
   for (; at + kStride <= bytes; at += kStride) {
     unroll<kPeakTokens>(EI_LAMBDA(t) {
-      V::template dot<kMaxCode, 4, kPeakVectors>(acc[t], codes, 0, q + at + 16 * t);
+      V::template dot<kMaxCode, kPeakVectors>(acc[t], codes, 0, q + at + 16 * t);
     });
   }
   *macs += at * kPeakVectors * kWidth;

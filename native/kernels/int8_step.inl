@@ -95,7 +95,7 @@ template <class Q, int N>
 EI_INLINE void half_sums(const Ints (*codes)[8], const TokenStep<Q>& x, int half, Floats* sums) {
   Ints acc[N];
   unroll<N>(EI_LAMBDA(v) { acc[v] = x.start[half]; });
-  V::template dot<Q::kMaxCode, 4, N>(acc, codes, 4 * half, x.q + 16 * half);
+  V::template dot<Q::kMaxCode, N>(acc, codes, 4 * half, x.q + 16 * half);
   unroll<N>(EI_LAMBDA(v) { sums[v] = V::to_f32(acc[v]); });
 }
 

@@ -93,16 +93,15 @@ struct Simd {
     if constexpr (kMaxCode > 127) return _mm256_xor_si256(codes, _mm256_set1_epi8(-128));
     return codes;
   }
-  /// As many products as kMaxCode allows are summed in 16 bits: 2 * kSummed * kMaxCode * 127.
-  template <int kMaxCode, int kDwords, int N>
+  /// As many products as kMaxCode allows are summed in 16 bits: 2 * kDwords * kMaxCode * 127.
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    constexpr int kFit = kMaxCode <= 15 ? 8 : kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
-    constexpr int kSummed = kFit < kDwords ? kFit : kDwords;
+    constexpr int kDwords = kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
     unroll<N>(EI_LAMBDA(v) {
-      unroll<kDwords / kSummed>(EI_LAMBDA(i) {
-        const int j = kSummed * i;
+      unroll<4 / kDwords>(EI_LAMBDA(i) {
+        const int j = kDwords * i;
         I32 s = products<kMaxCode>(w[v][first + j], broadcast_four(q + 4 * j));
-        unroll<kSummed - 1>(EI_LAMBDA(d) {
+        unroll<kDwords - 1>(EI_LAMBDA(d) {
           const int k = j + 1 + d;
           s = _mm256_add_epi16(s, products<kMaxCode>(w[v][first + k], broadcast_four(q + 4 * k)));
         });

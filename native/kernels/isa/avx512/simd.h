@@ -79,9 +79,9 @@ struct Simd {
     return codes;
   }
   /// The intrinsic makes GCC 12 copy, and so spill, accumulators once about 20 are live.
-  template <int kMaxCode, int kDwords, int N>
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    unroll<kDwords>(EI_LAMBDA(j) {
+    unroll<4>(EI_LAMBDA(j) {
       const I32 four = broadcast_four(q + 4 * j);
       unroll<N>(EI_LAMBDA(v) {
         asm("vpdpbusd %2, %1, %0" : "+v"(acc[v]) : "v"(w[v][first + j]), "v"(four));

@@ -13,9 +13,9 @@ struct Simd : avx2::Simd {
   static EI_INLINE I32 operand(I32 codes) {
     return codes;
   }
-  template <int kMaxCode, int kDwords, int N>
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    unroll<kDwords>(EI_LAMBDA(j) {
+    unroll<4>(EI_LAMBDA(j) {
       const I32 four = broadcast_four(q + 4 * j);
       unroll<N>(EI_LAMBDA(v) { acc[v] = _mm256_dpbusd_avx_epi32(acc[v], w[v][first + j], four); });
     });

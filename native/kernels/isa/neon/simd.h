@@ -88,15 +88,14 @@ struct Simd {
     if constexpr (kMaxCode > 127) return veorq_s32(codes, vreinterpretq_s32_u8(vdupq_n_u8(128)));
     return codes;
   }
-  /// As many products as kMaxCode allows are summed in 16 bits: 2 * kSummed * kMaxCode * 127.
-  template <int kMaxCode, int kDwords, int N>
+  /// As many products as kMaxCode allows are summed in 16 bits: 2 * kDwords * kMaxCode * 127.
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    constexpr int kFit = kMaxCode <= 15 ? 8 : kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
-    constexpr int kSummed = kFit < kDwords ? kFit : kDwords;
-    unroll<kDwords / kSummed>(EI_LAMBDA(i) {
+    constexpr int kDwords = kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
+    unroll<4 / kDwords>(EI_LAMBDA(i) {
       int16x8_t low[N], high[N];  // rows 0, 1 and rows 2, 3: four k each
-      unroll<kSummed>(EI_LAMBDA(d) {
-        const int j = kSummed * i + d;
+      unroll<kDwords>(EI_LAMBDA(d) {
+        const int j = kDwords * i + d;
         const int8x16_t four = vreinterpretq_s8_s32(broadcast_four(q + 4 * j));
         unroll<N>(EI_LAMBDA(v) {
           const int8x16_t codes = vreinterpretq_s8_s32(w[v][first + j]);

@@ -7,13 +7,12 @@ namespace edgeinfer::neon_dotprod {
 
 struct Simd : neon::Simd {
   static constexpr int kRowVectors = 2;  // 16 code registers of 32
-  template <int kMaxCode, int kDwords, int N>
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    int8x16_t x[kDwords / 4];
-    unroll<kDwords / 4>(EI_LAMBDA(i) { x[i] = vld1q_s8(q + 16 * i); });
-    unroll<kDwords>(EI_LAMBDA(j) {
+    const int8x16_t x = vld1q_s8(q);
+    unroll<4>(EI_LAMBDA(j) {
       unroll<N>(EI_LAMBDA(v) {
-        acc[v] = vdotq_laneq_s32(acc[v], vreinterpretq_s8_s32(w[v][first + j]), x[j / 4], j % 4);
+        acc[v] = vdotq_laneq_s32(acc[v], vreinterpretq_s8_s32(w[v][first + j]), x, j);
       });
     });
   }

@@ -100,16 +100,15 @@ struct Simd {
     return codes;
   }
   /// A product of a code and q fits 16 bits, and so do the sums of as many as kMaxCode allows:
-  /// 2 * kSummed of them for each half of the 32-bit lane.
-  template <int kMaxCode, int kDwords, int N>
+  /// 2 * kDwords of them for each half of the 32-bit lane.
+  template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
-    constexpr int kFit = kMaxCode <= 15 ? 8 : kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
-    constexpr int kSummed = kFit < kDwords ? kFit : kDwords;
+    constexpr int kDwords = kMaxCode <= 31 ? 4 : kMaxCode <= 63 ? 2 : 1;
     unroll<N>(EI_LAMBDA(v) {
-      unroll<kDwords / kSummed>(EI_LAMBDA(i) {
+      unroll<4 / kDwords>(EI_LAMBDA(i) {
         I16 s = {};
-        unroll<kSummed>(EI_LAMBDA(d) {
-          const int j = kSummed * i + d;
+        unroll<kDwords>(EI_LAMBDA(d) {
+          const int j = kDwords * i + d;
           s += products<kMaxCode>(w[v][first + j], broadcast_four(q + 4 * j));
         });
         const I32 pairs = reinterpret_cast<I32>(s);
