@@ -68,6 +68,8 @@ class Timings:
     decode_steps: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    drafted_tokens: int = 0  # guessed ahead
+    accepted_tokens: int = 0  # of these, right
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -37,6 +37,7 @@ _MODEL = (
     click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE"),
     click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE"),
     click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all."),
+    click.option("-md", "--model-draft", "draft", metavar="MODEL", help="Guesses tokens ahead."),
     click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
     click.option("--backend", default="auto", show_default=True, help="What runs the model."),
     click.option("--offline", is_flag=True, help="Never ask the network."),
@@ -63,6 +64,11 @@ _SAMPLING = (
         metavar="TOKEN(+/-)BIAS",
         help="Such as 15043-1.",
     ),
+    click.option(
+        "--speculate",
+        type=click.Choice(["off", "lookup", "draft"]),
+        help="Guess tokens ahead from the text, or with -md, while that is faster.",
+    ),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
 )
 SAMPLING_FIELDS = (
@@ -77,6 +83,7 @@ SAMPLING_FIELDS = (
     "presence_penalty",
     "frequency_penalty",
     "seed",
+    "speculate",
 )
 
 
@@ -90,6 +97,7 @@ class ModelOptions:
     cache_type_k: str | None
     cache_type_v: str | None
     gpu_layers: int | None = None
+    draft: str | None = None
     memory: str | None
     backend: str
     offline: bool
@@ -112,6 +120,7 @@ class ModelOptions:
             batch=self.batch,
             kv_type=keys or values or "f16",
             gpu_layers=self.gpu_layers,
+            draft=fetch(self.draft, offline=self.offline).reference if self.draft else None,
             offline=self.offline,
         )
         ui.detail(model.plan.explain())

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 from edgeinfer.runtime.sampler import NativeSampler, accept_all, check_params
 from edgeinfer.runtime.scheduler import OnPrefill, Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
+from edgeinfer.runtime.speculation import Drafter, Plain, Reader, Speculative
 from edgeinfer.runtime.stop import StopStrings
 from edgeinfer.types import (
     Completion,
@@ -36,7 +37,8 @@ class Task:
     """What to generate.
 
     ``on_prefill`` is told (tokens read, tokens to read) after each chunk of the prompt;
-    ``is_cancelled`` is asked after each step, and may be answered from any thread.
+    ``is_cancelled`` is asked after each step, and may be answered from any thread;
+    ``drafter`` makes one that guesses tokens ahead.
     """
 
     prompt: Sequence[int]
@@ -45,6 +47,7 @@ class Task:
     end_tokens: frozenset[int] = frozenset()
     on_prefill: OnPrefill | None = None
     is_cancelled: Callable[[], bool] = lambda: False
+    drafter: Callable[[], Drafter] | None = None
 
 
 class _Cancelled(Exception):
@@ -99,6 +102,11 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
     sampler = NativeSampler(task.params, vocab_size)
     accept_all(sampler, task.prompt)
     stops = StopStrings(task.params.stop)
+    text: Reader = (
+        Plain(scheduler, sequence)
+        if task.drafter is None
+        else Speculative(scheduler, sequence, task.drafter())
+    )
     count = 0
 
     def after_chunk() -> None:
@@ -110,7 +118,7 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
 
     try:
         while True:
-            logits = scheduler.read(sequence, after_chunk)
+            logits = text.read(after_chunk)
             clock.tick()
             if count == task.params.max_tokens:  # only so for max_tokens=0
                 reason = FinishReason.LENGTH
@@ -136,18 +144,24 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
             if task.is_cancelled():
                 reason = FinishReason.CANCELLED
                 break
-            if sequence.room == 0:
+            if text.room == 0:
                 reason = FinishReason.CONTEXT
                 break
-            sequence.push(draw.token)
+            text.push(draw.token)
     except _Cancelled:
         reason = FinishReason.CANCELLED
+    finally:
+        text.finish()
     rest = "" if stops.stopped else stops.push(task.decoder.finish()) + stops.finish()
     yield TokenEvent(
         text=rest,
         # The end of the decoder's text may complete a stop string.
         finish_reason=FinishReason.STOP if stops.stopped else reason,
-        timings=clock.timings(len(task.prompt), cached, count),
+        timings=replace(
+            clock.timings(len(task.prompt), cached, count),
+            drafted_tokens=text.drafted,
+            accepted_tokens=text.accepted,
+        ),
     )
 
 

@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.runtime.model import Model, Parts
@@ -30,6 +30,7 @@ def load(
     batch: int | None = None,
     kv_type: str = "f16",
     gpu_layers: int | None = None,
+    draft: str | os.PathLike[str] | None = None,
     offline: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Model:
@@ -45,6 +46,7 @@ def load(
         batch: tokens of the prompt read in one step.
         kv_type: of the KV cache, "f16" or "f32".
         gpu_layers: layers to run on a GPU, -1 for all; None leaves it to the backend.
+        draft: a smaller model with the same vocabulary, which guesses tokens ahead.
         offline: never ask the network.
         progress: called with (bytes done, bytes in all or None) during a download.
 
@@ -92,7 +94,7 @@ def load(
         tokenizer = load_tokenizer(file)
         sampling, system = recommended(file.metadata), system_message(file.metadata)
         engine, chosen = choice.open()
-    return Model(
+    model = Model(
         Parts(
             engine=engine,
             tokenizer=tokenizer,
@@ -104,6 +106,31 @@ def load(
             path=str(stored.path),
         )
     )
+    if draft is not None:
+        model.draft = _load_draft(model, draft, offline=offline, progress=progress)
+    return model
+
+
+def _load_draft(model: Model, reference: str | os.PathLike[str], **options: Any) -> Model:
+    """Loads the model that guesses for another, into what that leaves of the memory."""
+    plan = model.plan
+    try:
+        left = max(plan.budget_bytes - plan.total_bytes, 1)
+        draft = load(reference, memory=left, threads=plan.threads, **options)
+    except BaseException:
+        model.close()
+        raise
+    own, other = model.tokenizer, draft.tokenizer
+    if own.vocab_size != other.vocab_size or any(
+        own.token_text(token) != other.token_text(token) for token in range(own.vocab_size)
+    ):
+        draft.close()
+        model.close()
+        raise UnsupportedError(
+            f"{draft.path} has another vocabulary than {model.path}",
+            hint="a draft model is a smaller one of the same family",
+        )
+    return draft
 
 
 def _template(tokenizer: Tokenizer) -> ChatTemplate | None:

@@ -21,6 +21,7 @@ from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
+from edgeinfer.runtime.speculation import Drafter, DraftModel, PromptLookup
 from edgeinfer.types import Completion, Message, SamplingParams, TokenEvent
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 _FIELDS = frozenset(field.name for field in fields(SamplingParams))
 _TASK_OPTIONS = frozenset({"on_prefill", "is_cancelled"})
+_SPECULATIONS = ("off", "lookup", "draft")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,6 +44,7 @@ class Parts:
     system: str | None = None  # the system message the command line uses
     reference: str = ""
     path: str = ""
+    draft: Model | None = None
 
 
 class Model:
@@ -61,6 +64,7 @@ class Model:
             method here adds it by itself.
         reference: what it was loaded as.
         path: the file.
+        draft: a smaller model of the same vocabulary that guesses ahead, or None.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -72,6 +76,7 @@ class Model:
         self.system = parts.system
         self.reference = parts.reference
         self.path = parts.path
+        self.draft = parts.draft
         self._engine: Engine | None = parts.engine
         self._scheduler = Scheduler(parts.engine, parts.plan.batch)
         self._process = os.getpid()
@@ -99,7 +104,9 @@ class Model:
             prompt: text, or tokens.
             stream: return an iterator of TokenEvent; closing it cancels.
             options: fields of SamplingParams; ``on_prefill`` and ``is_cancelled`` as in
-                ``edgeinfer.runtime.generator.Task``.
+                ``edgeinfer.runtime.generator.Task``; ``speculate``: guess tokens ahead by
+                "lookup" in the text or by the "draft" model, as long as it is faster, or
+                "off". The default is "draft" where there is one, else "off".
 
         Raises:
             UsageError: an option makes no sense, or the prompt is empty.
@@ -243,6 +250,8 @@ class Model:
 
     def close(self) -> None:
         """Gives the memory back. Every later call raises ClosedError; closing twice is fine."""
+        if self.draft is not None:
+            self.draft.close()
         engine, self._engine, self._idle = self._engine, None, None
         if engine is not None and os.getpid() == self._process:
             engine.shutdown()
@@ -288,11 +297,13 @@ class Model:
     def _task(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Task:
         """Checks everything that can be checked before anything runs."""
         engine = self._live()
+        options = dict(options)
+        drafter = self._drafter(options.pop("speculate", None))
         unknown = options.keys() - _FIELDS - _TASK_OPTIONS
         if unknown:
             raise UsageError(
                 f"unknown option: {', '.join(sorted(unknown))}",
-                hint=f"options: {', '.join(sorted(_FIELDS | _TASK_OPTIONS))}",
+                hint=f"options: {', '.join(sorted(_FIELDS | _TASK_OPTIONS | {'speculate'}))}",
             )
         sampling = {name: value for name, value in options.items() if name in _FIELDS}
         params = replace(self.sampling, **sampling)
@@ -305,8 +316,26 @@ class Model:
             params=params,
             decoder=self.tokenizer.stream(skip_special=True, continues=True),
             end_tokens=self.tokenizer.eos_ids,
+            drafter=drafter,
             **{name: options[name] for name in _TASK_OPTIONS if options.get(name) is not None},
         )
+
+    def _drafter(self, kind: str | None) -> Callable[[], Drafter] | None:
+        """What makes the drafter of a generation, if there is to be one."""
+        draft = self.draft
+        if kind is None:
+            kind = "off" if draft is None else "draft"
+        if kind not in _SPECULATIONS:
+            raise UsageError(
+                f"speculate is {kind!r}", hint=f"speculate is {', '.join(_SPECULATIONS)}"
+            )
+        if kind == "lookup":
+            return PromptLookup
+        if kind == "off":
+            return None
+        if draft is None:
+            raise UsageError("there is no draft model", hint="load with draft=, or -md MODEL")
+        return lambda: DraftModel(draft)
 
     def _events(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Iterator[TokenEvent]:
         """Checks now, runs when the iterator is used."""

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import islice
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,10 +23,21 @@ OnPrefill = Callable[[int, int], None]
 
 @dataclass(slots=True, eq=False)
 class _Waiting:
-    """A sequence whose pending tokens are to be read, and the logits after the last."""
+    """A sequence whose pending tokens are to be read, and the logits after the last ones."""
 
     sequence: Sequence
-    logits: NDArray[np.float32] | None = None  # (n_vocab,)
+    wanted: int  # rows, of the last pending tokens
+    rows: list[NDArray[np.float32]] = field(default_factory=list)  # (n_vocab,) each
+
+    @property
+    def done(self) -> bool:
+        """All is read."""
+        return len(self.rows) == self.wanted
+
+    def rows_of(self, count: int) -> int:
+        """How many of the next ``count`` tokens a row is wanted of."""
+        left = len(self.sequence.pending)
+        return max(0, count - left + min(self.wanted, left))
 
 
 class Scheduler:
@@ -50,20 +62,26 @@ class Scheduler:
         Returns:
             The logits after the last token, float32 (n_vocab,).
         """
-        waiting = _Waiting(sequence)
+        return self.read_rows(sequence, 1, on_chunk)[0]
+
+    def read_rows(
+        self, sequence: Sequence, wanted: int, on_chunk: Callable[[], None] | None = None
+    ) -> list[NDArray[np.float32]]:
+        """As ``read``; returns the logits after each of the last ``wanted`` tokens."""
+        waiting = _Waiting(sequence, wanted)
         with self._queue:
             self._waiting.append(waiting)
         try:
-            while waiting.logits is None:
+            while not waiting.done:
                 with self._stepping:
                     # Another thread's step may have read the tokens in the meantime.
-                    if waiting.logits is None:
+                    if not waiting.done:
                         self._step()
                 if on_chunk is not None:
                     on_chunk()
-            return waiting.logits
+            return waiting.rows
         finally:
-            if waiting.logits is None:  # given up: no step may go on with this sequence
+            if not waiting.done:  # given up: no step may go on with this sequence
                 with self._stepping, self._queue:
                     self._waiting.remove(waiting)
 
@@ -83,7 +101,7 @@ class Scheduler:
             Slice(
                 waiting.sequence.number,
                 waiting.sequence.pending[:count],
-                wants_logits=int(count == len(waiting.sequence.pending)),
+                wants_logits=waiting.rows_of(count),
             )
             for waiting, count in running
         ]
@@ -91,7 +109,7 @@ class Scheduler:
         for (waiting, count), part in zip(running, slices, strict=True):
             waiting.sequence.cached += part.tokens
             del waiting.sequence.pending[:count]
-            if part.wants_logits:
-                waiting.logits = next(rows)
+            waiting.rows += islice(rows, part.wants_logits)
+            if waiting.done:
                 with self._queue:
                     self._waiting.remove(waiting)

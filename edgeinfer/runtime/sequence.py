@@ -64,6 +64,13 @@ class Sequence:
         assert self.room > 0
         self.pending.append(token)
 
+    def rewind(self, length: int) -> None:
+        """Forgets what was read after the first ``length`` tokens, and what waits."""
+        if len(self.cached) > length:
+            self.engine.trim(self.number, length)
+            del self.cached[length:]
+        self.pending.clear()
+
     def close(self) -> None:
         """Gives the cache back."""
         self.engine.close(self.number)

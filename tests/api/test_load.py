@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 import edgeinfer
+from support.whole_model import write_whole_model
 
 
 @pytest.fixture(scope="session")
@@ -226,3 +227,25 @@ def test_the_default_model_knows_its_capital(smollm2):
         answers = [model.chat(messages, seed=seed, max_tokens=24).text for seed in range(4)]
 
     assert all("Paris" in answer for answer in answers)
+
+
+def test_a_draft_model_guesses_and_changes_nothing(tmp_path):
+    path = write_whole_model(tmp_path / "whole.gguf")
+    with edgeinfer.load(path, backend="native", draft=path) as model:
+        endless = {token: float("-inf") for token in model.tokenizer.eos_ids}
+        options = {"temperature": 0, "max_tokens": 40, "logit_bias": endless}
+        found = model.generate("abc", **options)
+        plain = model.generate("abc", speculate="off", **options)
+
+    assert found.tokens == plain.tokens
+    assert found.timings.accepted_tokens > 0
+    assert plain.timings.drafted_tokens == 0
+
+
+def test_a_draft_model_has_the_same_vocabulary(tmp_path):
+    path = write_whole_model(tmp_path / "whole.gguf")
+    other = tmp_path / "other.gguf"
+    other.write_bytes(path.read_bytes().replace(b"<|im_end|>", b"<|at_end|>"))
+
+    with pytest.raises(edgeinfer.UnsupportedError, match="another vocabulary"):
+        edgeinfer.load(path, backend="native", draft=other)
