@@ -233,8 +233,12 @@ class Engine:
         threads: int,
         batch: int,
         kv_type: str,
+        batch_threads: int = 0,
     ) -> None:
-        """Packs the tensors (name, path, type, offset, rows, cols) into memory."""
+        """
+        Packs the tensors (name, path, type, offset, rows, cols) into memory. Steps of many
+        tokens take batch_threads (0: as many as threads).
+        """
 
     def open(self) -> int:
         """Opens an empty sequence."""

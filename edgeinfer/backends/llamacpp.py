@@ -225,7 +225,8 @@ class LlamaCppEngine:
         options.kv_unified = True  # else no state of another number of sequences can be moved in
         options.n_batch = options.n_ubatch = plan.batch
         options.n_outputs_max = max(MOST_ROWS, slots)
-        options.n_threads = options.n_threads_batch = plan.threads
+        options.n_threads = plan.threads
+        options.n_threads_batch = plan.batch_threads or plan.threads
         options.pooling_type = api.LLAMA_POOLING_TYPE_NONE  # embeddings a token
         options.type_k = options.type_v = _ggml_type(api, plan.kv_type)
         if plan.kv_type == "f32":  # flash attention would round it to f16

@@ -77,6 +77,7 @@ class NativeBackend:
                 sources,
                 context=plan.context,
                 threads=plan.threads,
+                batch_threads=plan.batch_threads or plan.threads,
                 batch=plan.batch,
                 kv_type=plan.kv_type,
             )

@@ -32,7 +32,8 @@ def _read_biases(
 
 _MODEL = (
     click.option("-c", "--context", "--ctx-size", type=int, help="Tokens of context."),
-    click.option("-t", "--threads", type=int, help="Compute threads."),
+    click.option("-t", "--threads", type=int, help="Compute threads, at most."),
+    click.option("-tb", "--threads-batch", type=int, help="The same, to read prompts."),
     click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step."),
     click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE"),
     click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE"),
@@ -93,6 +94,7 @@ class ModelOptions:
 
     context: int | None
     threads: int | None
+    threads_batch: int | None = None
     batch: int | None
     cache_type_k: str | None
     cache_type_v: str | None
@@ -117,6 +119,7 @@ class ModelOptions:
             backend=self.backend,
             context=self.context,
             threads=self.threads,
+            batch_threads=self.threads_batch,
             batch=self.batch,
             kv_type=keys or values or "f16",
             gpu_layers=self.gpu_layers,

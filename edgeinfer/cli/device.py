@@ -24,6 +24,9 @@ def command(as_json: bool) -> None:
         cores += f", {device.performance_cores} fast"
     if device.usable_cpus < device.logical_cores:
         cores += f"; {device.usable_cpus:g} processors usable"
+    threads = str(device.threads)
+    if device.batch_threads not in (None, device.threads):
+        threads += f", {device.batch_threads} to read prompts"
     caches = ", ".join(
         f"L{cache.level} {ui.format_bytes(cache.bytes)}"
         for cache in device.caches
@@ -35,7 +38,7 @@ def command(as_json: bool) -> None:
         ("machine", " ".join(filter(None, (device.name, device.os, device.machine)))),
         ("processor", device.cpu),
         ("cores", cores),
-        ("default threads", str(device.threads)),
+        ("default threads", threads),
         ("kernels", ", ".join(device.isas)),
         ("caches", caches),
         ("memory", memory),

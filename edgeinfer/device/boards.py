@@ -136,6 +136,7 @@ def board(name: str) -> DeviceProfile:
         performance_cores=row.performance_cores,
         usable_cpus=float(row.cores),
         threads=row.performance_cores,
+        batch_threads=row.cores,
         memory_total=total,
         memory_available=free,
         memory_budget=free,

@@ -56,7 +56,10 @@ def detect(root: Path = Path("/")) -> DeviceProfile:
     if cgroup.cpus is not None:
         usable = min(usable, cgroup.cpus)
     fast_allowed = [cpu for cpu in allowed if cpu in fast] or allowed
+    # Generating waits for memory, which the fast cores read as fast as all of them do; reading a
+    # prompt computes, and there every core helps. A second thread of a core does not.
     threads = max(1, min(len(_cores(root, cpuinfo, fast_allowed)), math.floor(usable)))
+    batch_threads = max(1, min(len(_cores(root, cpuinfo, allowed)), math.floor(usable)))
 
     meminfo = read_kilobytes(root / "proc/meminfo")
     total = meminfo.get("MemTotal", 0)
@@ -82,6 +85,7 @@ def detect(root: Path = Path("/")) -> DeviceProfile:
         performance_cores=len(_cores(root, cpuinfo, sorted(fast))),
         usable_cpus=usable,
         threads=threads,
+        batch_threads=batch_threads,
         caches=_caches(root, min(fast)) if fast else (),
         memory_total=total,
         memory_available=available,

@@ -37,6 +37,7 @@ def detect() -> DeviceProfile:
         performance_cores=fast,
         usable_cpus=float(logical),
         threads=fast,
+        batch_threads=physical,
         caches=caches,
         memory_total=memory.total,
         memory_available=memory.available,

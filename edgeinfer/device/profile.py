@@ -34,6 +34,7 @@ class DeviceProfile:
     performance_cores: int  # physical cores of the fast kind
     usable_cpus: float  # logical processors left by affinity and CPU quota
     threads: int  # compute threads to use unless the user says otherwise
+    batch_threads: int | None = None  # the same to read prompts: all cores; None: as threads
     caches: tuple[Cache, ...] = ()
     memory_total: int
     memory_available: int

@@ -35,6 +35,7 @@ class MemoryPlan:
     runtime_bytes: int
     budget_bytes: int
     notes: tuple[str, ...] = ()  # what was given up and why
+    batch_threads: int | None = None  # for steps of many tokens; None: as many as threads
     gpu_layers: int | None = None  # layers on a GPU; None: as the backend does by itself
     chosen_because: str = ""  # why this backend
     rejected: tuple[Rejection, ...] = ()  # the other backends
@@ -55,7 +56,8 @@ class MemoryPlan:
         lines = [
             f"{self.backend} backend: {self.chosen_because or 'asked for'}",
             *(f"not {other.backend}: {other.reason}" for other in self.rejected),
-            f"{self.threads} threads, context {self.context}, {self.kv_type} cache, "
+            f"{self.threads} threads{self._more_threads()}, context {self.context}, "
+            f"{self.kv_type} cache, "
             f"{format_bytes(self.total_bytes)} of {format_bytes(self.budget_bytes)}: "
             f"weights {format_bytes(self.weights_bytes)}, cache {format_bytes(self.kv_bytes)}, "
             f"scratch {format_bytes(self.scratch_bytes)}, "
@@ -63,6 +65,11 @@ class MemoryPlan:
             *self.notes,
         ]
         return "\n".join(lines)
+
+    def _more_threads(self) -> str:
+        if self.batch_threads in (None, self.threads):
+            return ""
+        return f" ({self.batch_threads} to read prompts)"
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""
@@ -78,6 +85,7 @@ class MemoryPlan:
             "backend": self.backend,
             "quant": self.quant,
             "threads": self.threads,
+            "batch_threads": self.batch_threads or self.threads,
             "batch": self.batch,
             "kv_type": self.kv_type,
             "gpu_layers": self.gpu_layers,

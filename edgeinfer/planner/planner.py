@@ -47,6 +47,7 @@ def plan_model(
     memory: int | None = None,
     context: int | None = None,
     threads: int | None = None,
+    batch_threads: int | None = None,
     kv_type: str = "f16",
     backend: str = "native",
     batch: int = DEFAULT_BATCH,
@@ -60,6 +61,8 @@ def plan_model(
         memory: a budget in bytes, on top of what the device leaves.
         context: tokens; None takes the trained context up to 8192, or less if that fits.
         threads: None takes the device's.
+        batch_threads: for steps of many tokens; None takes ``threads``, or the device's if those
+            are None too.
         kv_type: "f16" or "f32".
         backend: the way to run it.
         batch: tokens of a prefill step.
@@ -73,7 +76,12 @@ def plan_model(
     """
     if kv_type not in KV_TYPES:
         raise UsageError(f"KV type {kv_type!r} is not known", hint=f"use {' or '.join(KV_TYPES)}")
-    for name, value in (("context", context), ("threads", threads), ("batch", batch)):
+    for name, value in (
+        ("context", context),
+        ("threads", threads),
+        ("batch_threads", batch_threads),
+        ("batch", batch),
+    ):
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = _Model.read(header)
@@ -91,6 +99,7 @@ def plan_model(
             backend=backend,
             context=tokens,
             threads=threads or device.threads,
+            batch_threads=batch_threads or threads or device.batch_threads,
             batch=min(batch, tokens),
             kv_type=kv_type,
             budget=budget,
@@ -197,6 +206,7 @@ def _changes(model: _Model, refused: MemoryPlan) -> Iterator[tuple[str, MemoryPl
             backend=refused.backend,
             context=context,
             threads=refused.threads,
+            batch_threads=refused.batch_threads,
             batch=min(refused.batch, context),
             kv_type=kv_type,
             budget=refused.budget_bytes,
@@ -222,6 +232,7 @@ def _plan(
     backend: str,
     context: int,
     threads: int,
+    batch_threads: int | None,
     batch: int,
     kv_type: str,
     budget: int,
@@ -232,6 +243,7 @@ def _plan(
         quant=quant_name(model.metadata, model.tensors),
         context=context,
         threads=threads,
+        batch_threads=batch_threads,
         batch=batch,
         kv_type=kv_type,
         weights_bytes=model.weights,

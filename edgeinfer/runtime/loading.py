@@ -27,6 +27,7 @@ def load(
     backend: str = AUTO,
     context: int | None = None,
     threads: int | None = None,
+    batch_threads: int | None = None,
     batch: int | None = None,
     kv_type: str = "f16",
     gpu_layers: int | None = None,
@@ -42,7 +43,9 @@ def load(
         memory: at most so much, in bytes or as "2GiB"; None for what the machine leaves.
         backend: a backend's name, or "auto" for the best one here.
         context: tokens; None for the trained context up to 8192, less if memory is short.
-        threads: None for the machine's performance cores.
+        threads: at most so many compute threads; None for the machine's performance cores.
+        batch_threads: the same for reading prompts; None for ``threads``, or all cores if those
+            are None too.
         batch: tokens of the prompt read in one step.
         kv_type: of the KV cache, "f16" or "f32".
         gpu_layers: layers to run on a GPU, -1 for all; None leaves it to the backend.
@@ -83,6 +86,7 @@ def load(
                 memory=budget,
                 context=context,
                 threads=threads,
+                batch_threads=batch_threads,
                 kv_type=kv_type,
                 backend=name,
                 batch=DEFAULT_BATCH if batch is None else batch,

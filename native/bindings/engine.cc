@@ -96,10 +96,11 @@ Memory memory_dict(const EngineMemory& m) {
 class PyEngine {
  public:
   PyEngine(const Config& config, const std::vector<TensorTuple>& tensors, int64_t context,
-           int threads, int64_t batch, const std::string& kv_type) {
+           int threads, int64_t batch, const std::string& kv_type, int batch_threads) {
     const ModelConfig c = config_from(config);
     const std::vector<TensorSource> sources = sources_from(tensors);
-    const EngineOptions options = options_from(context, batch, threads, kv_type);
+    EngineOptions options = options_from(context, batch, threads, kv_type);
+    options.batch_threads = batch_threads;
     const nb::gil_scoped_release unlocked;
     memory_ = Engine::memory(c, sources, options);
     engine_ = std::make_shared<Engine>(c, sources, options, active_kernels());
@@ -161,10 +162,11 @@ void bind_engine(nb::module_& m) {
 
   nb::class_<PyEngine>(m, "Engine", "A loaded model and the sequences it has opened.")
       .def(nb::init<const Config&, const std::vector<TensorTuple>&, int64_t, int, int64_t,
-                    const std::string&>(),
+                    const std::string&, int>(),
            nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
-           nb::arg("batch"), nb::arg("kv_type"),
-           "Packs the tensors (name, path, type, offset, rows, cols) into memory.")
+           nb::arg("batch"), nb::arg("kv_type"), nb::arg("batch_threads") = 0,
+           "Packs the tensors (name, path, type, offset, rows, cols) into memory. Steps of many\n"
+           "tokens take batch_threads (0: as many as threads).")
       .def(
           "open", [](PyEngine& e) { return e.get()->open(); }, "Opens an empty sequence.")
       .def(

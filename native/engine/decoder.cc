@@ -1,6 +1,7 @@
 #include "engine/decoder.h"
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 
 #include "quant/quant.h"
@@ -14,6 +15,8 @@ constexpr int64_t kPieceBytes = 64 << 10;
 // What a waiting thread fetches of the weights that it will need next: no more than it can
 // keep in its own cache.
 constexpr int64_t kAheadBytes = 64 << 10;
+// Up to so many tokens a step waits for memory, so that all cores are not always the best.
+constexpr int64_t kDecodeTokens = 8;
 
 // What gate and up make of a slice of tokens and rows stays in the first cache until it is
 // quantised.
@@ -21,6 +24,10 @@ constexpr int64_t kSliceTokens = 128;
 constexpr int64_t kSliceFloats = kSliceTokens * 2 * kGroupRows;
 
 int64_t group_bytes(const Matrix& m) { return quant_info(m.type).packed_bytes(kGroupRows, m.cols); }
+
+double clock_seconds() {
+  return std::chrono::duration<double>(std::chrono::steady_clock::now().time_since_epoch()).count();
+}
 
 // Groups to hand out at a time; an even number, which is what the kernels take together and
 // whole blocks of 32 rows.
@@ -48,11 +55,13 @@ class Ahead {
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const Weights& weights, const KernelSet& kernels,
-                 ThreadPool& pool, int64_t batch, KvType kv_type)
+                 ThreadPool& pool, int64_t batch, KvType kv_type, int threads, int batch_threads)
     : config_(config),
       weights_(weights),
       kernels_(kernels),
       pool_(pool),
+      batch_threads_(batch_threads),
+      team_size_(threads),
       s_(config, batch),
       attention_(config, kernels, s_, kv_type) {}
 
@@ -65,8 +74,18 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
   wanted_ = &wanted;
   output_ = output;
   out_ = out;
+
+  const bool decoding = tokens_ <= kDecodeTokens;
+  const int threads = decoding ? team_size_.threads() : batch_threads_;
   attention_.plan(spans, pool_.size());
-  pool_.run([this](Team& team) { forward(team); });
+  const double start = clock_seconds();
+  pool_.run(threads, [this](Team& team) { forward(team); });
+  const double end = clock_seconds();
+  if (decoding) {
+    int64_t positions = 0;
+    for (const Span& span : spans) positions += span.cache->length + span.count;
+    team_size_.observe({end, end - start, pool_.slept(), tokens_, positions});
+  }
   for (const Span& span : spans) span.cache->length += span.count;
 }
 

@@ -10,6 +10,7 @@
 #include <initializer_list>
 #include <vector>
 
+#include "core/team_size.h"
 #include "core/thread_pool.h"
 #include "engine/attention.h"
 #include "engine/kv_cache.h"
@@ -24,9 +25,10 @@ class Decoder {
  public:
   enum class Output { kLogits, kHidden };
 
-  /// All references must outlive the decoder.
+  /// All references must outlive the decoder. At most `threads` of the pool take part in steps
+  /// of a few tokens, `batch_threads` in others.
   Decoder(const ModelConfig& config, const Weights& weights, const KernelSet& kernels,
-          ThreadPool& pool, int64_t batch, KvType kv_type);
+          ThreadPool& pool, int64_t batch, KvType kv_type, int threads, int batch_threads);
 
   /// Runs at most `batch` tokens through the model and stores their keys and values.
   /// Writes one row per entry of `wanted` (indices into the concatenated tokens):
@@ -56,6 +58,8 @@ class Decoder {
   const Weights& weights_;
   const KernelSet& kernels_;
   ThreadPool& pool_;
+  const int batch_threads_;
+  TeamSize team_size_;  // of decode steps
   Scratch s_;
   Attention attention_;
 

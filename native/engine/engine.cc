@@ -34,6 +34,8 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
           "context must be positive and below 2^30");
   require(options.batch > 0 && options.batch <= 65536, "batch must be in 1..65536");
   require(options.threads > 0 && options.threads <= 1024, "threads must be in 1..1024");
+  require(options.batch_threads >= 0 && options.batch_threads <= 1024,
+          "batch_threads must be in 0..1024");
   return c;
 }
 
@@ -44,9 +46,10 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
     : config_(checked(std::move(config), options)),
       options_(options),
       process_(::getpid()),
-      pool_(options.threads),
+      pool_(std::max(options.threads, options.batch_threads)),
       weights_(config_, tensors, pool_),
-      decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_type) {}
+      decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_type, options.threads,
+               options.batch_threads ? options.batch_threads : options.threads) {}
 
 EngineMemory Engine::memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
                             const EngineOptions& options) {

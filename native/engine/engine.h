@@ -32,6 +32,7 @@ struct EngineOptions {
   int64_t batch = 0;    // tokens that go through the model at a time
   int threads = 1;
   KvType kv_type = KvType::kF16;
+  int batch_threads = 0;  // for steps of many tokens; 0: as many as threads
 };
 
 /// Resident bytes at the peak.

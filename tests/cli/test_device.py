@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 
 import psutil
 import pytest
@@ -55,6 +57,13 @@ def test_people_read_what_matters(edgeinfer, monkeypatch):
     assert found["cgroup limit"] == "2.0 GiB"
     assert found["memory for models"] == "1.0 GiB"
     assert "address limit" not in found
+
+
+def test_people_read_how_many_threads_read_prompts(edgeinfer, monkeypatch):
+    monkeypatch.setattr(devices, "detect", lambda: replace(LAPTOP, threads=4, batch_threads=12))
+    assert re.search(
+        r"^default threads +4, 12 to read prompts$", edgeinfer("device").stdout, re.MULTILINE
+    )
 
 
 @pytest.mark.parametrize("option", ["--help", "-h"])

@@ -65,6 +65,7 @@ def test_a_hybrid_laptop_computes_on_its_fast_cores(profile_of):
     assert device.physical_cores == 12
     assert device.performance_cores == 4
     assert device.threads == 4
+    assert device.batch_threads == 12  # prompts are read by all cores, once each
 
 
 def test_a_phone_leaves_its_small_cores_alone(profile_of):
@@ -74,6 +75,7 @@ def test_a_phone_leaves_its_small_cores_alone(profile_of):
     assert device.isas == ("neon_i8mm", "neon_dotprod", "neon", "scalar")
     assert device.physical_cores == 8
     assert device.performance_cores == device.threads == 6
+    assert device.batch_threads == 8
 
 
 def test_clocks_tell_the_fast_cores_where_the_kernel_knows_no_capacity(profile_of):
@@ -94,7 +96,7 @@ def test_a_container_on_cgroup_v2(profile_of):
     # 400 MiB are used, of which 280 MiB are file pages that reclaim gives back.
     assert device.memory_budget == 1 * GIB - (400 - 280) * MIB
     assert device.usable_cpus == 1.5
-    assert device.threads == 1
+    assert device.threads == device.batch_threads == 1
     assert device.physical_cores == 4
 
 
@@ -104,7 +106,7 @@ def test_a_limit_of_a_parent_group_binds_too(profile_of):
     assert device.memory_limit == 1536 * MIB  # of the slice, below the service's 2 GiB
     assert device.memory_budget == (1536 - 512) * MIB
     assert device.usable_cpus == 2.5
-    assert device.threads == 2
+    assert device.threads == device.batch_threads == 2
 
 
 def test_memory_high_is_a_limit(profile_of):
@@ -134,7 +136,8 @@ def test_affinity_and_the_address_space_limit(profile_of):
     device = profile_of("ulimited_server")
 
     assert device.usable_cpus == 4.0
-    assert device.threads == 2  # processors 0,1,4,5 are two cores of two threads
+    # Processors 0,1,4,5 are two cores of two threads.
+    assert device.threads == device.batch_threads == 2
     assert device.address_limit == 2048000000
     assert device.memory_budget == 2048000000 - 200000 * KIB
 

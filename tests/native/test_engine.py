@@ -216,8 +216,8 @@ def test_a_forked_child_is_told_to_load_its_own(tiny: Tiny) -> None:
 def test_threads_do_not_change_a_bit(tiny: Tiny) -> None:
     """Prompt in chunks, then single tokens, and two sequences together."""
 
-    def run(threads: int) -> np.ndarray:
-        engine = tiny.engine(threads=threads, context=256)
+    def run(threads: int, batch_threads: int = 0) -> np.ndarray:
+        engine = tiny.engine(threads=threads, batch_threads=batch_threads, context=256)
         a, b = engine.open(), engine.open()
         rows = [engine.step([(a, np.arange(220, dtype=np.int32) % VOCAB, 5)])]
         rows += [engine.step([(a, tokens(i), 1)]) for i in range(20)]
@@ -227,3 +227,4 @@ def test_threads_do_not_change_a_bit(tiny: Tiny) -> None:
     alone = run(1)
     for threads in (2, 3, 4):
         np.testing.assert_array_equal(run(threads), alone)
+    np.testing.assert_array_equal(run(1, 3), alone)

@@ -59,6 +59,21 @@ def test_the_device_s_threads_are_the_default(header, device):
     assert plan_model(header(), device=device, threads=1).threads == 1
 
 
+@pytest.mark.parametrize(
+    ("asked", "expected"),
+    [
+        ({}, (4, 12)),
+        ({"threads": 3}, (3, 3)),
+        ({"batch_threads": 5}, (4, 5)),
+        ({"threads": 3, "batch_threads": 5}, (3, 5)),
+    ],
+)
+def test_prompts_may_be_read_by_more_threads(header, device, asked, expected):
+    laptop = replace(device, threads=4, batch_threads=12)
+    plan = plan_model(header(), device=laptop, **asked)
+    assert (plan.threads, plan.batch_threads) == expected
+
+
 def test_the_default_context_is_the_trained_one_up_to_a_limit(header, device):
     assert plan_model(header(context=2048), device=device).context == 2048
     plan = plan_model(header(context=131072), device=device)
@@ -170,7 +185,8 @@ def test_a_file_that_scales_its_rope_may_go_further(header, device):
 
 
 @pytest.mark.parametrize(
-    "options", [{"context": 0}, {"threads": 0}, {"batch": -1}, {"kv_type": "q8_0"}]
+    "options",
+    [{"context": 0}, {"threads": 0}, {"batch_threads": 0}, {"batch": -1}, {"kv_type": "q8_0"}],
 )
 def test_options_that_make_no_sense(header, device, options):
     with pytest.raises(UsageError):
