@@ -84,7 +84,7 @@ struct Matrix {
     const auto blocks = quantised(kernels, x, cols);
     Floats y(static_cast<size_t>(tokens * rows));
     kernels.matmul[type](packed.data(), rows, 0, (rows + 15) / 16,
-                         {x.data(), blocks.data(), cols, tokens, cols}, y.data(), rows);
+                         {x.data(), blocks.data(), cols, tokens, tokens, cols}, y.data(), rows);
     return y;
   }
 };
