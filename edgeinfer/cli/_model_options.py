@@ -70,6 +70,11 @@ _SAMPLING = (
         type=click.Choice(["off", "lookup", "draft"]),
         help="Guess tokens ahead from the text, or with -md, while that is faster.",
     ),
+    click.option(
+        "--overflow",
+        type=click.Choice(["stop", "shift"]),
+        help="When the context is full: stop, or go on without the middle of the text.",
+    ),
     click.option("--stop", multiple=True, metavar="TEXT", help="End before this text."),
 )
 SAMPLING_FIELDS = (
@@ -85,6 +90,7 @@ SAMPLING_FIELDS = (
     "frequency_penalty",
     "seed",
     "speculate",
+    "overflow",
 )
 
 

@@ -38,7 +38,8 @@ class Task:
 
     ``on_prefill`` is told (tokens read, tokens to read) after each chunk of the prompt;
     ``is_cancelled`` is asked after each step, and may be answered from any thread;
-    ``drafter`` makes one that guesses tokens ahead.
+    ``drafter`` makes one that guesses tokens ahead; ``shift`` goes on when the context is
+    full, without the middle of the text, where it would end otherwise.
     """
 
     prompt: Sequence[int]
@@ -48,6 +49,7 @@ class Task:
     on_prefill: OnPrefill | None = None
     is_cancelled: Callable[[], bool] = lambda: False
     drafter: Callable[[], Drafter] | None = None
+    shift: bool = False
 
 
 class _Cancelled(Exception):
@@ -145,8 +147,10 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
                 reason = FinishReason.CANCELLED
                 break
             if text.room == 0:
-                reason = FinishReason.CONTEXT
-                break
+                if not task.shift:
+                    reason = FinishReason.CONTEXT
+                    break
+                text.shift()
             text.push(draw.token)
     except _Cancelled:
         reason = FinishReason.CANCELLED

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 _FIELDS = frozenset(field.name for field in fields(SamplingParams))
 _TASK_OPTIONS = frozenset({"on_prefill", "is_cancelled"})
 _SPECULATIONS = ("off", "lookup", "draft")
+_OWN_OPTIONS = frozenset({"speculate", "overflow"})
+_OVERFLOWS = ("stop", "shift")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -106,7 +108,9 @@ class Model:
             options: fields of SamplingParams; ``on_prefill`` and ``is_cancelled`` as in
                 ``edgeinfer.runtime.generator.Task``; ``speculate``: guess tokens ahead by
                 "lookup" in the text or by the "draft" model, as long as it is faster, or
-                "off". The default is "draft" where there is one, else "off".
+                "off" (the default is "draft" where there is one, else "off"); ``overflow``:
+                when the context is full, "stop" (the default) or "shift", which goes on
+                with the first tokens and the last half of the text.
 
         Raises:
             UsageError: an option makes no sense, or the prompt is empty.
@@ -299,11 +303,14 @@ class Model:
         engine = self._live()
         options = dict(options)
         drafter = self._drafter(options.pop("speculate", None))
+        overflow = options.pop("overflow", None) or "stop"
+        if overflow not in _OVERFLOWS:
+            raise UsageError(f"overflow is {overflow!r}", hint="overflow is stop or shift")
         unknown = options.keys() - _FIELDS - _TASK_OPTIONS
         if unknown:
             raise UsageError(
                 f"unknown option: {', '.join(sorted(unknown))}",
-                hint=f"options: {', '.join(sorted(_FIELDS | _TASK_OPTIONS | {'speculate'}))}",
+                hint=f"options: {', '.join(sorted(_FIELDS | _TASK_OPTIONS | _OWN_OPTIONS))}",
             )
         sampling = {name: value for name, value in options.items() if name in _FIELDS}
         params = replace(self.sampling, **sampling)
@@ -317,6 +324,7 @@ class Model:
             decoder=self.tokenizer.stream(skip_special=True, continues=True),
             end_tokens=self.tokenizer.eos_ids,
             drafter=drafter,
+            shift=overflow == "shift",
             **{name: options[name] for name in _TASK_OPTIONS if options.get(name) is not None},
         )
 

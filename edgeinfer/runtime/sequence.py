@@ -16,6 +16,19 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
     return min(len(a), len(b))
 
 
+SINKS = 4  # first tokens that attention leans on
+
+
+def shifted(tokens: Tokens[int], context: int) -> list[int]:
+    """What stays of a text that fills its context: the first tokens and the last half.
+
+    A model attends to its first tokens whatever they say (attention sinks: Xiao et al.
+    2024, arXiv:2309.17453); without them it falls apart.
+    """
+    last = max(context // 2 - SINKS, 1)
+    return [*tokens[:SINKS], *tokens[max(SINKS, len(tokens) - last) :]]
+
+
 class Sequence:
     """Keeps an engine's sequence in step with a text that grows, is cut, or changes.
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
+from edgeinfer.runtime.sequence import shifted
 
 if TYPE_CHECKING:
     from edgeinfer.runtime.model import Model
@@ -40,7 +41,13 @@ class Drafter(Protocol):
     """Guesses how a text goes on."""
 
     def propose(self, text: Sequence[int], most: int) -> Sequence[int]:
-        """Returns at most so many tokens; none if there is nothing to go by."""
+        """Returns at most so many tokens; none if there is nothing to go by.
+
+        The text grows from call to call, except after ``restart``.
+        """
+
+    def restart(self) -> None:
+        """The next text is another one."""
 
     def close(self) -> None:
         """Gives back what it holds."""
@@ -57,7 +64,7 @@ class PromptLookup:
         self._seen = 0  # tokens whose n-grams are known
 
     def propose(self, text: Sequence[int], most: int) -> Sequence[int]:
-        """As ``Drafter.propose``; the text only grows from call to call."""
+        """As ``Drafter.propose``."""
         for end in range(max(self._seen, NGRAM), len(text)):
             self._ends[tuple(text[end - NGRAM : end])] = end
         self._seen = len(text)
@@ -66,6 +73,11 @@ class PromptLookup:
             return []
         period = len(text) - start
         return [text[start + i % period] for i in range(most)]
+
+    def restart(self) -> None:
+        """As ``Drafter.restart``."""
+        self._ends.clear()
+        self._seen = 0
 
     def close(self) -> None:
         """It holds nothing."""
@@ -91,6 +103,9 @@ class DraftModel:
                 return guessed
             self._sequence.push(guessed[-1])
 
+    def restart(self) -> None:
+        """Its sequence keeps what the texts begin with alike."""
+
     def close(self) -> None:
         """Gives its cache back."""
         self._sequence.close()
@@ -111,6 +126,9 @@ class Reader(Protocol):
 
     def push(self, token: int) -> None:
         """Appends a token."""
+
+    def shift(self) -> None:
+        """Makes room in a full context: keeps the first tokens and the last half."""
 
     def finish(self) -> None:
         """Leaves the sequence with the text alone."""
@@ -134,6 +152,10 @@ class Plain:
     def read(self, on_chunk: Callable[[], None] | None = None) -> Row:
         """As ``Reader.read``."""
         return self._scheduler.read(self._sequence, on_chunk)
+
+    def shift(self) -> None:
+        """As ``Reader.shift``."""
+        self._sequence.feed(shifted(self._sequence.cached, self._sequence.context))
 
     def finish(self) -> None:
         """There is nothing else."""
@@ -185,6 +207,13 @@ class Speculative:
         self._worth.guessed = bool(self._guess)
         for unread in (token, *self._guess):
             self._sequence.push(unread)
+
+    def shift(self) -> None:
+        """As ``Reader.shift``."""
+        self._text = shifted(self._text, self._sequence.context)
+        self._forget(len(self._sequence.cached))
+        self._sequence.feed(self._text)
+        self._drafter.restart()
 
     def finish(self) -> None:
         """As ``Reader.finish``."""

@@ -36,6 +36,9 @@ class Scripted:
     def propose(self, text, most):
         return list(self.guess(list(text)))[:most]
 
+    def restart(self):
+        pass
+
     def close(self):
         type(self).closed += 1
 
