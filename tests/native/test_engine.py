@@ -228,3 +228,13 @@ def test_threads_do_not_change_a_bit(tiny: Tiny) -> None:
     for threads in (2, 3, 4):
         np.testing.assert_array_equal(run(threads), alone)
     np.testing.assert_array_equal(run(1, 3), alone)
+
+
+def test_an_idle_engine_takes_no_time(tiny: Tiny) -> None:
+    """Workers wait a moment for the next step, then sleep."""
+    engine = tiny.engine(threads=4)
+    engine.step([(engine.open(), tokens(1), 1)])
+    time.sleep(0.01)
+    before = time.process_time()
+    time.sleep(0.5)
+    assert time.process_time() - before < 0.01
