@@ -114,7 +114,7 @@ def read(path: Path, *, objdump: str = "objdump") -> list[Function]:
 
 
 def short_name(demangled: str) -> str:
-    """`stream_tokens<Q4_0, 2>` of its long form."""
+    """`multiply_tile<Q4_0, 2>` of its long form."""
     name = re.sub(r"\(anonymous namespace\)::|\(.*$", "", demangled)
     return re.sub(r"^.*? (?=\S*<)|edgeinfer::(\w+::)?(?=\w)", "", name).strip()
 

@@ -31,7 +31,7 @@ PRODUCTS = {
     "vpdpbusd %ymm": 32,
     "vpdpbusd %zmm": 64,
 }
-KERNEL = re.compile(r"(multiply_group|stream_tokens)<(\w+), (\d+)>")
+KERNEL = re.compile(r"(multiply_group|multiply_tile)<(\w+), (\d+)>")
 
 
 def products(loop: tuple[Instruction, ...]) -> int:
@@ -56,7 +56,7 @@ def count(path: Path, objdump: str) -> Iterator[dict[str, Any]]:
             key = (match[1], int(match[3]))
             kernels.setdefault(match[2].lower(), {})[key] = 100 * per_product(function)
     for name, found in sorted(kernels.items()):
-        many = min(value for (kind, _), value in found.items() if kind == "stream_tokens")
+        many = min(value for (kind, _), value in found.items() if kind == "multiply_tile")
         most = max(tokens for kind, tokens in found if kind == "multiply_group")
         yield {
             "isa": path.name.removeprefix("isa_").partition(".")[0],

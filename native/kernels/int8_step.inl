@@ -99,14 +99,18 @@ EI_INLINE void half_sums(const Ints (*codes)[8], const TokenStep<Q>& x, int half
   unroll<N>(EI_LAMBDA(v) { sums[v] = V::to_f32(acc[v]); });
 }
 
-/// acc + the products of one step for one vector of rows and one token, from its half_sums.
-template <class Q>
+/// acc + the products of one step for one vector of rows and one token, from its half_sums. The
+/// ratio is a power of two, but what saves a multiplication then (the exponent of the ratio, for
+/// one) has to serve several vectors, N, to be worth it. Both ways round once, to the same bits.
+template <class Q, int N>
 EI_INLINE Floats step_sum(Floats f0, Floats f1, const Floats* scale, const Floats* min,
                           const TokenStep<Q>& x, Floats acc) {
   if constexpr (Q::kScaleBlock == 32) {
-    acc = V::fma(V::mul(scale[0], x.scale), V::fma_pow2(f1, x.ratio, f0), acc);
+    const Floats f = N == 1 ? V::fma(f1, x.ratio, f0) : V::fma_pow2(f1, x.ratio, f0);
+    acc = V::fma(V::mul(scale[0], x.scale), f, acc);
   } else {
-    const Floats f = V::fma(scale[1], V::mul_pow2(f1, x.ratio), V::mul(scale[0], f0));
+    const Floats g1 = N == 1 ? V::mul(f1, x.ratio) : V::mul_pow2(f1, x.ratio);
+    const Floats f = V::fma(scale[1], g1, V::mul(scale[0], f0));
     acc = V::fma(f, x.scale, acc);
   }
   if constexpr (Q::kMins) {

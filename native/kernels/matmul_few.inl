@@ -1,17 +1,14 @@
-// A few tokens: the accumulators of all stay in registers while the weights pass as one linear
-// stream. More than the registers hold make a second pass over each group, out of the cache.
+// A few tokens: the accumulators of all stay in registers while the weights pass once, as one
+// linear stream.
 
-inline constexpr int64_t kFewPasses = 2;
-inline constexpr int64_t kFewTokens = kFewPasses * V::kFewTokens;
-
-/// One pass over a group for T tokens from t0.
+/// One group times T tokens.
 template <class Q, int T>
 EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
-                                const Activations& x, int64_t t0, float* y, int64_t y_stride) {
+                                const Activations& x, float* y, int64_t y_stride) {
   using P = Packed<Q>;
   Floats acc[T][kParts];
   unroll<T>(EI_LAMBDA(t) { unroll<kParts>(EI_LAMBDA(v) { acc[t][v] = V::set(0); }); });
-  const ActBlock* a = x.blocks + t0;
+  const ActBlock* a = x.blocks;
   for (int64_t b = 0; b < x.cols / Q::kBlock; ++b, group += P::kBlockBytes) {
     BlockScales<Q> scales[kParts];
     const auto expand_scales = EI_LAMBDA(v) { scales[v].expand(P::scales(group), v * kWidth); };
@@ -32,8 +29,8 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
             if constexpr (T == 1) expand_codes<Q, 4 * h, 4>(step + 4 * kWidth * v, codes[0]);
             half_sums<Q, 1>(codes, token, h, f[h]);
           });
-          acc[t][v] = step_sum<Q>(f[0][0], f[1][0], scales[v].scale + sub,
-                                  scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
+          acc[t][v] = step_sum<Q, 1>(f[0][0], f[1][0], scales[v].scale + sub,
+                                     scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
         });
       });
     }
@@ -41,26 +38,21 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
   unroll<T>(EI_LAMBDA(t) {
     unroll<kParts>(EI_LAMBDA(v) {
       const int64_t r = row + v * kWidth;
-      if (r < rows) store_rows(y + (t0 + t) * y_stride + r, acc[t][v], rows - r);
+      if (r < rows) store_rows(y + t * y_stride + r, acc[t][v], rows - r);
     });
   });
 }
 
-/// At most kFewTokens tokens.
+/// At most V::kFewTokens tokens.
 template <class Q>
 EI_INLINE void matmul_few(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1,
                           const Activations& x, float* y, int64_t y_stride) {
   const int64_t group_bytes = packed_group_bytes<Q>(x.cols);
-  const int64_t passes = (x.tokens + V::kFewTokens - 1) / V::kFewTokens;
   for (int64_t g = g0; g < g1; ++g) {
-    for (int64_t p = 0; p < passes; ++p) {
-      const int64_t t0 = x.tokens * p / passes, tokens = x.tokens * (p + 1) / passes - t0;
-      unroll<V::kFewTokens>(EI_LAMBDA(i) {
-        if (tokens == i + 1) {
-          multiply_group<Q, i + 1>(packed + g * group_bytes, rows, g * kGroupRows, x, t0, y,
-                                   y_stride);
-        }
-      });
-    }
+    unroll<V::kFewTokens>(EI_LAMBDA(i) {
+      if (x.tokens == i + 1) {
+        multiply_group<Q, i + 1>(packed + g * group_bytes, rows, g * kGroupRows, x, y, y_stride);
+      }
+    });
   }
 }

@@ -6,8 +6,8 @@ inline constexpr int64_t kTokensPerTile = 128;  // accumulators and a step's act
 /// Streams `tokens` tokens over one step of N vectors of rows; acc (tokens, N * kWidth). The
 /// activations of the next step begin `next` blocks on.
 template <class Q, int N>
-EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
-                               const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
+EI_INLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
+                             const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
   Ints codes[N][8];
   Floats scale[N][2], min[N][2];
   unroll<N>(EI_LAMBDA(v) {
@@ -24,7 +24,7 @@ EI_NOINLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>
     unroll<2>(EI_LAMBDA(h) { half_sums<Q, N>(codes, x, h, f[h]); });
     unroll<N>(EI_LAMBDA(v) {
       float* p = acc + v * kWidth;
-      V::store(p, step_sum<Q>(f[0][v], f[1][v], scale[v], min[v], x, V::load(p)));
+      V::store(p, step_sum<Q, N>(f[0][v], f[1][v], scale[v], min[v], x, V::load(p)));
     });
   }
 }
@@ -39,11 +39,14 @@ EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
   for (int64_t i = 0; i < tokens * N; ++i) V::store(acc + i * kWidth, V::set(0));
   const int64_t group_bytes = packed_group_bytes<Q>(x.cols);
   const ActBlock* a = x.blocks + t0;
-  const uint8_t* block[N];
+  // What follows the end of a group in memory is not what these rows read next.
+  const int64_t skip = (N * kWidth > kGroupRows ? N * kWidth / kGroupRows - 1 : 0) * group_bytes;
+  const uint8_t *block[N], *end[N];
   int lane[N];
   unroll<N>(EI_LAMBDA(v) {
     const int64_t r = row + v * kWidth;
     block[v] = packed + r / kGroupRows * group_bytes;
+    end[v] = block[v] + group_bytes;
     lane[v] = static_cast<int>(r % kGroupRows);
   });
   for (int64_t b = 0; b < x.cols / Q::kBlock; ++b) {
@@ -54,7 +57,7 @@ EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
       unroll<N>(EI_LAMBDA(v) {
         const uint8_t* step = block[v] + s * P::kStepBytes;
         steps[v] = step + 4 * lane[v];
-        prefetch_step<Q>(step);
+        prefetch_step<Q>(step + (step + kPrefetchBytes < end[v] ? 0 : skip));
       });
       stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.block_stride, tokens,
                           acc);

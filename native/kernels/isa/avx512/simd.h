@@ -81,6 +81,15 @@ struct Simd {
   /// The intrinsic makes GCC 12 copy, and so spill, accumulators once about 20 are live.
   template <int kMaxCode, int N>
   static EI_INLINE void dot(I32* acc, const I32 (*w)[8], int first, const int8_t* q) {
+    if constexpr (N == 1) {  // nobody else needs the four activations in a register
+      using Four = const int32_t __attribute__((may_alias));
+      unroll<4>(EI_LAMBDA(j) {
+        asm("vpdpbusd %2%{1to16%}, %1, %0"
+            : "+v"(acc[0])
+            : "v"(w[0][first + j]), "m"(*reinterpret_cast<Four*>(q + 4 * j)));
+      });
+      return;
+    }
     unroll<4>(EI_LAMBDA(j) {
       const I32 four = broadcast_four(q + 4 * j);
       unroll<N>(EI_LAMBDA(v) {
