@@ -67,13 +67,13 @@ class InProcess:
 def ours(setting: Setting) -> InProcess:
     """Our engine, loaded as a user loads it."""
     keys, values = setting.kv_types
-    assert keys == values
     model = edgeinfer.load(
         setting.model,
         context=setting.context,
         threads=setting.threads,
         batch=setting.batch,
-        kv_type=keys,
+        kv_type_k=keys,
+        kv_type_v=values,
         offline=True,
     )
     return InProcess("edgeinfer", model.open_sequence().engine, setting.batch)

@@ -176,14 +176,15 @@ def attend(
     last: int,
     scale: float,
     softcap: float = 0.0,
-    half: bool = True,
+    k_type: str = "f16",
+    v_type: str = "f16",
 ) -> tuple[
     numpy.typing.NDArray[numpy.float32],
     numpy.typing.NDArray[numpy.float32],
     numpy.typing.NDArray[numpy.float32],
 ]:
     """
-    Attention of q (queries, d) to positions [first, last) of one head's k and v, and of query i to [begin[i], end[i]) of these: out (not yet divided by sum), max, sum.
+    Attention of q (queries, d) to positions [first, last) of one head's k and v, and of query i to [begin[i], end[i]) of these: out (not yet divided by sum), the largest score times log2(e), sum.
     """
 
 def stream_read(isa: str, bytes: int, threads: int, seconds: float) -> list[float]:
@@ -210,13 +211,17 @@ class ContextFull(RuntimeError):
 class Closed(RuntimeError):
     pass
 
+def kv_types() -> list[str]:
+    """Names of the types that a KV cache can have."""
+
 def engine_memory(
     config: dict[str, Any],
     tensors: Sequence[tuple[str, str, str, int, int, int]],
     context: int,
     threads: int,
     batch: int,
-    kv_type: str,
+    kv_type_k: str,
+    kv_type_v: str,
 ) -> dict[str, int]:
     """
     Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.
@@ -232,7 +237,8 @@ class Engine:
         context: int,
         threads: int,
         batch: int,
-        kv_type: str,
+        kv_type_k: str,
+        kv_type_v: str,
         batch_threads: int = 0,
     ) -> None:
         """

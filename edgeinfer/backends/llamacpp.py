@@ -228,8 +228,9 @@ class LlamaCppEngine:
         options.n_threads = plan.threads
         options.n_threads_batch = plan.batch_threads or plan.threads
         options.pooling_type = api.LLAMA_POOLING_TYPE_NONE  # embeddings a token
-        options.type_k = options.type_v = _ggml_type(api, plan.kv_type)
-        if plan.kv_type == "f32":  # flash attention would round it to f16
+        options.type_k = _ggml_type(api, plan.kv_type_k)
+        options.type_v = _ggml_type(api, plan.kv_type_v)
+        if plan.kv_type_k == plan.kv_type_v == "f32":  # flash attention would round it to f16
             options.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.swa_full = True  # or a sliding window could not be trimmed
         _heard.clear()

@@ -79,7 +79,8 @@ class NativeBackend:
                 threads=plan.threads,
                 batch_threads=plan.batch_threads or plan.threads,
                 batch=plan.batch,
-                kv_type=plan.kv_type,
+                kv_type_k=plan.kv_type_k,
+                kv_type_v=plan.kv_type_v,
             )
         except ValueError as error:
             raise CorruptFileError(f"{files.path}: {error}") from error

@@ -30,13 +30,31 @@ def _read_biases(
     return biases
 
 
+# As llama.cpp's; a verb that loads or plans a model has both.
+_CACHE_TYPES = (
+    click.option(
+        "-ctk",
+        "--cache-type-k",
+        default="f16",
+        metavar="TYPE",
+        show_default=True,
+        help="Keys in the KV cache: f32, f16, bf16, q8_0 or q4_0.",
+    ),
+    click.option(
+        "-ctv",
+        "--cache-type-v",
+        default="f16",
+        metavar="TYPE",
+        show_default=True,
+        help="Values in the KV cache.",
+    ),
+)
 _MODEL = (
     click.option("-c", "--context", "--ctx-size", type=int, help="Tokens of context."),
     click.option("-t", "--threads", type=int, help="Compute threads, at most."),
     click.option("-tb", "--threads-batch", type=int, help="The same, to read prompts."),
     click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step."),
-    click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE"),
-    click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE"),
+    *_CACHE_TYPES,
     click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all."),
     click.option("-md", "--model-draft", "draft", metavar="MODEL", help="Guesses tokens ahead."),
     click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
@@ -102,8 +120,8 @@ class ModelOptions:
     threads: int | None
     threads_batch: int | None = None
     batch: int | None
-    cache_type_k: str | None
-    cache_type_v: str | None
+    cache_type_k: str
+    cache_type_v: str
     gpu_layers: int | None = None
     draft: str | None = None
     memory: str | None
@@ -115,9 +133,6 @@ class ModelOptions:
         from edgeinfer.cli._fetch import fetch
         from edgeinfer.runtime import loading
 
-        keys, values = self.cache_type_k, self.cache_type_v
-        if keys is not None and values is not None and keys != values:
-            raise click.UsageError("-ctk and -ctv must be the same")
         found = fetch(reference, offline=self.offline)
         model = loading.load(
             found.reference,
@@ -127,7 +142,8 @@ class ModelOptions:
             threads=self.threads,
             batch_threads=self.threads_batch,
             batch=self.batch,
-            kv_type=keys or values or "f16",
+            kv_type_k=self.cache_type_k,
+            kv_type_v=self.cache_type_v,
             gpu_layers=self.gpu_layers,
             draft=fetch(self.draft, offline=self.offline).reference if self.draft else None,
             offline=self.offline,
@@ -139,6 +155,11 @@ class ModelOptions:
 def model_options(function: F) -> F:
     """Adds the options that load a model; they arrive in one ``ModelOptions``."""
     return _add(_MODEL, function)
+
+
+def cache_type_options(function: F) -> F:
+    """Adds the types of the KV cache, of a verb that plans and does not load."""
+    return _add(_CACHE_TYPES, function)
 
 
 def sampling_options(function: F) -> F:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.cli._model_options import cache_type_options
 
 if TYPE_CHECKING:
     from edgeinfer.cli._model_options import ModelOptions
@@ -53,8 +54,7 @@ def _counts(
     help="Rounds; the tests take turns.",
 )  # fmt: skip
 @click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step.")
-@click.option("-ctk", "--cache-type-k", help="KV cache: f16 or f32.", metavar="TYPE")
-@click.option("-ctv", "--cache-type-v", help="The same, of the values.", metavar="TYPE")
+@cache_type_options
 @click.option("--ceilings", is_flag=True, help="Measure the machine, too, and compare.")
 @click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB.")
 @click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all.")
@@ -182,7 +182,8 @@ def _time(
         "threads": plan.threads,
         "batch": plan.batch,
         "context": plan.context,
-        "kv_type": plan.kv_type,
+        "kv_type_k": plan.kv_type_k,
+        "kv_type_v": plan.kv_type_v,
         "machine": _machine(),
         "load_seconds": loaded - started,
         "first_token_prompt": prompt,
@@ -258,7 +259,7 @@ def _show(record: dict[str, Any]) -> None:
     ui.emit(", ".join(parts))
     ui.emit(
         f"{machine['cpu']}, {record['threads']} threads, {record['backend']} backend, "
-        f"{machine['isa']}, {record['kv_type']} cache"
+        f"{machine['isa']}, cache {record['kv_type_k']}/{record['kv_type_v']}"
     )
     ui.emit()
     columns = {

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.cli._model_options import cache_type_options
 from edgeinfer.errors import DoesNotFitError
 
 if TYPE_CHECKING:
@@ -20,9 +21,7 @@ if TYPE_CHECKING:
 @click.option("--memory", metavar="SIZE", help="A budget, such as 2GiB.")
 @click.option("--device", "board", metavar="NAME", help="Plan for a board, such as rpi5-8gb.")
 @click.option("-t", "--threads", type=int, help="Compute threads.")
-@click.option(
-    "-ctk", "-ctv", "--cache-type", "kv_type", default="f16", help="KV cache: f16 or f32."
-)
+@cache_type_options
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print a record.")
 def command(
@@ -31,7 +30,8 @@ def command(
     memory: str | None,
     board: str | None,
     threads: int | None,
-    kv_type: str,
+    cache_type_k: str,
+    cache_type_v: str,
     offline: bool,
     as_json: bool,
 ) -> None:
@@ -55,7 +55,8 @@ def command(
                 memory=budget,
                 context=context,
                 threads=threads,
-                kv_type=kv_type,
+                kv_type_k=cache_type_k,
+                kv_type_v=cache_type_v,
                 refuse=refuse,
             )
 
@@ -76,7 +77,7 @@ def command(
 def _show(plan: MemoryPlan, device: DeviceProfile) -> None:
     rows = [
         ("weights", plan.weights_bytes, plan.quant),
-        ("KV cache", plan.kv_bytes, f"{plan.context} tokens, {plan.kv_type}"),
+        ("KV cache", plan.kv_bytes, f"{plan.context} tokens, {plan.kv_types}"),
         ("scratch", plan.scratch_bytes, f"{plan.batch} tokens a step"),
         ("runtime", plan.runtime_bytes, "interpreter, libraries, tokenizer"),
         ("total", plan.total_bytes, f"{plan.backend} backend, {plan.threads} threads"),

@@ -18,7 +18,7 @@ _GROUP_ROWS = 16  # rows are packed 16 at a time
 _ALIGNMENT = 64  # a tensor, and a buffer, begins on a cache line
 _ACT_BLOCK_BYTES, _ACT_BLOCK = 64, 32  # quantised activations: bytes for values
 _MIN_PARTIALS = 64  # rows of partial attention results, at least
-_KV_BYTES = {"f16": 2, "f32": 4}
+_KV_BLOCK = 256  # positions of the cache that become resident together
 
 
 class Tensor(Protocol):
@@ -54,10 +54,11 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
     return total
 
 
-def kv_bytes(config: ModelConfig, context: int, kv_type: str) -> int:
+def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:
     """Returns the bytes of one sequence's keys and values when its context is full."""
-    positions = _round_up(context, 16)
-    return config.layers * config.kv_heads * 2 * positions * config.head_dim * _KV_BYTES[kv_type]
+    positions = _round_up(context, _KV_BLOCK) * config.layers * config.kv_heads
+    kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
+    return positions * sum(config.head_dim // kind.block * kind.nbytes for kind in kinds)
 
 
 def scratch_bytes(config: ModelConfig, batch: int) -> int:

@@ -28,7 +28,8 @@ class MemoryPlan:
     context: int  # tokens
     threads: int
     batch: int  # tokens a prefill chunk
-    kv_type: str  # "f16" or "f32"
+    kv_type_k: str  # of the cached keys, such as "f16"
+    kv_type_v: str  # of the cached values
     weights_bytes: int
     kv_bytes: int
     scratch_bytes: int
@@ -51,13 +52,19 @@ class MemoryPlan:
         """True if the total is within the budget."""
         return self.total_bytes <= self.budget_bytes
 
+    @property
+    def kv_types(self) -> str:
+        """The types of cached keys and values, as people name them: "f16", or "q8_0/q4_0"."""
+        k, v = self.kv_type_k, self.kv_type_v
+        return k if k == v else f"{k}/{v}"
+
     def explain(self) -> str:
         """What was chosen, what was rejected, and why: a few lines."""
         lines = [
             f"{self.backend} backend: {self.chosen_because or 'asked for'}",
             *(f"not {other.backend}: {other.reason}" for other in self.rejected),
             f"{self.threads} threads{self._more_threads()}, context {self.context}, "
-            f"{self.kv_type} cache, "
+            f"{self.kv_types} cache, "
             f"{format_bytes(self.total_bytes)} of {format_bytes(self.budget_bytes)}: "
             f"weights {format_bytes(self.weights_bytes)}, cache {format_bytes(self.kv_bytes)}, "
             f"scratch {format_bytes(self.scratch_bytes)}, "
@@ -87,7 +94,8 @@ class MemoryPlan:
             "threads": self.threads,
             "batch_threads": self.batch_threads or self.threads,
             "batch": self.batch,
-            "kv_type": self.kv_type,
+            "kv_type_k": self.kv_type_k,
+            "kv_type_v": self.kv_type_v,
             "gpu_layers": self.gpu_layers,
             "chosen_because": self.chosen_because,
             "rejected": [{"backend": r.backend, "reason": r.reason} for r in self.rejected],

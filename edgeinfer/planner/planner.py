@@ -23,7 +23,10 @@ from edgeinfer.planner.sizes import format_bytes
 DEFAULT_CONTEXT = 8192  # tokens; more only when asked for
 MIN_CONTEXT = 512  # tokens; a default is never reduced below
 DEFAULT_BATCH = 512  # tokens of a prefill step
-KV_TYPES = ("f16", "f32")
+DEFAULT_KV_TYPE = "f16"
+KV_TYPES = ("f32", "f16", "bf16", "q8_0", "q4_0")
+# Types of the cache to suggest: they cost hardly any accuracy.
+_SMALLER_KV = ("f16", "q8_0")
 # Types to suggest requantising to, and what their recipes keep the embedding in at most.
 _SMALLER = (("q8_0", "q8_0"), ("q4_0", "q8_0"))
 
@@ -48,7 +51,8 @@ def plan_model(
     context: int | None = None,
     threads: int | None = None,
     batch_threads: int | None = None,
-    kv_type: str = "f16",
+    kv_type_k: str = DEFAULT_KV_TYPE,
+    kv_type_v: str = DEFAULT_KV_TYPE,
     backend: str = "native",
     batch: int = DEFAULT_BATCH,
     refuse: bool = True,
@@ -63,7 +67,8 @@ def plan_model(
         threads: None takes the device's.
         batch_threads: for steps of many tokens; None takes ``threads``, or the device's if those
             are None too.
-        kv_type: "f16" or "f32".
+        kv_type_k: of the cached keys, one of KV_TYPES.
+        kv_type_v: of the cached values.
         backend: the way to run it.
         batch: tokens of a prefill step.
         refuse: raise if it does not fit, rather than return a plan that says so.
@@ -74,8 +79,10 @@ def plan_model(
         UnsupportedError: the architecture is not known.
         CorruptFileError: the header contradicts itself.
     """
-    if kv_type not in KV_TYPES:
-        raise UsageError(f"KV type {kv_type!r} is not known", hint=f"use {' or '.join(KV_TYPES)}")
+    for kind in (kv_type_k, kv_type_v):
+        if kind not in KV_TYPES:
+            known = ", ".join(KV_TYPES)
+            raise UsageError(f"KV type {kind!r} is not known", hint=f"use one of {known}")
     for name, value in (
         ("context", context),
         ("threads", threads),
@@ -85,6 +92,13 @@ def plan_model(
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = _Model.read(header)
+    for kind in (kv_type_k, kv_type_v):
+        if model.config.head_dim % BY_NAME[kind].block:
+            raise UsageError(
+                f"KV type {kind} needs heads of a multiple of {BY_NAME[kind].block} values, "
+                f"this model's have {model.config.head_dim}",
+                hint="use f16",
+            )
     trained, most = model.config.context, _longest_context(model)
     if context is not None and context > most:
         raise UsageError(
@@ -101,7 +115,7 @@ def plan_model(
             threads=threads or device.threads,
             batch_threads=batch_threads or threads or device.batch_threads,
             batch=min(batch, tokens),
-            kv_type=kv_type,
+            kv_types=(kv_type_k, kv_type_v),
             budget=budget,
             bandwidth=device.bandwidth,
         )
@@ -199,8 +213,9 @@ def _suggestion(model: _Model, refused: MemoryPlan) -> str | None:
 
 def _changes(model: _Model, refused: MemoryPlan) -> Iterator[tuple[str, MemoryPlan]]:
     """Yields changes, the least painful first, each with its plan."""
+    types = refused.kv_type_k, refused.kv_type_v
 
-    def plan(model: _Model, context: int, kv_type: str) -> MemoryPlan:
+    def plan(model: _Model, context: int, kv_types: tuple[str, str] = types) -> MemoryPlan:
         return _plan(
             model,
             backend=refused.backend,
@@ -208,22 +223,25 @@ def _changes(model: _Model, refused: MemoryPlan) -> Iterator[tuple[str, MemoryPl
             threads=refused.threads,
             batch_threads=refused.batch_threads,
             batch=min(refused.batch, context),
-            kv_type=kv_type,
+            kv_types=kv_types,
             budget=refused.budget_bytes,
             bandwidth=None,
         )
 
-    if refused.kv_type != "f16":
-        yield "use -ctk f16 -ctv f16", plan(model, refused.context, "f16")
+    for kind in _SMALLER_KV:
+        if model.config.head_dim % BY_NAME[kind].block == 0:
+            smaller_cache = plan(model, refused.context, (kind, kind))
+            if smaller_cache.kv_bytes < refused.kv_bytes:
+                yield f"use -ctk {kind} -ctv {kind}", smaller_cache
     for context in _powers_below(refused.context):
-        yield f"use -c {context}", plan(model, context, "f16")
+        yield f"use -c {context}", plan(model, context)
     for kind, embedding in _SMALLER:
         smaller = model.requantised(kind, embedding)
         if smaller.weights < model.weights:
             convert = f"requantise it: edgeinfer convert MODEL --to gguf -q {kind} -o SMALLER.gguf"
-            yield convert, plan(smaller, refused.context, "f16")
+            yield convert, plan(smaller, refused.context)
             for context in _powers_below(refused.context):
-                yield f"{convert}, and use -c {context}", plan(smaller, context, "f16")
+                yield f"{convert}, and use -c {context}", plan(smaller, context)
 
 
 def _plan(
@@ -234,7 +252,7 @@ def _plan(
     threads: int,
     batch_threads: int | None,
     batch: int,
-    kv_type: str,
+    kv_types: tuple[str, str],
     budget: int,
     bandwidth: float | None,
 ) -> MemoryPlan:
@@ -245,9 +263,10 @@ def _plan(
         threads=threads,
         batch_threads=batch_threads,
         batch=batch,
-        kv_type=kv_type,
+        kv_type_k=kv_types[0],
+        kv_type_v=kv_types[1],
         weights_bytes=model.weights,
-        kv_bytes=kv_bytes(model.config, context, kv_type),
+        kv_bytes=kv_bytes(model.config, context, *kv_types),
         scratch_bytes=scratch_bytes(model.config, batch),
         runtime_bytes=runtime_bytes(model.metadata, model.config.vocab_size),
         budget_bytes=budget,

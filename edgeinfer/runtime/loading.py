@@ -29,7 +29,8 @@ def load(
     threads: int | None = None,
     batch_threads: int | None = None,
     batch: int | None = None,
-    kv_type: str = "f16",
+    kv_type_k: str = "f16",
+    kv_type_v: str = "f16",
     gpu_layers: int | None = None,
     draft: str | os.PathLike[str] | None = None,
     offline: bool = False,
@@ -47,7 +48,8 @@ def load(
         batch_threads: the same for reading prompts; None for ``threads``, or all cores if those
             are None too.
         batch: tokens of the prompt read in one step.
-        kv_type: of the KV cache, "f16" or "f32".
+        kv_type_k: of the cached keys: "f32", "f16", "bf16", "q8_0" or "q4_0".
+        kv_type_v: of the cached values, the same choice.
         gpu_layers: layers to run on a GPU, -1 for all; None leaves it to the backend.
         draft: a smaller model with the same vocabulary, which guesses tokens ahead.
         offline: never ask the network.
@@ -87,7 +89,8 @@ def load(
                 context=context,
                 threads=threads,
                 batch_threads=batch_threads,
-                kv_type=kv_type,
+                kv_type_k=kv_type_k,
+                kv_type_v=kv_type_v,
                 backend=name,
                 batch=DEFAULT_BATCH if batch is None else batch,
             )

@@ -50,7 +50,7 @@ class Setting:
     machine: str
     threads: int
     gpu_layers: int | None
-    kv_type: str
+    kv_types: str
     quant: str
     weights_bytes: int
 
@@ -65,7 +65,7 @@ class Setting:
             machine=f"{device.cpu} {','.join(device.isas)} {device.usable_cpus:g}",
             threads=plan.threads,
             gpu_layers=plan.gpu_layers,
-            kv_type=plan.kv_type,
+            kv_types=plan.kv_types,
             quant=plan.quant,
             weights_bytes=plan.weights_bytes,
         )
@@ -79,7 +79,7 @@ class Setting:
             self.machine,
             self.threads,
             self.gpu_layers,
-            self.kv_type,
+            self.kv_types,
             self.quant,
         ]
 

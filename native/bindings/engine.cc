@@ -79,9 +79,24 @@ std::vector<TensorSource> sources_from(const std::vector<TensorTuple>& tensors) 
   return sources;
 }
 
-EngineOptions options_from(int64_t context, int64_t batch, int threads, const std::string& kv) {
-  if (kv != "f16" && kv != "f32") throw nb::value_error("kv_type must be f16 or f32");
-  return {context, batch, threads, kv == "f16" ? KvType::kF16 : KvType::kF32};
+QuantType kv_type_from(const std::string& name) {
+  const QuantType type = find_quant_type(name);
+  if (type == kQuantTypeCount || !active_kernels().store_key[type])
+    throw nb::value_error(("a KV cache cannot be of type " + name).c_str());
+  return type;
+}
+
+EngineOptions options_from(int64_t context, int64_t batch, int threads, const std::string& k,
+                           const std::string& v) {
+  return {context, batch, threads, {kv_type_from(k), kv_type_from(v)}};
+}
+
+std::vector<std::string> kv_types() {
+  std::vector<std::string> names;
+  for (int i = 0; i < kQuantTypeCount; ++i)
+    if (active_kernels().store_key[i])
+      names.emplace_back(quant_info(static_cast<QuantType>(i)).name);
+  return names;
 }
 
 Memory memory_dict(const EngineMemory& m) {
@@ -96,10 +111,11 @@ Memory memory_dict(const EngineMemory& m) {
 class PyEngine {
  public:
   PyEngine(const Config& config, const std::vector<TensorTuple>& tensors, int64_t context,
-           int threads, int64_t batch, const std::string& kv_type, int batch_threads) {
+           int threads, int64_t batch, const std::string& k, const std::string& v,
+           int batch_threads) {
     const ModelConfig c = config_from(config);
     const std::vector<TensorSource> sources = sources_from(tensors);
-    EngineOptions options = options_from(context, batch, threads, kv_type);
+    EngineOptions options = options_from(context, batch, threads, k, v);
     options.batch_threads = batch_threads;
     const nb::gil_scoped_release unlocked;
     memory_ = Engine::memory(c, sources, options);
@@ -149,22 +165,24 @@ void bind_engine(nb::module_& m) {
     }
   });
 
+  m.def("kv_types", &kv_types, "Names of the types that a KV cache can have.");
   m.def(
       "engine_memory",
       [](const Config& config, const std::vector<TensorTuple>& tensors, int64_t context,
-         int threads, int64_t batch, const std::string& kv_type) {
+         int threads, int64_t batch, const std::string& k, const std::string& v) {
         return memory_dict(Engine::memory(config_from(config), sources_from(tensors),
-                                          options_from(context, batch, threads, kv_type)));
+                                          options_from(context, batch, threads, k, v)));
       },
       nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
-      nb::arg("batch"), nb::arg("kv_type"),
+      nb::arg("batch"), nb::arg("kv_type_k"), nb::arg("kv_type_v"),
       "Resident bytes an engine would take: {'weights', 'kv', 'scratch'}, from shapes alone.");
 
   nb::class_<PyEngine>(m, "Engine", "A loaded model and the sequences it has opened.")
       .def(nb::init<const Config&, const std::vector<TensorTuple>&, int64_t, int, int64_t,
-                    const std::string&, int>(),
+                    const std::string&, const std::string&, int>(),
            nb::arg("config"), nb::arg("tensors"), nb::arg("context"), nb::arg("threads"),
-           nb::arg("batch"), nb::arg("kv_type"), nb::arg("batch_threads") = 0,
+           nb::arg("batch"), nb::arg("kv_type_k"), nb::arg("kv_type_v"),
+           nb::arg("batch_threads") = 0,
            "Packs the tensors (name, path, type, offset, rows, cols) into memory. Steps of many\n"
            "tokens take batch_threads (0: as many as threads).")
       .def(

@@ -261,33 +261,56 @@ nb::ndarray<nb::numpy, float> add_scaled(const std::string& isa, Vector y, Vecto
   return to_array(std::move(out), {x.size()});
 }
 
+/// One head's keys and values in blocks of the cache: of each block the keys, then the values.
+struct Cache {
+  Cache(const KernelSet& kernels, Matrix k, Matrix v, QuantType k_type, QuantType v_type)
+      : key_bytes(kKvBlock * quant_info(k_type).row_bytes(k.shape(1))),
+        block_bytes(key_bytes + kKvBlock * quant_info(v_type).row_bytes(k.shape(1))),
+        bytes((static_cast<int64_t>(k.shape(0)) + kKvBlock - 1) / kKvBlock * block_bytes) {
+    // NaN: what was never stored must not matter.
+    std::memset(bytes.data(), 0xff,
+                (k.shape(0) + kKvBlock - 1) / kKvBlock * static_cast<size_t>(block_bytes));
+    const auto dim = static_cast<int64_t>(k.shape(1));
+    for (int64_t i = 0; i < static_cast<int64_t>(k.shape(0)); ++i) {
+      uint8_t* block = bytes.data() + i / kKvBlock * block_bytes;
+      kernels.store_key[k_type](k.data() + i * dim, dim, i % kKvBlock, block);
+      kernels.store_value[v_type](v.data() + i * dim, dim, i % kKvBlock, block + key_bytes);
+    }
+  }
+  int64_t key_bytes, block_bytes;
+  Buffer<uint8_t> bytes;
+};
+
+QuantType kv_type(const KernelSet& kernels, const std::string& name, size_t dim) {
+  const QuantType type = find_quant_type(name);
+  require(type != kQuantTypeCount && kernels.store_key[type], "not a type of KV caches");
+  require(dim % static_cast<size_t>(quant_info(type).block) == 0,
+          "the head size is no multiple of the type's block");
+  return type;
+}
+
 /// q (queries, d), k and v (positions, d): stores the cache row by row, then attends to
 /// [first, last). Returns out, not normalised, with max and sum.
 nb::tuple attend(const std::string& isa, Matrix q, Matrix k, Matrix v, Indices begin, Indices end,
-                 int64_t first, int64_t last, float scale, float softcap, bool half) {
+                 int64_t first, int64_t last, float scale, float softcap, const std::string& k_type,
+                 const std::string& v_type) {
   const KernelSet& kernels = find_kernels(isa);
   const size_t queries = q.shape(0), dim = q.shape(1), positions = k.shape(0);
   require(dim % 2 == 0 && k.shape(1) == dim && v.shape(0) == positions && v.shape(1) == dim,
           "q, k and v must have one head size");
   require(begin.size() == queries && end.size() == queries, "begin and end must be (queries,)");
-  require(first >= 0 && first % 16 == 0 && last <= static_cast<int64_t>(positions),
-          "first must be a multiple of 16, last at most the number of positions");
-  const size_t value_bytes = half ? 2 : 4;
-  const size_t k_bytes = (positions + 15) / 16 * 16 * dim * value_bytes;
-  Buffer<uint8_t> keys(static_cast<int64_t>(k_bytes));
-  Buffer<uint8_t> values(static_cast<int64_t>(positions * dim * value_bytes));
-  std::memset(keys.data(), 0xff, k_bytes);  // NaN: what was never stored must not matter
-  for (size_t i = 0; i < positions; ++i) {
-    kernels.store_kv(k.data() + i * dim, v.data() + i * dim, static_cast<int64_t>(dim),
-                     static_cast<int64_t>(i), half, keys.data(), values.data());
-  }
+  require(first >= 0 && last <= static_cast<int64_t>(positions), "the range leaves the cache");
+  const QuantType types[] = {kv_type(kernels, k_type, dim), kv_type(kernels, v_type, dim)};
+  const Cache cache(kernels, k, v, types[0], types[1]);
   const auto rows = static_cast<int64_t>(queries), d = static_cast<int64_t>(dim);
   Buffer<float> out(rows * d), max(rows), sum(rows);
   kernels.attend({.q = q.data(),
                   .q_stride = d,
-                  .k = keys.data(),
-                  .v = values.data(),
-                  .kv_half = half,
+                  .k = cache.bytes.data(),
+                  .v = cache.bytes.data() + cache.key_bytes,
+                  .block_stride = cache.block_bytes,
+                  .k_type = types[0],
+                  .v_type = types[1],
                   .head_dim = d,
                   .queries = rows,
                   .begin = begin.data(),
@@ -332,15 +355,17 @@ void bind_kernels(nb::module_& m) {
         "cap * tanh(scale * x / cap); a cap of 0 is none.");
   m.def("add_scaled", &add_scaled, "isa"_a, "y"_a, "x"_a, "scale"_a, "y + scale * x.");
   m.def("attend", &attend, "isa"_a, "q"_a, "k"_a, "v"_a, "begin"_a, "end"_a, "first"_a, "last"_a,
-        "scale"_a, "softcap"_a = 0.0f, "half"_a = true,
+        "scale"_a, "softcap"_a = 0.0f, "k_type"_a = "f16", "v_type"_a = "f16",
         nb::sig("def attend(isa: str, q: numpy.typing.NDArray[numpy.float32], "
                 "k: numpy.typing.NDArray[numpy.float32], v: numpy.typing.NDArray[numpy.float32], "
                 "begin: numpy.typing.NDArray[numpy.int32], end: numpy.typing.NDArray[numpy.int32], "
-                "first: int, last: int, scale: float, softcap: float = 0.0, half: bool = True) -> "
+                "first: int, last: int, scale: float, softcap: float = 0.0, k_type: str = 'f16', "
+                "v_type: str = 'f16') -> "
                 "tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32], "
                 "numpy.typing.NDArray[numpy.float32]]"),
         "Attention of q (queries, d) to positions [first, last) of one head's k and v, and of "
-        "query i to [begin[i], end[i]) of these: out (not yet divided by sum), max, sum.");
+        "query i to [begin[i], end[i]) of these: out (not yet divided by sum), the largest score "
+        "times log2(e), sum.");
 }
 
 }  // namespace edgeinfer

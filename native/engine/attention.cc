@@ -4,104 +4,112 @@
 #include <cmath>
 
 namespace edgeinfer {
-namespace {
 
-constexpr int64_t kSplitPositions = 256;
-
-}  // namespace
-
-// Few queries over a long context leave threads idle: the positions are cut into splits then.
+// Few queries over a long context leave threads idle: then each block of the cache is a task.
 void Attention::plan(const std::vector<Span>& spans, int threads) {
   tokens_.clear();
-  blocks_.clear();
-  const int64_t block_tokens = std::max<int64_t>(1, kMaxQueries / group());
-  int64_t longest = 0;
+  groups_.clear();
+  int64_t longest = 0, count = 0;
+  for (const Span& span : spans) {
+    longest = std::max(longest, span.cache->length + span.count);
+    count += span.count;
+  }
+  const int64_t blocks = (longest + kKvBlock - 1) / kKvBlock;
+  splits_ = count * blocks <= s_.partials ? blocks : 1;
+
+  // As many tokens together as leave each thread several tasks.
+  const int64_t tasks = 8 * threads;
+  const int64_t share = (count * config_.kv_heads * splits_ + tasks - 1) / tasks;
+  const int64_t most = std::clamp<int64_t>(share, 1, std::max<int64_t>(1, kMaxQueries / group()));
   for (const Span& span : spans) {
     const auto base = static_cast<int64_t>(tokens_.size());
     const int64_t length = span.cache->length;
     for (int64_t i = 0; i < span.count; ++i) tokens_.push_back({span.cache, length + i});
-    for (int64_t i = 0; i < span.count; i += block_tokens)
-      blocks_.push_back({span.cache, base + i, std::min(block_tokens, span.count - i), length + i});
-    longest = std::max(longest, length + span.count);
+    for (int64_t i = 0; i < span.count; i += most)
+      groups_.push_back({span.cache, base + i, std::min(most, span.count - i), length + i});
   }
-  const int64_t tasks = static_cast<int64_t>(blocks_.size()) * config_.kv_heads;
-  const int64_t wanted = (4 * threads + tasks - 1) / tasks;
-  const int64_t useful = (longest + kSplitPositions - 1) / kSplitPositions;
-  const int64_t room = s_.partials / static_cast<int64_t>(tokens_.size());
-  splits_ = std::max<int64_t>(1, std::min({wanted, useful, room}));
 }
 
 void Attention::store(int64_t layer, int64_t t, const float* q, const float* k, const float* v) {
-  const ModelConfig& c = config_;
+  const int64_t dim = config_.head_dim;
   const auto& [cache, position] = tokens_[static_cast<size_t>(t)];
-  const auto tokens = static_cast<int64_t>(tokens_.size());
-  for (int64_t head = 0; head < c.kv_heads; ++head) {
-    kernels_.store_kv(k + head * c.head_dim, v + head * c.head_dim, c.head_dim, position,
-                      kv_type_ == KvType::kF16, cache->keys(layer, head),
-                      cache->values(layer, head));
-    std::copy_n(q + head * group() * c.head_dim, group() * c.head_dim,
-                s_.queries + (head * tokens + t) * group() * c.head_dim);
+  const int64_t block = position / kKvBlock * cache->block_bytes(), place = position % kKvBlock;
+  float turned[kMaxHeadDim];
+  const auto keep = [&](auto write, const float* x, bool turn, uint8_t* where) {
+    if (turn) {
+      std::copy_n(x, dim, turned);
+      kernels_.hadamard(turned, turn_size_, dim);
+    }
+    write(turn ? turned : x, dim, place, where + block);
+  };
+  for (int64_t head = 0; head < config_.kv_heads; ++head) {
+    keep(kernels_.store_key[types_.k], k + head * dim, turn_keys_, cache->keys(layer, head));
+    keep(kernels_.store_value[types_.v], v + head * dim, turn_values_, cache->values(layer, head));
+    float* queries = s_.queries + row(0, head, t) * dim;
+    std::copy_n(q + head * group() * dim, group() * dim, queries);
+    if (turn_keys_) kernels_.hadamard(queries, turn_size_, group() * dim);
   }
 }
 
+// Neighbouring tasks are neighbours in memory: the heads of a block, or the queries of a head.
 void Attention::run(Team& team, int64_t layer) {
-  const ModelConfig& c = config_;
-  const int64_t window = c.layer_window[static_cast<size_t>(layer)];
-  const auto tokens = static_cast<int64_t>(tokens_.size());
-  const auto blocks = static_cast<int64_t>(blocks_.size());
-
-  team.for_each(blocks * c.kv_heads * splits_, 1, [&](int64_t task, int64_t) {
-    const int64_t split = task % splits_;
-    const int64_t head = task / splits_ % c.kv_heads;
-    const QueryBlock& block = blocks_[static_cast<size_t>(task / splits_ / c.kv_heads)];
-    const int64_t queries = block.count * group();
-
-    int32_t begin[kMaxQueries], end[kMaxQueries];
-    for (int64_t i = 0; i < queries; ++i) {
-      const int64_t position = block.position + i / group();
-      begin[i] = static_cast<int32_t>(window ? std::max<int64_t>(0, position + 1 - window) : 0);
-      end[i] = static_cast<int32_t>(position + 1);
+  const int64_t heads = config_.kv_heads, groups = static_cast<int64_t>(groups_.size());
+  team.for_each(groups * heads * splits_, 1, [&](int64_t task, int64_t) {
+    if (splits_ > 1) {
+      const int64_t head = task % heads, split = task / heads % splits_;
+      attend(layer, head, groups_[static_cast<size_t>(task / heads / splits_)], split);
+    } else {
+      attend(layer, task / groups, groups_[static_cast<size_t>(task % groups)], 0);
     }
-    const int64_t first = begin[0] / 16, last = (end[queries - 1] + 15) / 16;
-    const int64_t row = (split * c.kv_heads + head) * tokens + block.first;
-    kernels_.attend({
-        .q = s_.queries + (head * tokens + block.first) * group() * c.head_dim,
-        .q_stride = c.head_dim,
-        .k = block.cache->keys(layer, head),
-        .v = block.cache->values(layer, head),
-        .kv_half = kv_type_ == KvType::kF16,
-        .head_dim = c.head_dim,
-        .queries = queries,
-        .begin = begin,
-        .end = end,
-        .first = 16 * (first + (last - first) * split / splits_),
-        .last = 16 * (first + (last - first) * (split + 1) / splits_),
-        .scale = c.attention_scale,
-        .softcap = c.attention_softcap,
-        .out = s_.mixed + row * group() * c.head_dim,
-        .out_stride = c.head_dim,
-        .max = s_.mixed_max + row * group(),
-        .sum = s_.mixed_sum + row * group(),
-    });
   });
 }
 
-// The splits' partial softmaxes become one.
+void Attention::attend(int64_t layer, int64_t kv_head, const QueryGroup& group, int64_t split) {
+  const ModelConfig& c = config_;
+  const int64_t window = c.layer_window[static_cast<size_t>(layer)];
+  const int64_t queries = group.count * this->group();
+  int32_t begin[kMaxQueries], end[kMaxQueries];
+  for (int64_t i = 0; i < queries; ++i) {
+    const int64_t position = group.position + i / this->group();
+    begin[i] = static_cast<int32_t>(window ? std::max<int64_t>(0, position + 1 - window) : 0);
+    end[i] = static_cast<int32_t>(position + 1);
+  }
+  const int64_t out = row(split, kv_head, group.first);
+  kernels_.attend({
+      .q = s_.queries + row(0, kv_head, group.first) * c.head_dim,
+      .q_stride = c.head_dim,
+      .k = group.cache->keys(layer, kv_head),
+      .v = group.cache->values(layer, kv_head),
+      .block_stride = group.cache->block_bytes(),
+      .k_type = types_.k,
+      .v_type = types_.v,
+      .head_dim = c.head_dim,
+      .queries = queries,
+      .begin = begin,
+      .end = end,
+      .first = splits_ > 1 ? split * kKvBlock : begin[0],
+      .last = splits_ > 1 ? (split + 1) * kKvBlock : end[queries - 1],
+      .scale = c.attention_scale,
+      .softcap = c.attention_softcap,
+      .out = s_.mixed + out * c.head_dim,
+      .out_stride = c.head_dim,
+      .max = s_.mixed_max + out,
+      .sum = s_.mixed_sum + out,
+  });
+}
+
 void Attention::merge(int64_t t, float* out) {
   const ModelConfig& c = config_;
-  const auto tokens = static_cast<int64_t>(tokens_.size());
   for (int64_t head = 0; head < c.heads; ++head, out += c.head_dim) {
-    const auto row = [&](int64_t split) {
-      return ((split * c.kv_heads + head / group()) * tokens + t) * group() + head % group();
-    };
-    float largest = -INFINITY, sum = 0;
-    for (int64_t s = 0; s < splits_; ++s) largest = std::max(largest, s_.mixed_max[row(s)]);
-    for (int64_t s = 0; s < splits_; ++s)
-      sum += s_.mixed_sum[row(s)] * std::exp(s_.mixed_max[row(s)] - largest);
+    float max = -INFINITY, sum = 0;
     std::fill_n(out, c.head_dim, 0.0f);
-    for (int64_t s = 0; s < splits_; ++s)
-      kernels_.add_scaled(out, s_.mixed + row(s) * c.head_dim,
-                          std::exp(s_.mixed_max[row(s)] - largest) / sum, c.head_dim);
+    for (int64_t split = 0; split < splits_; ++split) {
+      const int64_t part = row(split, head / group(), t) + head % group();
+      kernels_.merge(s_.mixed + part * c.head_dim, s_.mixed_max[part], s_.mixed_sum[part],
+                     c.head_dim, out, &max, &sum);
+    }
+    for (int64_t d = 0; d < c.head_dim; ++d) out[d] /= sum;
+    if (turn_values_) kernels_.hadamard(out, turn_size_, c.head_dim);
   }
 }
 

@@ -1,10 +1,12 @@
 // Attention: what a step's queries read of the KV caches, for every family.
 //
 // Vaswani et al. (2017) with grouped queries (Ainslie et al., 2023), sliding windows and a soft
-// cap, computed as flash attention (Dao et al., 2022): tasks of a block of queries, a KV head and
-// a range of positions, whose partial softmaxes merge exactly.
+// cap, computed as flash attention (Dao et al., 2022). A task is a group of queries and a KV head,
+// over all of the cache or one block of it; blocks are merged in order either way, so results do
+// not depend on how the work is cut: not on the threads, nor on what else is in the batch.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -27,8 +29,14 @@ class Attention {
  public:
   /// All references must outlive it.
   Attention(const ModelConfig& config, const KernelSet& kernels, const Scratch& scratch,
-            KvType kv_type)
-      : config_(config), kernels_(kernels), s_(scratch), kv_type_(kv_type) {}
+            KvTypes types)
+      : config_(config),
+        kernels_(kernels),
+        s_(scratch),
+        types_(types),
+        turn_keys_(quant_info(types.k).block > 1),
+        turn_values_(quant_info(types.v).block > 1),
+        turn_size_(std::min<int64_t>(config.head_dim & -config.head_dim, kMostTurned)) {}
 
   /// Begins a step of `threads` threads over the tokens of all spans, in order.
   void plan(const std::vector<Span>& spans, int threads);
@@ -51,25 +59,38 @@ class Attention {
     int64_t position;
   };
   // Up to kMaxQueries queries (tokens x heads of a group) that share their keys.
-  struct QueryBlock {
+  struct QueryGroup {
     const KvCache* cache;
     int64_t first;     // index in the batch
     int64_t count;     // tokens
     int64_t position;  // of the first token
   };
-  static constexpr int64_t kMaxQueries = 64;
+  static constexpr int64_t kMaxQueries = 96;
+  static constexpr int64_t kMostTurned = 64;  // channels
 
+  // Queries that share a KV head.
   int64_t group() const { return config_.heads / config_.kv_heads; }
+  // The first row of a partial result: of head's first query of token t, and a range of positions.
+  int64_t row(int64_t split, int64_t kv_head, int64_t t) const {
+    return ((split * config_.kv_heads + kv_head) * static_cast<int64_t>(tokens_.size()) + t) *
+           group();
+  }
+  void attend(int64_t layer, int64_t kv_head, const QueryGroup& queries, int64_t split);
 
   const ModelConfig& config_;
   const KernelSet& kernels_;
   const Scratch& s_;
-  const KvType kv_type_;
+  const KvTypes types_;
+  // What is kept in a block type is turned by a Walsh-Hadamard matrix, so that no channel stands
+  // out: queries and keys alike, which leaves their products as they are, or values, which turn
+  // back when they are summed.
+  const bool turn_keys_, turn_values_;
+  const int64_t turn_size_;
 
   // The step in progress.
   std::vector<Token> tokens_;
-  std::vector<QueryBlock> blocks_;
-  int64_t splits_ = 1;
+  std::vector<QueryGroup> groups_;
+  int64_t splits_ = 1;  // ranges of positions: one, or one per block of the cache
 };
 
 }  // namespace edgeinfer

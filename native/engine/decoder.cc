@@ -55,7 +55,7 @@ class Ahead {
 }  // namespace
 
 Decoder::Decoder(const ModelConfig& config, const Weights& weights, const KernelSet& kernels,
-                 ThreadPool& pool, int64_t batch, KvType kv_type, int threads, int batch_threads)
+                 ThreadPool& pool, int64_t batch, KvTypes kv_types, int threads, int batch_threads)
     : config_(config),
       weights_(weights),
       kernels_(kernels),
@@ -63,7 +63,7 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       batch_threads_(batch_threads),
       team_size_(threads),
       s_(config, batch),
-      attention_(config, kernels, s_, kv_type) {}
+      attention_(config, kernels, s_, kv_types) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
                   float* out) {

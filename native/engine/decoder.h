@@ -28,7 +28,7 @@ class Decoder {
   /// All references must outlive the decoder. At most `threads` of the pool take part in steps
   /// of a few tokens, `batch_threads` in others.
   Decoder(const ModelConfig& config, const Weights& weights, const KernelSet& kernels,
-          ThreadPool& pool, int64_t batch, KvType kv_type, int threads, int batch_threads);
+          ThreadPool& pool, int64_t batch, KvTypes kv_types, int threads, int batch_threads);
 
   /// Runs at most `batch` tokens through the model and stores their keys and values.
   /// Writes one row per entry of `wanted` (indices into the concatenated tokens):

@@ -18,8 +18,11 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   require(c.kv_heads > 0 && c.heads > 0 && c.heads % c.kv_heads == 0,
           "heads must be a multiple of kv_heads");
   require(c.heads / c.kv_heads <= 64, "more than 64 heads share a KV head");
-  require(c.head_dim > 0 && c.head_dim % 2 == 0 && c.head_dim <= 512,
+  require(c.head_dim > 0 && c.head_dim % 2 == 0 && c.head_dim <= kMaxHeadDim,
           "head_dim must be even and at most 512");
+  require(c.head_dim % quant_info(options.kv_types.k).block == 0 &&
+              c.head_dim % quant_info(options.kv_types.v).block == 0,
+          "head_dim is no multiple of the KV type's block");
   require(c.layer_rope.size() == static_cast<size_t>(c.layers) &&
               c.layer_window.size() == static_cast<size_t>(c.layers),
           "layer_rope and layer_window need one entry per layer");
@@ -48,19 +51,20 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
       process_(::getpid()),
       pool_(std::max(options.threads, options.batch_threads)),
       weights_(config_, tensors, pool_),
-      decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_type, options.threads,
+      decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_types, options.threads,
                options.batch_threads ? options.batch_threads : options.threads) {}
 
 EngineMemory Engine::memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
                             const EngineOptions& options) {
-  return {Weights::bytes(config, tensors), KvCache::bytes(config, options.context, options.kv_type),
+  return {Weights::bytes(config, tensors),
+          KvCache::bytes(config, options.context, options.kv_types),
           Scratch::bytes(config, options.batch)};
 }
 
 int64_t Engine::open() {
   const std::lock_guard lock(mutex_);
   sequences_[next_sequence_] =
-      std::make_unique<KvCache>(config_, options_.context, options_.kv_type);
+      std::make_unique<KvCache>(config_, options_.context, options_.kv_types);
   return next_sequence_++;
 }
 

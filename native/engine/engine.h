@@ -31,7 +31,7 @@ struct EngineOptions {
   int64_t context = 0;  // tokens a sequence can hold
   int64_t batch = 0;    // tokens that go through the model at a time
   int threads = 1;
-  KvType kv_type = KvType::kF16;
+  KvTypes kv_types;
   int batch_threads = 0;  // for steps of many tokens; 0: as many as threads
 };
 

@@ -1,50 +1,59 @@
 // KvCache: the keys and values of one sequence.
 //
-// Per layer and KV head, keys lie as (position / 16, head_dim, 16) and values as
-// (position, head_dim): a vector of 16 positions is one load when scoring, a vector of
-// channels one load when mixing. The whole context is reserved at once, but a page becomes
-// resident only when a token is written to it.
+// The whole context is reserved at once, in blocks of kKvBlock positions that hold all layers and
+// heads: (block, layer, KV head, keys then values). A block becomes resident, in large pages, when
+// its first token is written, so a short conversation in a long context stays small, and a head's
+// share of a block is one linear stream.
 #pragma once
 
 #include <cstdint>
 
 #include "core/memory_region.h"
 #include "engine/model_config.h"
+#include "kernels/kernel_set.h"
+#include "quant/quant.h"
 
 namespace edgeinfer {
 
-enum class KvType { kF16, kF32 };
+struct KvTypes {
+  QuantType k = kF16;
+  QuantType v = kF16;
+};
 
 class KvCache {
  public:
-  KvCache(const ModelConfig& config, int64_t context, KvType type)
+  KvCache(const ModelConfig& config, int64_t context, KvTypes types)
       : kv_heads_(config.kv_heads),
-        head_bytes_(head_bytes(config, context, type)),
-        region_(bytes(config, context, type), MemoryRegion::Pages::kSmall) {}
+        key_bytes_(row_bytes(config, types.k) * kKvBlock),
+        head_bytes_(key_bytes_ + row_bytes(config, types.v) * kKvBlock),
+        block_bytes_(config.layers * config.kv_heads * head_bytes_),
+        region_(bytes(config, context, types), MemoryRegion::Pages::kHuge) {}
 
   /// Bytes of a cache for `context` tokens.
-  static size_t bytes(const ModelConfig& config, int64_t context, KvType type) {
-    return static_cast<size_t>(config.layers * config.kv_heads) * 2 *
-           head_bytes(config, context, type);
+  static size_t bytes(const ModelConfig& config, int64_t context, KvTypes types) {
+    const int64_t blocks = (context + kKvBlock - 1) / kKvBlock;
+    return static_cast<size_t>(blocks * kKvBlock * config.layers * config.kv_heads *
+                               (row_bytes(config, types.k) + row_bytes(config, types.v)));
   }
 
-  void* keys(int64_t layer, int64_t kv_head) const { return at(layer, kv_head, 0); }
-  void* values(int64_t layer, int64_t kv_head) const { return at(layer, kv_head, 1); }
+  /// One head's keys and values in block 0; the next block's are block_bytes() on.
+  uint8_t* keys(int64_t layer, int64_t kv_head) const {
+    return region_.data() + (layer * kv_heads_ + kv_head) * head_bytes_;
+  }
+  uint8_t* values(int64_t layer, int64_t kv_head) const {
+    return keys(layer, kv_head) + key_bytes_;
+  }
+  int64_t block_bytes() const { return block_bytes_; }
 
   int64_t length = 0;  // tokens stored
 
  private:
-  static size_t head_bytes(const ModelConfig& config, int64_t context, KvType type) {
-    const int64_t padded = (context + 15) / 16 * 16;
-    return static_cast<size_t>(padded * config.head_dim * (type == KvType::kF16 ? 2 : 4));
-  }
-  void* at(int64_t layer, int64_t kv_head, int64_t which) const {
-    return region_.data() +
-           static_cast<size_t>((layer * kv_heads_ + kv_head) * 2 + which) * head_bytes_;
+  static int64_t row_bytes(const ModelConfig& config, QuantType type) {
+    return quant_info(type).row_bytes(config.head_dim);
   }
 
   int64_t kv_heads_;
-  size_t head_bytes_;
+  int64_t key_bytes_, head_bytes_, block_bytes_;
   MemoryRegion region_;
 };
 

@@ -45,26 +45,35 @@ struct Activations {
   }
 };
 
+/// A KV cache comes in blocks of positions. Of a KV head, a block has kKvBlock rows of keys and
+/// as many of values, each in a type of its own: a float, Q8_0 or Q4_0, and as many bytes as
+/// the GGUF type. Keys of a float type lie as (position / kKvTile, head_dim, kKvTile), of a block
+/// type as a packed matrix (quant/packed.h) whose rows are positions; values as rows, of a block
+/// type in blocks of a scale and codes. head_dim is a multiple of the type's block.
+inline constexpr int64_t kKvBlock = 256;
+inline constexpr int64_t kKvTile = 64;
+inline constexpr int64_t kMaxHeadDim = 512;
+
 /// Part of an attention: `queries` query rows against positions [first, last) of one KV head.
-/// Keys lie as (position / 16, head_dim, 16), values as (position, head_dim), both of
-/// `kv_half ? f16 : f32`. Query i sees positions in [max(first, begin[i]), min(last, end[i])).
+/// Query i sees positions in [max(first, begin[i]), min(last, end[i])).
 struct AttentionTask {
   const float* q;  // (queries, head_dim) with row stride q_stride, already roped
   int64_t q_stride;
-  const void* k;
-  const void* v;
-  bool kv_half;
-  int64_t head_dim;  // a multiple of 2
+  const uint8_t* k;      // the head's keys in block 0
+  const uint8_t* v;      // its values
+  int64_t block_stride;  // bytes from a block to the next
+  QuantType k_type, v_type;
+  int64_t head_dim;  // a multiple of 2, at most kMaxHeadDim
   int64_t queries;
   const int32_t* begin;  // (queries,)
   const int32_t* end;    // (queries,)
-  int64_t first, last;   // first is a multiple of 16
-  float scale;           // multiplies q.k
-  float softcap;         // 0 is off
-  float* out;            // (queries, head_dim) with row stride out_stride: sum of p * v
+  int64_t first, last;
+  float scale;    // multiplies q.k
+  float softcap;  // 0 is off
+  float* out;     // (queries, head_dim) with row stride out_stride: sum of p * v
   int64_t out_stride;
-  float* max;  // (queries,) largest score seen, -inf if none
-  float* sum;  // (queries,) sum of exp(score - max)
+  float* max;  // (queries,) largest score seen times log2(e), -inf if none
+  float* sum;  // (queries,) sum of exp(score) / 2^max
 };
 
 struct KernelSet {
@@ -99,13 +108,25 @@ struct KernelSet {
   /// y = y + scale * x over n values.
   void (*add_scaled)(float* y, const float* x, float scale, int64_t n);
 
-  /// Writes one token's key and value rows (head_dim values each) at `position` of a KV head.
-  void (*store_kv)(const float* k_row, const float* v_row, int64_t head_dim, int64_t position,
-                   bool kv_half, void* k, void* v);
+  /// Writes one token's row of keys, or of values (head_dim,), at its place [0, kKvBlock) in
+  /// one head's part of a block. Null for types that a cache cannot have.
+  void (*store_key[kQuantTypeCount])(const float* row, int64_t head_dim, int64_t place,
+                                     uint8_t* keys);
+  void (*store_value[kQuantTypeCount])(const float* row, int64_t head_dim, int64_t place,
+                                       uint8_t* values);
 
   /// Flash attention over one range of positions; see AttentionTask. out is not normalised
-  /// (divide by sum), so ranges merge exactly.
+  /// (divide by sum), so that ranges merge.
   void (*attend)(const AttentionTask& task);
+
+  /// Adds the part of one query (n values, its max and sum) to what earlier positions gave.
+  /// Merging the blocks of the cache in order gives the bits of one attend over all of them.
+  void (*merge)(const float* part, float part_max, float part_sum, int64_t n, float* out,
+                float* max, float* sum);
+
+  /// Turns every `size` (a power of two, at least 16) of n values by the orthonormal
+  /// Walsh-Hadamard matrix, in place; its own inverse.
+  void (*hadamard)(float* x, int64_t size, int64_t n);
 
   // Ceilings, to hold the kernels against.
 

@@ -4,6 +4,7 @@
 // All is in an unnamed namespace: a weak symbol of a unit with wide instructions could replace
 // the baseline's twin at link time and crash older machines. Only kKernels is exported.
 #include "kernels/unroll.h"
+#include "quant/pack.h"
 
 namespace edgeinfer::EI_ISA {
 namespace {
@@ -26,6 +27,7 @@ EI_INLINE void store_rows(float* y, Floats x, int64_t count) {
 
 EI_INLINE float scalar_value(float x) { return x; }
 EI_INLINE float scalar_value(Half x) { return to_float(x); }
+EI_INLINE float scalar_value(BFloat16 x) { return to_float(x); }
 
 #include "kernels/activation.inl"
 #include "kernels/ceilings.inl"
@@ -37,8 +39,11 @@ EI_INLINE float scalar_value(Half x) { return to_float(x); }
 #include "kernels/quantize.inl"
 #include "kernels/rope.inl"
 
-#include "kernels/attention.inl"
 #include "kernels/matmul_int8.inl"
+
+#include "kernels/kv_rows.inl"
+
+#include "kernels/attention.inl"
 
 template <class Q>
 constexpr auto matmul_of() {
@@ -69,8 +74,21 @@ const KernelSet kKernels = {
     .gelu_mul = gelu_mul,
     .scale_and_cap = scale_and_cap,
     .add_scaled = add_scaled,
-    .store_kv = store_kv,
+    .store_key =
+        {
+#define EI_QUANT_TYPE(T, file) store_key_of<T>(),
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+        },
+    .store_value =
+        {
+#define EI_QUANT_TYPE(T, file) store_value_of<T>(),
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+        },
     .attend = attend,
+    .merge = merge,
+    .hadamard = hadamard,
     .read_all = read_all,
     .dot_all = dot_all,
 };

@@ -217,7 +217,7 @@ TEST_CASE("logits agree with float64, whole, in chunks and token by token, on ev
     for (const KernelSet* kernels : usable_kernels())
       for (const int threads : {1, 3})
         for (const int64_t batch : {7, 64}) {
-          Engine engine(model.config, model.sources, {64, batch, threads, KvType::kF32}, *kernels);
+          Engine engine(model.config, model.sources, {64, batch, threads, {kF32, kF32}}, *kernels);
           CAPTURE(kernels->name);
           CAPTURE(threads);
           for (const size_t piece : {size_t{40}, size_t{7}, size_t{1}})
@@ -228,7 +228,7 @@ TEST_CASE("logits agree with float64, whole, in chunks and token by token, on ev
 
 TEST_CASE("sequences in one batch do not see each other, and trim forgets") {
   const TinyModel model(kF32);
-  Engine engine(model.config, model.sources, {64, 16, 2, KvType::kF16}, *usable_kernels().front());
+  Engine engine(model.config, model.sources, {64, 16, 2, {}}, *usable_kernels().front());
   const auto tokens = some_tokens(12);
   const auto alone = run(engine, tokens, 12);
 
@@ -246,7 +246,7 @@ TEST_CASE("sequences in one batch do not see each other, and trim forgets") {
 
 TEST_CASE("a full context, a closed sequence and bad tokens change nothing") {
   const TinyModel model(kF32);
-  Engine engine(model.config, model.sources, {8, 16, 1, KvType::kF16}, *usable_kernels().front());
+  Engine engine(model.config, model.sources, {8, 16, 1, {}}, *usable_kernels().front());
   std::vector<float> out(101);
   const int64_t a = engine.open(), b = engine.open();
   engine.step({{a, {1, 2, 3}, 1}}, Decoder::Output::kLogits, out.data());
@@ -264,7 +264,7 @@ TEST_CASE("a full context, a closed sequence and bad tokens change nothing") {
 TEST_CASE("a missing, misshapen or unknown tensor is named") {
   TinyModel model(kF32);
   const auto load = [&](const std::vector<TensorSource>& sources) {
-    Engine engine(model.config, sources, {8, 8, 1, KvType::kF16}, *usable_kernels().front());
+    Engine engine(model.config, sources, {8, 8, 1, {}}, *usable_kernels().front());
   };
   auto missing = model.sources;
   missing.pop_back();

@@ -201,28 +201,32 @@ TEST_CASE("gates and sums of any length; gates far out, and not a number") {
   });
 }
 
-/// One head's attention over 150 random positions; out, max and sum in one row.
-Floats attended(const KernelSet& kernels, int64_t dim, bool half, float softcap) {
-  constexpr int64_t kPositions = 150, kQueries = 13;
+/// One head's attention over 300 random positions; out, max and sum in one row.
+Floats attended(const KernelSet& kernels, int64_t dim, QuantType type, float softcap) {
+  constexpr int64_t kPositions = 300, kQueries = 13;
   const Floats q = normal(kQueries * dim, 11), k = normal(kPositions * dim, 12),
                v = normal(kPositions * dim, 13);
-  std::vector<uint8_t> keys(static_cast<size_t>(160 * dim * 4)), values(keys);
+  const int64_t half_bytes = kKvBlock * quant_info(type).row_bytes(dim);
+  std::vector<uint8_t> cache(static_cast<size_t>(2 * 2 * half_bytes));
   for (int64_t i = 0; i < kPositions; ++i) {
-    kernels.store_kv(k.data() + i * dim, v.data() + i * dim, dim, i, half, keys.data(),
-                     values.data());
+    uint8_t* block = cache.data() + i / kKvBlock * 2 * half_bytes;
+    kernels.store_key[type](k.data() + i * dim, dim, i % kKvBlock, block);
+    kernels.store_value[type](v.data() + i * dim, dim, i % kKvBlock, block + half_bytes);
   }
   std::vector<int32_t> begin, end;
   for (int32_t i = 0; i < kQueries; ++i) {
     begin.push_back(i % 3 ? 5 * i : 0);
-    end.push_back(150 - i);
+    end.push_back(300 - i);
   }
   const auto outs = static_cast<size_t>(kQueries * dim);
   Floats out(outs + 2 * kQueries);
   kernels.attend({.q = q.data(),
                   .q_stride = dim,
-                  .k = keys.data(),
-                  .v = values.data(),
-                  .kv_half = half,
+                  .k = cache.data(),
+                  .v = cache.data() + half_bytes,
+                  .block_stride = 2 * half_bytes,
+                  .k_type = type,
+                  .v_type = type,
                   .head_dim = dim,
                   .queries = kQueries,
                   .begin = begin.data(),
@@ -238,19 +242,37 @@ Floats attended(const KernelSet& kernels, int64_t dim, bool half, float softcap)
   return out;
 }
 
-TEST_CASE("attention on float and half caches, with and without softcap") {
-  for (const int64_t dim : {2, 20, 64, 80}) {
-    for (const bool half : {false, true}) {
+TEST_CASE("attention on caches of every type, with and without softcap") {
+  for (int i = 0; i < kQuantTypeCount; ++i) {
+    const auto type = static_cast<QuantType>(i);
+    if (!scalar().store_key[type]) continue;
+    for (const int64_t dim : {2, 20, 64, 80, 96}) {
+      if (dim % quant_info(type).block != 0) continue;
       for (const float softcap : {0.0f, 3.0f}) {
+        CAPTURE(quant_info(type).name);
         CAPTURE(dim);
-        CAPTURE(half);
         CAPTURE(softcap);
-        const Floats expected = attended(scalar(), dim, half, softcap);
+        const Floats expected = attended(scalar(), dim, type, softcap);
         for_each_isa([&](const KernelSet& kernels) {
-          CHECK(apart(attended(kernels, dim, half, softcap), expected) < 3e-6);
+          CHECK(apart(attended(kernels, dim, type, softcap), expected) < 3e-6);
         });
       }
     }
+  }
+}
+
+TEST_CASE("the Walsh-Hadamard turn") {
+  for (const int64_t size : {16, 32, 64}) {
+    const Floats x = normal(2 * size, 5);
+    Floats expected = x;
+    scalar().hadamard(expected.data(), size, 2 * size);
+    for_each_isa([&](const KernelSet& kernels) {
+      Floats y = x;
+      kernels.hadamard(y.data(), size, 2 * size);
+      CHECK(apart(y, expected) < 1e-6);
+      kernels.hadamard(y.data(), size, 2 * size);
+      CHECK(apart(y, x) < 1e-6);
+    });
   }
 }
 

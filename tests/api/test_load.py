@@ -90,7 +90,7 @@ def test_what_does_not_fit_is_refused_before_it_is_loaded(tiny, monkeypatch):
         ({"context": 0}, edgeinfer.UsageError),
         ({"context": 1 << 30}, edgeinfer.UsageError),
         ({"threads": 0}, edgeinfer.UsageError),
-        ({"kv_type": "q3"}, edgeinfer.UsageError),
+        ({"kv_type_v": "q3"}, edgeinfer.UsageError),
         ({"memory": "lots"}, edgeinfer.UsageError),
         ({"backend": "abacus"}, edgeinfer.NotFoundError),
     ],

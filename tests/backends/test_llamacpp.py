@@ -20,7 +20,8 @@ from support.fake_model import fake_plan
 from support.whole_model import write_whole_model
 
 
-def load(path: Path, **changes):
+def load(path: Path, *, kv_type: str = "f16", **changes):
+    changes |= {"kv_type_k": kv_type, "kv_type_v": kv_type}
     plan = replace(fake_plan(context=64), backend="llamacpp", **changes)
     return llamacpp.LlamaCppBackend().load(ModelFiles(path=path, format="gguf"), plan)
 

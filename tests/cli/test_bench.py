@@ -11,8 +11,8 @@ from support.whole_model import write_whole_model
 
 RECORD = {
     "model", "file_bytes", "parameters", "quant", "backend", "threads", "batch", "context",
-    "kv_type", "machine", "load_seconds", "first_token_prompt", "first_token_seconds",
-    "peak_resident_bytes", "tests",
+    "kv_type_k", "kv_type_v", "machine", "load_seconds", "first_token_prompt",
+    "first_token_seconds", "peak_resident_bytes", "tests",
 }  # fmt: skip
 TEST = {
     "test", "prompt_tokens", "new_tokens", "depth", "tokens_per_second", "deviation", "samples",

@@ -110,7 +110,7 @@ def test_an_answer_that_meets_the_end_of_the_context_says_so(edgeinfer, use_mode
 
 @pytest.mark.parametrize(
     "arguments",
-    [["a", "-m", "b"], ["--logit-bias", "x"], ["-ctk", "f16", "-ctv", "f32"], ["--temp", "hot"]],
+    [["a", "-m", "b"], ["--logit-bias", "x"], ["-c", "many"], ["--temp", "hot"]],
 )
 def test_senseless_options_are_usage_errors(edgeinfer, use_model, piped, arguments):
     use_model(fake_model())

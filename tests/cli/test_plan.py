@@ -45,6 +45,22 @@ def test_what_does_not_fit_exits_4_and_says_what_does(plan):
     assert plan("-c", context, "--memory", "250MiB")[0].exit_code == 0
 
 
+def test_keys_and_values_have_types_of_their_own(plan):
+    _, record = plan("-c", "2048", "-ctk", "q8_0", "-ctv", "q4_0")
+
+    assert (record["kv_type_k"], record["kv_type_v"]) == ("q8_0", "q4_0")
+    assert record["kv_bytes"] == 30 * 3 * 64 // 32 * (34 + 18) * 2048
+
+
+def test_a_smaller_cache_is_suggested_before_a_shorter_context(plan):
+    _, record = plan("-c", "8192", "--memory", "340MiB")
+
+    assert record["suggest"].startswith("use -ctk q8_0 -ctv q8_0")
+    assert (
+        plan("-c", "8192", "--memory", "340MiB", "-ctk", "q8_0", "-ctv", "q8_0")[0].exit_code == 0
+    )
+
+
 def test_a_board_is_planned_for(plan):
     _, record = plan("--device", "rpi4-4gb")
 
@@ -78,6 +94,7 @@ def test_people_are_told_what_to_change(edgeinfer, smollm2):
         (["--device", "toaster"], 3),
         (["-c", "100000"], 2),
         (["-ctk", "q2"], 2),
+        (["-ctv", "q6_k"], 2),
         (["--nonsense"], 2),
     ],
 )

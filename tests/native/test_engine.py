@@ -47,8 +47,8 @@ class Tiny:
     tensors: list[tuple[str, str, str, int, int, int]]
 
     def engine(self, **changes: Any) -> Any:
-        options = {"context": 64, "threads": 2, "batch": 16, "kv_type": "f16", **changes}
-        return _native.Engine(CONFIG, self.tensors, **options)
+        options = {"context": 64, "threads": 2, "batch": 16, "kv_type_k": "f16", "kv_type_v": "f16"}
+        return _native.Engine(CONFIG, self.tensors, **(options | changes))
 
 
 @pytest.fixture(scope="module")
@@ -141,10 +141,10 @@ def test_nothing_works_after_close_and_shutdown(tiny: Tiny) -> None:
 
 
 def test_memory_is_known_before_loading(tiny: Tiny) -> None:
-    options = {"context": 64, "threads": 2, "batch": 16, "kv_type": "f32"}
+    options = {"context": 64, "threads": 2, "batch": 16, "kv_type_k": "f32", "kv_type_v": "f16"}
     planned = _native.engine_memory(CONFIG, tiny.tensors, **options)
     assert planned == tiny.engine(**options).memory()
-    assert planned["kv"] == LAYERS * KV_HEADS * 64 * HEAD_DIM * 2 * 4
+    assert planned["kv"] == LAYERS * KV_HEADS * 256 * HEAD_DIM * (4 + 2)
 
 
 def test_a_truncated_file_is_an_error(tiny: Tiny, tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def plain(config):
     return fields
 
 
-def engine_says(arch, config, tensors, *, context=100, batch=64, kv_type="f16"):
+def engine_says(arch, config, tensors, *, context=100, batch=64, kv_types=("f16", "f16")):
     """What the extension computes from the same shapes."""
     from edgeinfer import _native
 
@@ -47,7 +47,13 @@ def engine_says(arch, config, tensors, *, context=100, batch=64, kv_type="f16"):
         rows, cols = (1, part.row_count) if vector else (part.row_count, source.shape[1])
         sources.append((part.name, "", source.type, 0, rows, cols))
     return _native.engine_memory(
-        plain(config), sources, context=context, threads=2, batch=batch, kv_type=kv_type
+        plain(config),
+        sources,
+        context=context,
+        threads=2,
+        batch=batch,
+        kv_type_k=kv_types[0],
+        kv_type_v=kv_types[1],
     )
 
 
@@ -77,18 +83,20 @@ def test_everything_of_every_family(tiny):
     theirs = engine_says(arch, config, tensors, context=77, batch=40)
 
     assert costs.weights_bytes(arch, config, tensors) == theirs["weights"]
-    assert costs.kv_bytes(config, 77, "f16") == theirs["kv"]
+    assert costs.kv_bytes(config, 77, "f16", "f16") == theirs["kv"]
     assert costs.scratch_bytes(config, 40) == theirs["scratch"]
 
 
-@pytest.mark.parametrize("kv_type", ["f16", "f32"])
+@pytest.mark.parametrize("kv_types", [("f16", "f16"), ("f32", "q8_0"), ("q4_0", "bf16")])
 @pytest.mark.parametrize("context", [1, 16, 17, 4096])
 @pytest.mark.parametrize("batch", [1, 63, 64, 65, 512])
-def test_cache_and_scratch(header, kv_type, context, batch):
+def test_cache_and_scratch(header, kv_types, context, batch):
     model = header(heads=9, kv_heads=3, head_dim=64, width=256)
     config, arch = config_from_gguf(model), gguf_architecture(model.metadata)
 
-    theirs = engine_says(arch, config, model.tensors, context=context, batch=batch, kv_type=kv_type)
+    theirs = engine_says(
+        arch, config, model.tensors, context=context, batch=batch, kv_types=kv_types
+    )
 
-    assert costs.kv_bytes(config, context, kv_type) == theirs["kv"]
+    assert costs.kv_bytes(config, context, *kv_types) == theirs["kv"]
     assert costs.scratch_bytes(config, batch) == theirs["scratch"]

@@ -50,8 +50,8 @@ def test_the_kv_cache_grows_with_context_and_type(header, device):
     def kv(**options):
         return plan_model(header(), device=device, **options).kv_bytes
 
-    assert kv(context=1000) == kv(context=1008) == 2 * 2 * 2 * 1008 * 64 * 2
-    assert kv(context=1000, kv_type="f32") == 2 * kv(context=1000)
+    assert kv(context=1000) == kv(context=1024) == 2 * 2 * 2 * 1024 * 64 * 2
+    assert kv(context=1000, kv_type_k="f32", kv_type_v="f32") == 2 * kv(context=1000)
 
 
 def test_the_device_s_threads_are_the_default(header, device):
@@ -108,27 +108,28 @@ def fits_as_suggested(model, device, error, **options):
     context = re.search(r"-c (\d+)", error.suggest)
     if context:
         options["context"] = int(context[1])
-    if "f16" in error.suggest:
-        options["kv_type"] = "f16"
+    if types := re.search(r"-ctk (\w+) -ctv (\w+)", error.suggest):
+        options["kv_type_k"], options["kv_type_v"] = types.groups()
     return plan_model(model, device=device, **options).fits
 
 
 def test_a_context_that_was_asked_for_is_not_reduced(large, device):
-    options = {"context": 4096, "memory": 14 * GIB}
+    options = {"context": 4096, "memory": 13 * GIB + GIB // 2}
+    options |= {"kv_type_k": "q8_0", "kv_type_v": "q8_0"}
     device = replace(device, memory_budget=64 * GIB)
 
     error = refusal(large, device, **options)
 
     assert error.exit_code == 4
-    assert error.have_bytes == 14 * GIB
-    assert error.need_bytes == plan_model(large, device=device, context=4096).total_bytes
+    assert error.have_bytes == options.pop("memory")
+    assert error.need_bytes == plan_model(large, device=device, **options).total_bytes
     assert error.suggest.startswith("use -c 2048")
-    assert fits_as_suggested(large, device, error, **options)
+    assert fits_as_suggested(large, device, error, memory=error.have_bytes, **options)
 
 
 def test_a_half_precision_cache_is_the_first_suggestion(large, device):
     device = replace(device, memory_budget=64 * GIB)
-    options = {"context": 4096, "memory": 16 * GIB, "kv_type": "f32"}
+    options = {"context": 4096, "memory": 16 * GIB, "kv_type_k": "f32", "kv_type_v": "f32"}
 
     error = refusal(large, device, **options)
 
@@ -186,7 +187,7 @@ def test_a_file_that_scales_its_rope_may_go_further(header, device):
 
 @pytest.mark.parametrize(
     "options",
-    [{"context": 0}, {"threads": 0}, {"batch_threads": 0}, {"batch": -1}, {"kv_type": "q8_0"}],
+    [{"context": 0}, {"threads": 0}, {"batch_threads": 0}, {"batch": -1}, {"kv_type_k": "q3_k"}],
 )
 def test_options_that_make_no_sense(header, device, options):
     with pytest.raises(UsageError):
