@@ -214,12 +214,12 @@ def test_a_forked_child_is_told_to_load_its_own(tiny: Tiny) -> None:
 
 
 def test_threads_do_not_change_a_bit(tiny: Tiny) -> None:
-    """Prompt in chunks, then single tokens, and two sequences together."""
+    """Prompt in chunks, single tokens behind several blocks of cache, two sequences together."""
 
     def run(threads: int, batch_threads: int = 0) -> np.ndarray:
-        engine = tiny.engine(threads=threads, batch_threads=batch_threads, context=256)
+        engine = tiny.engine(threads=threads, batch_threads=batch_threads, context=700)
         a, b = engine.open(), engine.open()
-        rows = [engine.step([(a, np.arange(220, dtype=np.int32) % VOCAB, 5)])]
+        rows = [engine.step([(a, np.arange(600, dtype=np.int32) % VOCAB, 5)])]
         rows += [engine.step([(a, tokens(i), 1)]) for i in range(20)]
         rows.append(engine.step([(a, tokens(1, 2), 1), (b, tokens(3), 1)]))
         return np.concatenate(rows)
