@@ -147,6 +147,31 @@ def test_memory_is_known_before_loading(tiny: Tiny) -> None:
     assert planned["kv"] == LAYERS * KV_HEADS * 256 * HEAD_DIM * (4 + 2)
 
 
+@pytest.mark.parametrize("kind", _native.kv_types())
+def test_logits_have_the_same_bits_for_any_threads_and_any_steps(tiny: Tiny, kind: str) -> None:
+    prompt = np.resize(np.arange(7, VOCAB, 3, dtype=np.int32), 530)
+    types = {"kv_type_k": kind, "kv_type_v": kind, "context": 600}
+
+    def logits(threads: int, batch: int) -> np.ndarray:
+        engine = tiny.engine(threads=threads, batch=batch, **types)
+        return engine.step([(engine.open(), prompt, 20)])
+
+    expected = logits(1, 530)
+    for threads, batch in ((2, 530), (3, 530), (4, 530), (1, 64), (3, 7)):
+        np.testing.assert_array_equal(logits(threads, batch), expected)
+
+
+def test_the_planner_knows_the_types_of_a_cache() -> None:
+    from edgeinfer.planner.planner import KV_TYPES
+
+    assert set(KV_TYPES) == set(_native.kv_types())
+
+
+def test_a_type_that_no_cache_has_is_refused(tiny: Tiny) -> None:
+    with pytest.raises(ValueError, match="cannot be of type q6_k"):
+        tiny.engine(kv_type_v="q6_k")
+
+
 def test_a_truncated_file_is_an_error(tiny: Tiny, tmp_path: Path) -> None:
     short = tmp_path / "short.bin"
     short.write_bytes(Path(tiny.tensors[0][1]).read_bytes()[:-8])

@@ -255,3 +255,52 @@ def test_attention_does_not_depend_on_the_other_queries(isa: str) -> None:
             isa, q[i : i + 1].copy(), k, v, begin[:1], end[:1], 0, 150, 0.125
         )
         np.testing.assert_array_equal(alone[0], together[i])
+
+
+BLOCK_TYPES = {"q8_0": 127, "q4_0": 8}  # levels on the longer side of zero
+
+
+def as_kept(x: NDArray[np.float32], kind: str) -> Array:
+    """The values as a type of 32 with one half scale keeps them at best, by plain rounding."""
+    blocks = x.astype(np.float64).reshape(-1, 32)
+    scale = np.abs(blocks).max(axis=1, keepdims=True) / BLOCK_TYPES[kind]
+    return (np.rint(blocks / scale) * scale).reshape(x.shape)
+
+
+@every_isa
+@pytest.mark.parametrize("v_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+@pytest.mark.parametrize("k_type", ["f32", "f16", "bf16", "q8_0", "q4_0"])
+def test_attention_on_caches_of_every_pair_of_types(isa: str, k_type: str, v_type: str) -> None:
+    """No pair is further from float64 than plain rounding to the block types, and int8 queries."""
+    q, k, v = normal(7, 64), normal(300, 64, seed=1), normal(300, 64, seed=2)
+    begin, end = np.zeros(7, dtype=np.int32), np.arange(294, 301, dtype=np.int32)
+
+    out, _, total = _native.attend(isa, q, k, v, begin, end, 0, 300, 0.125, 0.0, k_type, v_type)
+
+    visible = np.arange(300) < end[:, None]
+    rounded = [
+        as_kept(x, kind) if kind in BLOCK_TYPES else x.astype(np.float64)
+        for x, kind in ((k, k_type), (v, v_type))
+    ]
+    exact, _ = attention(q.astype(np.float64), k, v, visible, 0.125, 0)
+    plain, _ = attention(q.astype(np.float64), *rounded, visible, 0.125, 0)
+    floats = 4e-3 if "bf16" in (k_type, v_type) else 3e-4
+    allowed = np.sqrt(np.mean((plain - exact) ** 2)) + floats + (k_type in BLOCK_TYPES) * 1e-3
+    assert np.sqrt(np.mean((out / total[:, None] - exact) ** 2)) < allowed
+
+
+@every_isa
+@pytest.mark.parametrize("kind", ["f16", "q8_0", "q4_0"])
+def test_attention_has_the_same_bits_alone_and_block_by_block(isa: str, kind: str) -> None:
+    q, k, v = normal(30, 64), normal(700, 64, seed=1), normal(700, 64, seed=2)
+    begin, end = np.full(30, 100, dtype=np.int32), np.full(30, 690, dtype=np.int32)
+    types = {"k_type": kind, "v_type": kind}
+    together, peak, total = _native.attend(isa, q, k, v, begin, end, 0, 700, 0.125, **types)
+
+    for i in (0, 5, 29):
+        one = slice(i, i + 1)
+        alone = _native.attend(
+            isa, q[one].copy(), k, v, begin[one], end[one], 0, 700, 0.125, **types
+        )
+        np.testing.assert_array_equal(alone[0][0], together[i])
+        assert (alone[1][0], alone[2][0]) == (peak[i], total[i])

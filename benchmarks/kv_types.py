@@ -1,0 +1,94 @@
+"""What does each type of the KV cache cost in accuracy?
+
+The mean Kullback-Leibler divergence (nats a token) of an engine's next-token distribution from
+its own with keys and values in float32, for our engine and for llama.cpp on the same tokens.
+
+    python benchmarks/kv_types.py --model smollm2.gguf [--tokens 2048]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import record
+from llamacpp_peer import LlamaCpp
+from quality import divergence, log_softmax
+
+import edgeinfer
+
+CHUNK = 512  # tokens of context; each chunk starts anew
+PAIRS = [("f16", "f16"), ("q8_0", "q8_0"), ("q8_0", "q4_0"), ("q4_0", "q8_0"), ("q4_0", "q4_0")]
+COLUMNS = {
+    "keys": "s",
+    "values": "s",
+    "kl_edgeinfer": ".2e",
+    "kl_llamacpp": ".2e",
+    "top1_edgeinfer": ".2%",
+    "top1_llamacpp": ".2%",
+}
+Chunks = Sequence[Sequence[int]]
+
+
+def ours(path: Path, chunks: Chunks, threads: int, kv_types: tuple[str, str]) -> Iterator[Any]:
+    k, v = kv_types
+    with edgeinfer.load(
+        path, context=CHUNK, threads=threads, kv_type_k=k, kv_type_v=v, backend="native"
+    ) as model:
+        for chunk in chunks:
+            yield model.logits(chunk)
+
+
+def theirs(path: Path, chunks: Chunks, threads: int, kv_types: tuple[str, str]) -> Iterator[Any]:
+    engine = LlamaCpp(path, context=CHUNK, batch=CHUNK, threads=threads, kv_types=kv_types)
+    for chunk in chunks:
+        engine.clear()
+        yield engine.step(chunk, wants_logits=len(chunk))
+    engine.close()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="a GGUF")
+    parser.add_argument("--tokens", type=int, default=4 * CHUNK)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    options = parser.parse_args()
+
+    text = Path(__file__).parents[1].joinpath("docs", "architecture.md").read_text()
+    peer = LlamaCpp(options.model, context=CHUNK, batch=CHUNK, threads=options.threads)
+    tokens = (peer.tokenize(text) * 8)[: options.tokens]
+    peer.close()
+    chunks = [tokens[i : i + CHUNK] for i in range(0, len(tokens), CHUNK)]
+    exact = {
+        run: [log_softmax(x) for x in run(options.model, chunks, options.threads, ("f32", "f32"))]
+        for run in (ours, theirs)
+    }
+    rows = []
+    for keys, values in PAIRS:
+        kl, top1 = divergence(
+            exact[ours], ours(options.model, chunks, options.threads, (keys, values))
+        )
+        peer_kl, peer_top1 = divergence(
+            exact[theirs], theirs(options.model, chunks, options.threads, (keys, values))
+        )
+        rows.append(
+            {
+                "keys": keys,
+                "values": values,
+                "kl_edgeinfer": kl,
+                "kl_llamacpp": peer_kl,
+                "top1_edgeinfer": top1,
+                "top1_llamacpp": peer_top1,
+            }
+        )
+        print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
+    print(record.table(rows, COLUMNS))
+    about = record.context(["llama-cpp-python"])
+    print(record.save("kv_types", {**about, "tokens": len(tokens), "chunk": CHUNK}, rows))
+
+
+if __name__ == "__main__":
+    main()
