@@ -94,6 +94,23 @@ class Embedder(Protocol):
         """As ``Engine.step``, but returns the final normalised hidden states (n_wanted, width)."""
 
 
+@runtime_checkable
+class StateKeeper(Protocol):
+    """What an engine may offer besides: the keys and values of a sequence as bytes."""
+
+    state_form: str  # bytes of another form are not to be restored
+
+    def save_state(self, sequence: int) -> bytes | memoryview:
+        """Returns what the sequence has read."""
+
+    def restore_state(self, sequence: int, state: bytes | memoryview, length: int) -> None:
+        """Makes an empty sequence as if it had read the ``length`` tokens of the state.
+
+        Raises:
+            ValueError: the bytes are no such state; the sequence is empty.
+        """
+
+
 class Backend(Protocol):
     """A way to run models."""
 

@@ -115,6 +115,20 @@ class FakeEngine:
             ]
         return np.array(rows, np.float32).reshape(len(rows), WIDTH)
 
+    state_form = "fake"
+
+    def save_state(self, sequence: int) -> bytes:
+        """As ``StateKeeper.save_state``."""
+        with self._lock:
+            return np.array(self._text(sequence), np.int32).tobytes()
+
+    def restore_state(self, sequence: int, state: bytes | memoryview, length: int) -> None:
+        """As ``StateKeeper.restore_state``."""
+        with self._lock:
+            if len(state) != 4 * length or length > self.config.context:
+                raise ValueError(f"{len(state)} bytes are no state of {length} tokens")
+            self._text(sequence)[:] = np.frombuffer(state, np.int32).tolist()
+
     def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""
         with self._lock:

@@ -170,6 +170,30 @@ class LlamaCppEngine:
             finally:
                 self._api.llama_set_embeddings(self._context, False)
 
+    @property
+    def state_form(self) -> str:
+        """As ``StateKeeper.state_form``."""
+        return f"llamacpp {self._api.__version__} {self._plan.kv_type}"
+
+    def save_state(self, sequence: int) -> memoryview:
+        """As ``StateKeeper.save_state``."""
+        with self._lock:
+            return memoryview(self._state(self._place(sequence))).cast("B")
+
+    def restore_state(self, sequence: int, state: bytes | memoryview, length: int) -> None:
+        """As ``StateKeeper.restore_state``."""
+        api = self._api
+        with self._lock:
+            place = self._place(sequence)
+            data = (ctypes.c_uint8 * len(state)).from_buffer_copy(state)
+            done = api.llama_state_seq_set_data(self._context, data, len(state), place.slot)
+            memory = api.llama_get_memory(self._context)
+            last = api.llama_memory_seq_pos_max(memory, place.slot)
+            if done != len(state) or last + 1 != length or length > self._plan.context:
+                self._cut(place, 0)
+                raise ValueError(f"llama.cpp does not take the state{_said()}")
+            place.length = length
+
     def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""
         with self._lock:
@@ -256,12 +280,17 @@ class LlamaCppEngine:
         """Copies a sequence's keys and values into another context."""
         if not place.length:
             return
-        api = self._api
-        size = api.llama_state_seq_get_size(self._context, place.slot)
-        state = (ctypes.c_uint8 * size)()
-        api.llama_state_seq_get_data(self._context, state, size, place.slot)
-        if not api.llama_state_seq_set_data(target, state, size, slot):
+        state = self._state(place)
+        if not self._api.llama_state_seq_set_data(target, state, len(state), slot):
             raise EdgeInferError("llama.cpp cannot move a sequence to another context")
+
+    def _state(self, place: _Place) -> ctypes.Array[ctypes.c_uint8]:
+        """A sequence's keys and values, in llama.cpp's own form."""
+        api = self._api
+        size: int = api.llama_state_seq_get_size(self._context, place.slot)
+        state = (ctypes.c_uint8 * size)()
+        api.llama_state_seq_get_data(self._context, state, len(state), place.slot)
+        return state
 
     def _check(self, batch: Sequence[Slice]) -> None:
         """Everything that can be wrong is found before any sequence is changed."""

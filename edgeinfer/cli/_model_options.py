@@ -107,9 +107,9 @@ SAMPLING_FIELDS = (
     "presence_penalty",
     "frequency_penalty",
     "seed",
-    "speculate",
-    "overflow",
 )
+# How to generate, beside the sampling.
+_WAYS = ("speculate", "overflow")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,7 +180,7 @@ def take_model(values: dict[str, Any]) -> ModelOptions:
 
 def take_sampling(values: dict[str, Any]) -> dict[str, Any]:
     """Takes the sampling options that were given out of a verb's arguments."""
-    given = {name: values.pop(name) for name in SAMPLING_FIELDS}
+    given = {name: values.pop(name) for name in (*SAMPLING_FIELDS, *_WAYS)}
     given["logit_bias"] = values.pop("logit_bias") or None
     given["stop"] = list(values.pop("stop")) or None
     return {name: value for name, value in given.items() if value is not None}

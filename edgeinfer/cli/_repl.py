@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING, Any
 
@@ -44,7 +44,9 @@ class Repl:
             "/clear": Command(self._clear, "", "begins anew; keeps the system message"),
             "/system": Command(self._system, "[TEXT]", "shows or sets the system message"),
             "/set": Command(self._set, "[NAME VALUE]", "how tokens are chosen: /set temp 0"),
-            "/save": Command(self._save, "FILE", "writes the conversation as JSON"),
+            "/save": Command(
+                self._save, "FILE", "writes it as JSON; to a .session, with all that was read"
+            ),
             "/load": Command(self._load, "FILE", "goes on with a saved conversation"),
             "/stats": Command(self._stats, "", "what the conversation and the last answer took"),
             "/bye": Command(self._bye, "", "leaves"),
@@ -123,7 +125,7 @@ class Repl:
         from edgeinfer.runtime.sampler import check_params
 
         if not argument:
-            params = replace(self.model.sampling, **self.sampling)
+            params = self._params(self.sampling)
             for field in fields(SamplingParams):
                 if field.name in SAMPLING_FIELDS:
                     ui.emit(f"{field.name} {getattr(params, field.name)}")
@@ -133,19 +135,31 @@ class Repl:
         if name not in SAMPLING_FIELDS:
             raise UsageError(f"nothing is called {name}", hint="/set lists what there is")
         changed = {**self.sampling, name: _number(name, value.strip())}
-        check_params(replace(self.model.sampling, **changed), self.model.tokenizer.vocab_size)
+        check_params(self._params(changed), self.model.tokenizer.vocab_size)
         self.sampling = changed
+
+    def _params(self, given: Mapping[str, Any]) -> SamplingParams:
+        """The model's sampling with what was given; how to generate is no part of it."""
+        known = {field.name for field in fields(SamplingParams)}
+        return replace(self.model.sampling, **{k: v for k, v in given.items() if k in known})
 
     def _save(self, argument: str) -> None:
         from edgeinfer.runtime import transcript
 
-        transcript.save(_file(argument), self.session.messages, model=self.model.reference)
+        if _file(argument).endswith(".session"):
+            self.session.save(argument)
+        else:
+            transcript.save(argument, self.session.messages, model=self.model.reference)
         ui.note(f"{len(self.session.messages)} messages saved.")
 
     def _load(self, argument: str) -> None:
-        from edgeinfer.runtime import transcript
+        from edgeinfer.runtime import saved, transcript
 
-        self.session.messages = transcript.load(_file(argument))
+        if saved.is_saved(_file(argument)):
+            if not self.session.load(argument):
+                ui.note("It was saved by another engine, and is read again.")
+        else:
+            self.session.messages = transcript.load(argument)
         ui.note(f"{len(self.session.messages)} messages loaded.")
 
     def _stats(self, argument: str) -> None:

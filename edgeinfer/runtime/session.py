@@ -7,11 +7,14 @@ make it fit: a conversation that outgrows the context is an error that says so.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from edgeinfer.backends.base import StateKeeper
 from edgeinfer.errors import ContextFullError, UsageError
+from edgeinfer.runtime import saved
 from edgeinfer.types import FinishReason, Message, Timings, TokenEvent
 
 if TYPE_CHECKING:
@@ -109,6 +112,49 @@ class Session:
         self._last = timings
         self._turns += 1
         self._new_tokens += timings.new_tokens
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Writes the conversation and what the model has read of it.
+
+        Raises:
+            NotFoundError: the folder does not exist.
+            EdgeInferError: the file cannot be written.
+        """
+        engine, number = self._sequence.engine, self._sequence.number
+        form, state = "", memoryview(b"")
+        if isinstance(engine, StateKeeper):
+            form, state = engine.state_form, memoryview(engine.save_state(number))
+        record = saved.Saved(
+            messages=self.messages, tokens=list(self._sequence.cached), form=form, state=state
+        )
+        saved.write(path, record, model=saved.model_hash(self.model.path))
+
+    def load(self, path: str | os.PathLike[str]) -> bool:
+        """Goes on with a saved conversation in place of this one.
+
+        Returns:
+            True if what was read then need not be read again. It must be where another
+            backend, version or cache type saved it, or the context is shorter now.
+
+        Raises:
+            NotFoundError: there is no such file.
+            CorruptFileError: it is damaged; the conversation is as before.
+            UnsupportedError: it is of another model; the conversation is as before.
+        """
+        found = saved.read(path, model=saved.model_hash(self.model.path))
+        sequence = self._sequence
+        sequence.rewind(0)
+        self.messages = found.messages
+        engine = sequence.engine
+        fits = found.tokens and len(found.tokens) <= sequence.context
+        if not (fits and isinstance(engine, StateKeeper) and found.form == engine.state_form):
+            return False
+        try:
+            engine.restore_state(sequence.number, found.state, len(found.tokens))
+        except ValueError:  # it is read anew
+            return False
+        sequence.cached = list(found.tokens)
+        return True
 
     @property
     def stats(self) -> Stats:

@@ -43,7 +43,11 @@ def load(path: str | os.PathLike[str]) -> list[Message]:
         raise NotFoundError(f"{path}: no such file") from None
     except (ValueError, RecursionError) as error:
         raise CorruptFileError(f"{path}: no JSON: {error}") from None
-    messages = record.get("messages") if isinstance(record, dict) else None
+    return check_messages(path, record.get("messages") if isinstance(record, dict) else None)
+
+
+def check_messages(path: Path, messages: object) -> list[Message]:
+    """Returns a conversation read from a file, or raises a CorruptFileError that says where."""
     if not isinstance(messages, list):
         raise CorruptFileError(f"{path}: no conversation: 'messages' is not a list")
     for number, message in enumerate(messages):

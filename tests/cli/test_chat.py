@@ -209,6 +209,30 @@ def test_save_and_load(repl, tmp_path):
     assert json.loads((tmp_path / "talk.json").read_text())["messages"] == repl.session.messages
 
 
+def test_a_session_is_saved_with_what_was_read(repl, tmp_path):
+    weights = tmp_path / "weights"
+    weights.write_bytes(b"weights")
+    other = Repl(fake_model("ok"), system="gone", sampling={})
+    repl.model.path = other.model.path = str(weights)
+    repl.handle("hi")
+    repl.handle(f"/save {tmp_path}/talk.session")
+
+    other.handle(f"/load {tmp_path}/talk.session")
+
+    assert other.session.messages == repl.session.messages != []
+    assert other.session.stats.used == repl.session.stats.used > 0
+
+
+def test_settings_stand_beside_ways_to_generate(capsys):
+    repl = Repl(fake_model("ok"), system=None, sampling={"speculate": "lookup"})
+
+    repl.handle("/set temp 0")
+    repl.handle("/set")
+
+    assert repl.sampling == {"speculate": "lookup", "temperature": 0}
+    assert "temperature 0" in capsys.readouterr().out
+
+
 # ---- keys ------------------------------------------------------------------------------------
 
 

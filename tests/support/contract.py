@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edgeinfer.backends.base import Engine, Slice
+from edgeinfer.backends.base import Engine, Slice, StateKeeper
 from edgeinfer.errors import ClosedError, ContextFullError
 
 CONTEXT = 64
@@ -146,6 +146,25 @@ def check_greedy_tokens_do_not_hang_on_the_way_to_read(engine: Engine) -> None:
     text = greedy(engine, TEXT, 24)
     rows = whole(engine, TEXT + text)[len(TEXT) - 1 : -1]
     assert rows.argmax(axis=1).tolist() == text
+
+
+def check_a_saved_state_goes_on_where_it_was(engine: Engine) -> None:
+    """Of an engine that keeps states; another one has nothing to show."""
+    if not isinstance(engine, StateKeeper):
+        return
+    first = engine.open()
+    read(engine, (first, TEXT[:9], 0))
+    state = bytes(engine.save_state(first))
+    engine.close(first)
+
+    other, number = engine.open(), engine.open()
+    read(engine, (other, OTHER[:2], 0))
+    for wrong, length in ((state[:-5], 9), (state, 8), (b"", 9)):
+        with pytest.raises(ValueError):
+            engine.restore_state(number, wrong, length)
+    engine.restore_state(number, state, 9)
+    same(read(engine, (number, TEXT[9:], len(TEXT) - 9)), whole(engine, TEXT)[9:])
+    same(read(engine, (other, OTHER[2:], 3)), whole(engine, OTHER)[2:])
 
 
 CHECKS: dict[str, Check] = {

@@ -93,13 +93,21 @@ class Hasty(fake.FakeEngine):
         return -logits if len(logits) == sum(len(part.tokens) for part in batch) == 1 else logits
 
 
+class Forgetful(fake.FakeEngine):
+    """Restores a state as an empty one."""
+
+    def restore_state(self, sequence, state, length):
+        super().restore_state(sequence, state, length)
+        self._text(sequence)[:] = [0] * length
+
+
 class Hoarder(fake.FakeEngine):
     """Keeps the memory of what is closed."""
 
     kept: ClassVar[list[np.ndarray]] = []
 
     def open(self):
-        self.kept.append(np.ones(1 << 20, np.float32))
+        self.kept.append(np.ones(4 << 20, np.float32))
         return super().open()
 
 
@@ -113,6 +121,7 @@ BROKEN = [
     (LastRows, contract.check_logits_have_a_row_a_wanted_token),
     (Immortal, contract.check_a_shut_engine_says_so),
     (Guesses, contract.check_what_makes_no_sense_is_refused_whole),
+    (Forgetful, contract.check_a_saved_state_goes_on_where_it_was),
     (Hasty, contract.check_greedy_tokens_do_not_hang_on_the_way_to_read),
 ]
 
