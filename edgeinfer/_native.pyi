@@ -290,6 +290,19 @@ class Engine:
     def length(self, sequence: int) -> int:
         """Tokens stored in a sequence."""
 
+    def state(self, sequence: int) -> bytes:
+        """The keys and values of a sequence."""
+
+    def restore(
+        self,
+        sequence: int,
+        state: Annotated[
+            NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+        length: int,
+    ) -> None:
+        """Makes an empty sequence as if it had read the tokens of a state."""
+
     def shutdown(self) -> None:
         """Gives the weights back."""
 

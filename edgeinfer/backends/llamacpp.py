@@ -173,7 +173,7 @@ class LlamaCppEngine:
     @property
     def state_form(self) -> str:
         """As ``StateKeeper.state_form``."""
-        return f"llamacpp {self._api.__version__} {self._plan.kv_type}"
+        return f"llamacpp {self._api.__version__} {self._plan.kv_types}"
 
     def save_state(self, sequence: int) -> memoryview:
         """As ``StateKeeper.save_state``."""

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict
 from enum import Enum
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,8 +42,6 @@ class NativeBackend:
 
     def version(self) -> str:
         """The package's version and the build of the extension."""
-        from importlib.metadata import version
-
         from edgeinfer import _native
 
         built = Path(_native.__file__).stat()
@@ -91,14 +90,17 @@ class NativeBackend:
                 have_bytes=plan.budget_bytes,
                 suggest="close other programs, or use a smaller quantisation",
             ) from error
-        return NativeEngine(engine, config)
+        # The order of the lanes in a block is the kernels' own.
+        form = f"native {version('edgeinfer')} {_native.isa()} {plan.kv_types}"
+        return NativeEngine(engine, config, form)
 
 
 class NativeEngine:
     """``base.Engine`` over ``_native.Engine``: plain numbers in, errors translated."""
 
-    def __init__(self, engine: _native.Engine, config: ModelConfig) -> None:
+    def __init__(self, engine: _native.Engine, config: ModelConfig, state_form: str) -> None:
         self.config = config
+        self.state_form = state_form
         self._engine = engine
 
     def open(self) -> int:
@@ -115,6 +117,16 @@ class NativeEngine:
         """As ``Embedder.embed``."""
         with _translated():
             return self._engine.embed(_plain(batch))
+
+    def save_state(self, sequence: int) -> bytes:
+        """As ``StateKeeper.save_state``."""
+        with _translated():
+            return self._engine.state(sequence)
+
+    def restore_state(self, sequence: int, state: bytes | memoryview, length: int) -> None:
+        """As ``StateKeeper.restore_state``."""
+        with _translated():
+            self._engine.restore(sequence, np.frombuffer(state, np.uint8), length)
 
     def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""

@@ -26,6 +26,7 @@ using Memory = nb::typed<nb::dict, nb::str, int>;
 using FloatMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 using TokenArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
+using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 // (name, path, type, offset, rows, cols)
 using TensorTuple = std::tuple<std::string, std::string, std::string, uint64_t, int64_t, int64_t>;
 // (sequence, tokens, rows wanted)
@@ -209,6 +210,20 @@ void bind_engine(nb::module_& m) {
       .def(
           "length", [](PyEngine& e, int64_t s) { return e.get()->length(s); }, nb::arg("sequence"),
           "Tokens stored in a sequence.")
+      .def(
+          "state",
+          [](PyEngine& e, int64_t s) {
+            const std::vector<uint8_t> state = e.get()->state(s);
+            return nb::bytes(state.data(), state.size());
+          },
+          nb::arg("sequence"), "The keys and values of a sequence.")
+      .def(
+          "restore",
+          [](PyEngine& e, int64_t s, const ByteArray& state, int64_t length) {
+            e.get()->restore(s, state.data(), state.size(), length);
+          },
+          nb::arg("sequence"), nb::arg("state"), nb::arg("length"),
+          "Makes an empty sequence as if it had read the tokens of a state.")
       .def("shutdown", &PyEngine::shutdown, "Gives the weights back.")
       .def(
           "memory", [](const PyEngine& e) { return memory_dict(e.memory()); },

@@ -87,6 +87,23 @@ int64_t Engine::length(int64_t sequence) const {
   return cache(sequence).length;
 }
 
+std::vector<uint8_t> Engine::state(int64_t sequence) const {
+  const std::lock_guard lock(mutex_);
+  const KvCache& c = cache(sequence);
+  return {c.data(), c.data() + c.used_bytes(c.length)};
+}
+
+void Engine::restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length) {
+  const std::lock_guard lock(mutex_);
+  KvCache& c = cache(sequence);
+  if (c.length != 0) throw std::invalid_argument("the sequence is not empty");
+  if (length < 0 || length > options_.context || bytes != c.used_bytes(length))
+    throw std::invalid_argument(std::to_string(bytes) + " bytes are no state of " +
+                                std::to_string(length) + " tokens");
+  std::copy_n(state, bytes, c.data());
+  c.length = length;
+}
+
 KvCache& Engine::cache(int64_t sequence) const {
   const auto it = sequences_.find(sequence);
   if (it == sequences_.end()) throw Closed("sequence " + std::to_string(sequence) + " is not open");

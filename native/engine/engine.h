@@ -67,6 +67,11 @@ class Engine {
   void trim(int64_t sequence, int64_t length);
   int64_t length(int64_t sequence) const;
 
+  /// The keys and values of a sequence, whole blocks of them.
+  std::vector<uint8_t> state(int64_t sequence) const;
+  /// Makes an empty sequence as if it had read the `length` tokens of a state.
+  void restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length);
+
   /// Rows that step() will write for a batch.
   static int64_t wanted_rows(const std::vector<Slice>& batch);
   /// Appends the slices to their sequences and writes the wanted rows, in order: logits

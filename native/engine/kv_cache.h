@@ -45,6 +45,12 @@ class KvCache {
   }
   int64_t block_bytes() const { return block_bytes_; }
 
+  /// The first `tokens` tokens of all layers and heads lie in so many bytes from data() on.
+  size_t used_bytes(int64_t tokens) const {
+    return static_cast<size_t>((tokens + kKvBlock - 1) / kKvBlock * block_bytes_);
+  }
+  uint8_t* data() const { return region_.data(); }
+
   int64_t length = 0;  // tokens stored
 
  private:

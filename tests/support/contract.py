@@ -159,7 +159,7 @@ def check_a_saved_state_goes_on_where_it_was(engine: Engine) -> None:
 
     other, number = engine.open(), engine.open()
     read(engine, (other, OTHER[:2], 0))
-    for wrong, length in ((state[:-5], 9), (state, 8), (b"", 9)):
+    for wrong, length in ((state[:-5], 9), (state, CONTEXT + 1), (b"", 9)):
         with pytest.raises(ValueError):
             engine.restore_state(number, wrong, length)
     engine.restore_state(number, state, 9)
