@@ -9,8 +9,8 @@ namespace edgeinfer {
 
 class MemoryRegion {
  public:
-  /// Whether to ask for 2 MB pages: +20 % stream bandwidth for weights that are read whole;
-  /// wrong for a KV cache, which fills slowly and in many places.
+  /// Whether to ask for 2 MB pages: +20 % stream bandwidth for what is read whole, as weights
+  /// and a KV cache that fills block by block are; wrong for what fills in many places.
   enum class Pages { kHuge, kSmall };
 
   MemoryRegion() = default;
