@@ -20,8 +20,8 @@ STACK = {
     "arm": re.compile(r"\[(sp|x29)(?:, #-?\w+)?\]"),
 }
 VECTOR = {"x86": re.compile(r"%([xyz]mm\d+)"), "arm": re.compile(r"\b([qvd]\d+)\b")}
-# Moves of one value, which may well live in memory.
-SCALAR = re.compile(r"v?mov(ss|sd|d|q)")
+# Moves of one value, and stores of vectors narrowed to bytes: what they write is an array.
+NO_SPILL = re.compile(r"v?mov(ss|sd|d|q)|vpmov[sdqw][bdw]")
 BRANCH = {"x86": re.compile(r"j\w+"), "arm": re.compile(r"b|b\.\w+|cbn?z|tbn?z")}
 FRAME = {"x86": ("mov", "%rsp,%rbp"), "arm": ("mov", "x29, sp")}
 
@@ -75,7 +75,7 @@ class Function:
         return [
             i
             for i in loop
-            if not SCALAR.fullmatch(i.mnemonic)
+            if not NO_SPILL.fullmatch(i.mnemonic)
             and (place := STACK[self.machine].search(i.operands))
             and place[1] in frames
             and VECTOR[self.machine].search(i.operands)

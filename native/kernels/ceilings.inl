@@ -1,7 +1,9 @@
 // What no kernel can exceed, measured by the same instructions that the kernels use: reading
 // weights and doing nothing with them, and the integer dot product of codes in registers.
 
-inline constexpr int kPeakTokens = 8;  // chains enough to hide the latency of a dot product
+/// Chains enough to hide the latency of a dot product. Where that is made of additions (no dot
+/// product instruction, so the codes' offset shows), four are enough, and more would be spilled.
+inline constexpr int kPeakTokens = V::kOperandOffset<255> != 0 && V::kRowVectors == 1 ? 4 : 8;
 /// The rows' vectors that one dot product takes: as many as hold 4 registers of codes each beside
 /// the chains; also on machines with 16 registers there is room for one.
 inline constexpr int kPeakVectors = V::kRowVectors > 1 ? 2 : 1;
