@@ -73,8 +73,8 @@ setup: $(VENV)/.installed ## Make .venv and build and install the package
 chat: $(VENV)/.installed ## Chat with a model (MODEL=..., ARGS=...; default smollm2)
 	$(BIN)/edgeinfer chat $(if $(MODEL),-m $(MODEL)) $(ARGS)
 
-bench: $(VENV)/.with-peers ## Measure decode speed beside llama.cpp (ARGS=...)
-	$(BIN)/python benchmarks/decode.py $(ARGS)
+bench: $(VENV)/.with-peers ## Compare speed with llama.cpp and the machine's ceilings (ARGS=...)
+	$(BIN)/python benchmarks/compare.py $(ARGS)
 
 # ---- tests -----------------------------------------------------------------------------------
 

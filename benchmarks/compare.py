@@ -264,11 +264,9 @@ def compare(
                 samples = measure(
                     engines, tests, threads=threads, rounds=options.rounds, quiet=quiet
                 )
-            for state in states(samples):
-                found = [
-                    {"model": model.stem, "threads": threads, "kv": options.kv, **row}
-                    for row in rows_of(state, work(model), options.batch)
-                ]
+            for state, part in enumerate(states(samples)):
+                about = {"model": model.stem, "threads": threads, "kv": options.kv, "state": state}
+                found = [about | row for row in rows_of(part, work(model), options.batch)]
                 print(show(found if options.all else best(found)), flush=True)
                 rows += found
     return rows

@@ -10,6 +10,7 @@ from pathlib import Path
 import compare
 import contestants
 import pytest
+import summary
 
 from edgeinfer.device.ceilings import Ceilings
 from edgeinfer.runtime.benchmark import Test, Work
@@ -171,3 +172,20 @@ def test_an_old_llama_bench_generates_behind_a_prompt_and_reads_none_there(progr
         "-rtr 1 -m m.gguf -t 2 -o json -r 1 -p 0 -n 0 -gp 99,64"
     )
     assert arguments(path, Test(prompt_tokens=64, depth=99)) is None
+
+
+def test_a_summary_has_a_line_a_test_and_a_column_a_peer():
+    samples = [
+        *(sample("edgeinfer", EIGHT, n, rate) for n, rate in enumerate([200, 220, 240])),
+        *(sample("ik/plain", EIGHT, n, 100) for n in range(3)),
+        *(sample("ik/rtr", EIGHT, n, 50) for n in range(3)),
+    ]
+    about = {"model": "m", "kv": "f16", "threads": 2, "state": 0}
+    rows = [about | row for row in compare.rows_of(samples, WORK, batch=512)]
+
+    (line,) = summary.lines(rows)
+
+    assert line["test"] == "pp8"
+    assert line["edgeinfer, tokens/s"] == 220
+    assert line["of ceiling"] == pytest.approx(0.22)
+    assert line["ik"] == "2.20x (2.00 to 2.40)"
