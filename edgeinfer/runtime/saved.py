@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import mmap
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,9 +91,12 @@ def read(path: str | os.PathLike[str], *, model: str) -> Saved:
     """
     path = Path(path).expanduser()
     try:
-        data = memoryview(path.read_bytes())
+        with path.open("rb") as file:  # mapped: read, it would take twice the time
+            data = memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
     except FileNotFoundError:
         raise NotFoundError(f"{path}: no such file") from None
+    except ValueError:
+        raise CorruptFileError(f"{path}: the file is empty") from None
     if data[: len(MAGIC)] != MAGIC:
         raise CorruptFileError(f"{path}: no saved session")
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
