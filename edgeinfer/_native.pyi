@@ -40,9 +40,10 @@ def pack(
     data: Annotated[NDArray[numpy.uint8], dict(order="C", device="cpu", writable=False)],
     rows: int,
     cols: int,
+    isa: str | None = None,
 ) -> NDArray[numpy.uint8]:
     """
-    Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h.
+    Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h, with the kernels of an instruction set, or a row at a time.
     """
 
 def unpack_row(

@@ -87,7 +87,7 @@ struct PackedMatrix {
         groups((rows + kGroupRows - 1) / kGroupRows),
         matmul(kernels.matmul[find_quant_type(type)]),
         bytes(info.packed_bytes(rows, cols)) {
-    info.pack_groups(gguf, rows, cols, 0, groups, bytes.data());
+    kernels.pack[find_quant_type(type)](gguf, rows, cols, bytes.data());
   }
 
   const KernelSet& kernels;

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "bindings/bindings.h"
+#include "kernels/dispatch.h"
 #include "quant/packed.h"
 #include "quant/quant.h"
 
@@ -120,13 +121,14 @@ nb::ndarray<nb::numpy, float> decode(const std::string& name, const Bytes& data,
 }
 
 nb::ndarray<nb::numpy, uint8_t> pack(const std::string& name, const Bytes& data, int64_t rows,
-                                     int64_t cols) {
+                                     int64_t cols, const std::optional<std::string>& isa) {
   const QuantInfo& info = info_of(name);
   check_shape(info, rows, cols);
   check_size(data, rows * info.row_bytes(cols));
+  const auto pack = isa ? find_kernels(*isa).pack[find_quant_type(name)] : info.pack;
   auto out = new_array<uint8_t>({static_cast<size_t>(info.packed_bytes(rows, cols))});
   nb::gil_scoped_release release;
-  info.pack_groups(data.data(), rows, cols, 0, (rows + 15) / 16, out.data());
+  pack(data.data(), rows, cols, out.data());
   return out;
 }
 
@@ -153,8 +155,9 @@ void bind_quant(nb::module_& m) {
   m.def("decode", decode, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),
         nb::arg("cols"), "Decodes GGUF blocks to float32 (rows, cols).");
   m.def("pack", pack, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),
-        nb::arg("cols"),
-        "Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h.");
+        nb::arg("cols"), nb::arg("isa") = nb::none(),
+        "Packs GGUF blocks (rows, cols) into the layout of native/quant/packed.h, with the kernels "
+        "of an instruction set, or a row at a time.");
   m.def("unpack_row", unpack_row, nb::arg("type_name"), nb::arg("packed").noconvert(),
         nb::arg("rows"), nb::arg("cols"), nb::arg("row"),
         "Decodes one row of a packed matrix, float32 (cols,).");

@@ -50,7 +50,7 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
       options_(options),
       process_(::getpid()),
       pool_(std::max(options.threads, options.batch_threads)),
-      weights_(config_, tensors, pool_),
+      weights_(config_, tensors, pool_, kernels),
       decoder_(config_, weights_, kernels, pool_, options.batch, options.kv_types, options.threads,
                options.batch_threads ? options.batch_threads : options.threads) {}
 

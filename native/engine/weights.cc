@@ -1,10 +1,13 @@
 #include "engine/weights.h"
 
 #include <algorithm>
+#include <atomic>
+#include <exception>
+#include <memory>
 #include <set>
 #include <stdexcept>
 
-#include "core/mapped_file.h"
+#include "core/input_file.h"
 #include "quant/quant.h"
 
 namespace edgeinfer {
@@ -13,8 +16,8 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr char kEmbedding[] = "token_embd.weight";
 
-// Source bytes that are mapped at a time while packing.
-constexpr size_t kPackWindow = size_t{4} << 20;
+// Source bytes that a thread reads at a time: they stay in its second-level cache.
+constexpr int64_t kPackWindow = int64_t{256} << 10;
 
 bool ends_with(const std::string& s, const char* suffix) {
   const std::string tail(suffix);
@@ -29,6 +32,26 @@ std::string shape_text(int64_t rows, int64_t cols) {
 
 bool Matrix::quantised() const { return !quant_info(type).is_float; }
 
+// One thread's way to the files.
+class Weights::Reader {
+ public:
+  /// The bytes of a tensor, in a buffer that the next call uses again.
+  const uint8_t* read(const TensorSource& source, uint64_t offset, size_t size) {
+    if (buffer_.size() < size) buffer_.resize(size);
+    read(source, offset, size, buffer_.data());
+    return buffer_.data();
+  }
+  void read(const TensorSource& source, uint64_t offset, size_t size, uint8_t* to) {
+    if (!file_ || file_->path() != source.path) file_ = std::make_unique<InputFile>(source.path);
+    if (!file_->read(source.offset + offset, size, to))
+      throw std::invalid_argument("tensor " + source.name + " leaves the file " + source.path);
+  }
+
+ private:
+  std::unique_ptr<InputFile> file_;
+  std::vector<uint8_t> buffer_;
+};
+
 // A tensor's place in the region and what is done with it on the way there.
 struct Weights::Slot {
   enum class Kind { kVector, kMatrix, kRows };
@@ -36,6 +59,28 @@ struct Weights::Slot {
   Kind kind;
   size_t offset;
   size_t bytes;
+
+  int64_t groups() const { return (source->rows + kGroupRows - 1) / kGroupRows; }
+  int64_t row_bytes() const { return quant_info(source->type).row_bytes(source->cols); }
+
+  /// Brings the rows of groups [begin, end) to where they belong.
+  void load(int64_t begin, int64_t end, Reader& reader, const KernelSet& kernels,
+            uint8_t* to) const {
+    const TensorSource& s = *source;
+    const int64_t row = begin * kGroupRows;
+    const int64_t rows = std::min(s.rows, end * kGroupRows) - row;
+    const auto from = static_cast<uint64_t>(row * row_bytes());
+    const auto size = static_cast<size_t>(rows * row_bytes());
+    switch (kind) {
+      case Kind::kRows:
+        return reader.read(s, from, size, to);
+      case Kind::kVector:
+        return quant_info(s.type).decode(reader.read(s, from, size), s.cols,
+                                         reinterpret_cast<float*>(to));
+      case Kind::kMatrix:
+        return kernels.pack[s.type](reader.read(s, from, size), rows, s.cols, to);
+    }
+  }
 };
 
 std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
@@ -71,50 +116,37 @@ size_t Weights::bytes(const ModelConfig& config, const std::vector<TensorSource>
 }
 
 Weights::Weights(const ModelConfig& config, const std::vector<TensorSource>& sources,
-                 ThreadPool& pool)
+                 ThreadPool& pool, const KernelSet& kernels)
     : width_(config.width) {
   size_t total = 0;
   const std::vector<Slot> slots = layout(config, sources, total);
   region_ = MemoryRegion(total, MemoryRegion::Pages::kHuge);
   bind(config, slots);
-  for (const Slot& slot : slots) load(slot, pool);
+  load(slots, pool, kernels);
 }
 
-void Weights::load(const Slot& slot, ThreadPool& pool) {
-  const TensorSource& s = *slot.source;
-  const QuantInfo& info = quant_info(s.type);
-  const int64_t stride = info.row_bytes(s.cols);
-  const auto source_bytes = static_cast<size_t>(stride * s.rows);
-  const MappedFile file(s.path);
-  if (s.offset > file.size() || source_bytes > file.size() - s.offset)
-    throw std::invalid_argument("tensor " + s.name + " leaves the file " + s.path);
-  const uint8_t* from = file.data() + s.offset;
-  uint8_t* to = region_.data() + slot.offset;
-
-  if (slot.kind == Slot::Kind::kVector) {
-    info.decode(from, s.cols, reinterpret_cast<float*>(to));
-    return;
-  }
-  const int64_t window =
-      std::max<int64_t>(1, static_cast<int64_t>(kPackWindow) / (stride * kGroupRows));
-  const int64_t groups = (s.rows + kGroupRows - 1) / kGroupRows;
-  for (int64_t g = 0; g < groups; g += window) {
-    const int64_t g_end = std::min(groups, g + window);
-    const int64_t row = g * kGroupRows, row_end = std::min(s.rows, g_end * kGroupRows);
-    pool.run([&](Team& team) {
-      team.for_each(g_end - g, 1, [&](int64_t begin, int64_t end) {
-        if (slot.kind == Slot::Kind::kMatrix) {
-          info.pack_groups(from, s.rows, s.cols, g + begin, g + end, to);
-        } else {
-          const int64_t a = (g + begin) * kGroupRows;
-          const int64_t b = std::min(s.rows, (g + end) * kGroupRows);
-          std::copy(from + a * stride, from + b * stride, to + a * stride);
+void Weights::load(const std::vector<Slot>& slots, ThreadPool& pool, const KernelSet& kernels) {
+  std::vector<std::exception_ptr> errors(static_cast<size_t>(pool.size()));
+  std::atomic<bool> failed = false;
+  pool.run([&](Team& team) {
+    Reader reader;  // a file of its own: the kernel reads ahead of each
+    for (const Slot& slot : slots) {
+      const int64_t group_bytes = kGroupRows * slot.row_bytes();
+      const int64_t window = std::max<int64_t>(1, kPackWindow / group_bytes);
+      uint8_t* const to = region_.data() + slot.offset;
+      team.for_each(slot.groups(), window, [&](int64_t begin, int64_t end) {
+        if (failed.load(std::memory_order_relaxed)) return;
+        try {
+          slot.load(begin, end, reader, kernels, to + begin * group_bytes);
+        } catch (...) {  // the region itself may not throw
+          errors[static_cast<size_t>(team.index())] = std::current_exception();
+          failed.store(true, std::memory_order_relaxed);
         }
       });
-    });
-    file.release(s.offset + static_cast<size_t>(row * stride),
-                 static_cast<size_t>((row_end - row) * stride));
-  }
+    }
+  });
+  for (const std::exception_ptr& error : errors)
+    if (error) std::rethrow_exception(error);
 }
 
 void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {

@@ -1,8 +1,8 @@
 // Weights: every tensor of a model, packed once at load into one region of memory.
 //
 // The matrices lie in the layout the kernels want (quant/packed.h), in 2 MB pages where the
-// system grants them. The file is mapped only while packing and its pages are given back on
-// the way, so the resident peak of a load is the packed size and a few megabytes.
+// system grants them. The threads read the file through small buffers and first touch the memory
+// that they will read, so the resident peak of a load is the packed size and a megabyte a thread.
 #pragma once
 
 #include <cstdint>
@@ -55,10 +55,11 @@ struct Layer {
 
 class Weights {
  public:
-  /// Packs all tensors with the pool's threads. Throws std::invalid_argument naming a tensor
-  /// that is missing, unknown or of the wrong shape, std::system_error for a file that cannot
-  /// be read, std::bad_alloc.
-  Weights(const ModelConfig& config, const std::vector<TensorSource>& sources, ThreadPool& pool);
+  /// Packs all tensors with the pool's threads and the ISA's kernels. Throws std::invalid_argument
+  /// naming a tensor that is missing, unknown or of the wrong shape, std::system_error for a file
+  /// that cannot be read, std::bad_alloc.
+  Weights(const ModelConfig& config, const std::vector<TensorSource>& sources, ThreadPool& pool,
+          const KernelSet& kernels);
 
   /// Resident bytes of the weights, computed from the sources alone.
   static size_t bytes(const ModelConfig& config, const std::vector<TensorSource>& sources);
@@ -71,10 +72,11 @@ class Weights {
   const Matrix& output() const { return output_; }
 
  private:
+  class Reader;
   struct Slot;
   static std::vector<Slot> layout(const ModelConfig& config,
                                   const std::vector<TensorSource>& sources, size_t& total);
-  void load(const Slot& slot, ThreadPool& pool);
+  void load(const std::vector<Slot>& slots, ThreadPool& pool, const KernelSet& kernels);
   void bind(const ModelConfig& config, const std::vector<Slot>& slots);
 
   MemoryRegion region_;

@@ -79,6 +79,11 @@ struct AttentionTask {
 struct KernelSet {
   const char* name;
 
+  /// Packs the GGUF matrix `src` (rows, cols) into dst, packed_bytes(rows, cols) long. Parts of a
+  /// matrix that begin at a multiple of 16 rows may be packed by several threads, each into its
+  /// place. The bytes are the same for every ISA.
+  void (*pack[kQuantTypeCount])(const uint8_t* src, int64_t rows, int64_t cols, uint8_t* dst);
+
   /// Quantises tokens [t0, t1) of x (tokens, cols; row stride `stride`) into
   /// out (cols / 32, tokens). cols is a multiple of 32.
   void (*quantize)(const float* x, int64_t stride, int64_t cols, int64_t tokens, int64_t t0,

@@ -46,6 +46,11 @@ EI_INLINE float scalar_value(BFloat16 x) { return to_float(x); }
 #include "kernels/attention.inl"
 
 template <class Q>
+void pack(const uint8_t* src, int64_t rows, int64_t cols, uint8_t* dst) {
+  pack_rows<Q, V>(src, rows, cols, dst);
+}
+
+template <class Q>
 constexpr auto matmul_of() {
   if constexpr (FloatType<Q>)
     return &matmul_float<Q>;
@@ -61,6 +66,12 @@ constexpr auto matmul_of() {
 extern const KernelSet kKernels;
 const KernelSet kKernels = {
     .name = EI_NAME_OF(EI_ISA),
+    .pack =
+        {
+#define EI_QUANT_TYPE(T, file) pack<T>,
+#include "quant/types.inc"
+#undef EI_QUANT_TYPE
+        },
     .quantize = quantize,
     .matmul =
         {

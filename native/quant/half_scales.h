@@ -10,7 +10,7 @@ struct HalfScales {
   Half d[kGroupRows];
 
   template <class Block>
-  static void pack(const Block* const* rows, HalfScales& out) {
+  static EI_INLINE void pack(const Block* const* rows, HalfScales& out) {
     for (int r = 0; r < kGroupRows; ++r) out.d[r] = rows[r] ? rows[r]->d : Half{0};
   }
   template <class V>
@@ -25,7 +25,7 @@ struct HalfScalesMins {
   Half negative_m[kGroupRows];
 
   template <class Block>
-  static void pack(const Block* const* rows, HalfScalesMins& out) {
+  static EI_INLINE void pack(const Block* const* rows, HalfScalesMins& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       out.d[r] = rows[r] ? rows[r]->d : Half{0};
       out.negative_m[r] = Half{static_cast<uint16_t>(rows[r] ? rows[r]->m.bits ^ 0x8000 : 0)};

@@ -57,17 +57,17 @@ struct IQ4_XS {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
     for (int s = 0; s < 8; ++s) split_nibbles(b.q + 16 * s, codes + 32 * s);
   }
-  static void split_scales(const Block& b, uint8_t* scales) {
+  static EI_INLINE void split_scales(const Block& b, uint8_t* scales) {
     for (int s = 0; s < 8; ++s) {
       scales[s] = static_cast<uint8_t>((b.scales_low[s / 2] >> (4 * (s % 2)) & 15) |
                                        (b.scales_high >> (2 * s) & 3) << 4);
     }
   }
 
-  static void pack_scales(const Block* const* rows, Scales& out) {
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       uint8_t scales[8] = {};
       if (rows[r]) split_scales(*rows[r], scales);

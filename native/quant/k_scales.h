@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <cstring>
 
+#include "quant/nibbles.h"
 #include "quant/six_bits.h"
 
 namespace edgeinfer {
@@ -12,7 +13,7 @@ namespace edgeinfer {
 /// The 12 bytes of a GGUF block: scales and minimums 0..3 in the low six bits of bytes 0..3 and
 /// 4..7; the low nibbles of scales (minimums) 4..7 are the low (high) nibbles of bytes 8..11 and
 /// their upper two bits are the spare bits of bytes 0..3 (4..7).
-inline void split_k_scales(const uint8_t* bytes, uint8_t* scales, uint8_t* mins) {
+EI_INLINE void split_k_scales(const uint8_t* bytes, uint8_t* scales, uint8_t* mins) {
   uint32_t a, b, c;  // four bytes each; a byte never reaches its neighbour
   std::memcpy(&a, bytes, 4);
   std::memcpy(&b, bytes + 4, 4);
@@ -33,6 +34,11 @@ inline void join_k_scales(const uint8_t* scales, const uint8_t* mins, uint8_t* b
   }
 }
 
+/// 256 nibbles: the low ones of 32 bytes come before their high ones.
+EI_INLINE void split_k_nibbles(const uint8_t* q, uint8_t* codes) {
+  for (int i = 0; i < 128; i += 16) split_nibbles(q + i, codes + i / 32 * 64 + i % 32, 32);
+}
+
 struct KScalesMins {
   Half d[kGroupRows];
   Half dmin[kGroupRows];
@@ -40,7 +46,7 @@ struct KScalesMins {
   SixBits<2> mins;
 
   template <class Block>
-  static void pack(const Block* const* rows, KScalesMins& out) {
+  static EI_INLINE void pack(const Block* const* rows, KScalesMins& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       uint8_t s[8] = {}, m[8] = {};
       if (rows[r]) split_k_scales(rows[r]->scales, s, m);

@@ -1,11 +1,12 @@
 // LaneSimd: a vector of one lane, and the list of operations a quant type asks of a vector type.
 //
-// A quant type expands its scales through these alone, so the same lines serve every ISA (whose
-// Simd has them with W lanes) and the scalar code that reads single rows.
+// A quant type expands its scales and packs its codes through these alone, so the same lines serve
+// every ISA (whose Simd has them with W lanes) and the scalar code that reads single rows.
 #pragma once
 
 #include <bit>
 #include <cstdint>
+#include <cstring>
 
 #include "core/half.h"
 
@@ -19,6 +20,11 @@ struct LaneSimd {
   static EI_INLINE F32 load_half(const Half* p) { return to_float(*p); }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return *p; }  // widened, zero extended
   static EI_INLINE I32 load_s8(const int8_t* p) { return *p; }   // widened, sign extended
+  /// out[j] is dword j of the 16 bytes at `rows`; of W rows, `stride` bytes apart, for W lanes.
+  static EI_INLINE void load_columns(const uint8_t* rows, int64_t, I32* out) {
+    std::memcpy(out, rows, 16);
+  }
+  static EI_INLINE void store_i32(uint8_t* p, I32 x) { std::memcpy(p, &x, 4); }
   static EI_INLINE I32 set_i32(int32_t x) { return x; }
   static EI_INLINE I32 add(I32 a, I32 b) { return a + b; }
   static EI_INLINE I32 sub(I32 a, I32 b) { return a - b; }

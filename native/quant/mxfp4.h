@@ -74,8 +74,8 @@ struct MXFP4 {
     join_nibbles(codes, b.q);
   }
 
-  static void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }
-  static void pack_scales(const Block* const* rows, Scales& out) {
+  static EI_INLINE void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
     for (int r = 0; r < kGroupRows; ++r) out.e[r] = rows[r] ? rows[r]->e : uint8_t{0};
   }
   /// half_power without a branch, as the product of two normal powers, 2^(h - 64) and

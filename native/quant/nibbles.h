@@ -2,16 +2,16 @@
 #pragma once
 
 #include <cstdint>
-#include <cstring>
+
+#include "quant/octets.h"
 
 namespace edgeinfer {
 
-/// codes[0..15] are the low nibbles of q[16], codes[16..31] the high ones.
-inline void split_nibbles(const uint8_t* q, uint8_t* codes) {
-  for (int i = 0; i < 16; ++i) {
-    codes[i] = q[i] & 15;
-    codes[i + 16] = q[i] >> 4;
-  }
+/// codes[0..15] are the low nibbles of q[16], those `apart` further on the high ones.
+EI_INLINE void split_nibbles(const uint8_t* q, uint8_t* codes, int apart = 16) {
+  const Octets both = load_octets(q);
+  store_octets(codes, both & 15);
+  store_octets(codes + apart, both >> 4);
 }
 
 /// The inverse, of the low four bits of each code.
@@ -19,16 +19,17 @@ inline void join_nibbles(const uint8_t* codes, uint8_t* q) {
   for (int i = 0; i < 16; ++i) q[i] = static_cast<uint8_t>((codes[i] & 15) | codes[i + 16] << 4);
 }
 
-/// Adds bit 4 of 32 codes from a little-endian bit set of four bytes, eight codes at a time: each
-/// byte of a word keeps its own bit of the set, which an addition carries to the byte's top.
-inline void add_fifth_bits(const uint8_t* high, uint8_t* codes) {
-  for (int i = 0; i < 4; ++i) {
-    uint64_t word;
-    std::memcpy(&word, codes + 8 * i, 8);
-    const uint64_t bits = high[i] * 0x0101010101010101u & 0x8040201008040201u;
-    word |= ((bits + 0x7f7f7f7f7f7f7f7fu) & 0x8080808080808080u) >> 3;
-    std::memcpy(codes + 8 * i, &word, 8);
-  }
+/// split_nibbles, with bit 4 of the 32 codes from a little-endian bit set of four bytes: each byte
+/// of the set is repeated eight times, of which each looks at its own bit.
+EI_INLINE void split_five_bits(const uint8_t* q, const uint8_t* high, uint8_t* codes) {
+  using Words = uint64_t __attribute__((vector_size(16)));
+  constexpr uint64_t kEach = 0x0101010101010101;
+  constexpr Octets kBits = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  const Octets both = load_octets(q);
+  const auto first = reinterpret_cast<Octets>(Words{high[0] * kEach, high[1] * kEach});
+  const auto second = reinterpret_cast<Octets>(Words{high[2] * kEach, high[3] * kEach});
+  store_octets(codes, (both & 15) | where_set(first, kBits, 16));
+  store_octets(codes + 16, both >> 4 | where_set(second, kBits, 16));
 }
 
 /// Collects bit 4 of 32 codes.

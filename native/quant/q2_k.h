@@ -2,6 +2,7 @@
 // each, x = (d * scale) * q - (dmin * min).
 #pragma once
 
+#include "quant/octets.h"
 #include "quant/packed.h"
 #include "quant/search.h"
 
@@ -57,16 +58,17 @@ struct Q2_K {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int c = 0; c < 2; ++c) {
-      for (int j = 0; j < 4; ++j) {
-        for (int i = 0; i < 32; ++i) {
-          codes[128 * c + 32 * j + i] = b.q[32 * c + i] >> (2 * j) & 3;
-        }
-      }
+  /// The inverse.
+  static EI_INLINE void split_low_bits(const uint8_t* q, uint8_t* codes) {
+    for (int i = 0; i < kBlock / 4; i += 16) {
+      const Octets four = load_octets(q + i);
+      uint8_t* out = codes + i / 32 * 128 + i % 32;
+      for (int j = 0; j < 4; ++j) store_octets(out + 32 * j, four >> (2 * j) & 3);
     }
   }
-  static void pack_scales(const Block* const* rows, Scales& out) {
+
+  static EI_INLINE void split(const Block& b, uint8_t* codes) { split_low_bits(b.q, codes); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       out.d[r] = rows[r] ? rows[r]->d : Half{0};
       out.dmin[r] = rows[r] ? rows[r]->dmin : Half{0};

@@ -54,22 +54,22 @@ struct Q3_K {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int s = 0; s < 8; ++s) {
-      for (int i = 0; i < 32; ++i) {
-        codes[32 * s + i] = static_cast<uint8_t>((b.q[32 * (s / 4) + i] >> (2 * (s % 4)) & 3) |
-                                                 (b.high[i] >> s & 1) << 2);
-      }
-    }
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
+    Q2_K::split_low_bits(b.q, codes);
+    add_high_bits(b.high, 4, codes);
   }
 
   /// Low nibbles of scales 0..7 and 8..15 are the nibbles of bytes 0..7; the upper two bits of
   /// scale 4 * j + i are bits 2 * j and up of byte 8 + i.
-  static void split_scales(const uint8_t* bytes, uint8_t* scales) {
-    for (int i = 0; i < 16; ++i) {
-      scales[i] = static_cast<uint8_t>((bytes[i % 8] >> (4 * (i / 8)) & 15) |
-                                       (bytes[8 + i % 4] >> (2 * (i / 4)) & 3) << 4);
-    }
+  static EI_INLINE void split_scales(const uint8_t* bytes, uint8_t* scales) {
+    uint32_t low[2], top;  // four bytes each; a byte never reaches its neighbour
+    std::memcpy(low, bytes, 8);
+    std::memcpy(&top, bytes + 8, 4);
+    constexpr uint32_t kFour = 0x0f0f0f0f, kTop = 0x30303030;
+    const uint32_t out[4] = {
+        (low[0] & kFour) | (top << 4 & kTop), (low[1] & kFour) | (top << 2 & kTop),
+        (low[0] >> 4 & kFour) | (top & kTop), (low[1] >> 4 & kFour) | (top >> 2 & kTop)};
+    std::memcpy(scales, out, 16);
   }
   static void join_scales(const uint8_t* scales, uint8_t* bytes) {
     for (int i = 0; i < 12; ++i) bytes[i] = 0;
@@ -79,7 +79,7 @@ struct Q3_K {
     }
   }
 
-  static void pack_scales(const Block* const* rows, Scales& out) {
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       uint8_t scales[16] = {};
       if (rows[r]) split_scales(rows[r]->scales, scales);

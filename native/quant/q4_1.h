@@ -40,8 +40,10 @@ struct Q4_1 {
     join_nibbles(codes, b.q);
   }
 
-  static void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }
-  static void pack_scales(const Block* const* rows, Scales& out) { Scales::pack(rows, out); }
+  static EI_INLINE void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
+    Scales::pack(rows, out);
+  }
   template <class V>
   static EI_INLINE typename V::F32 scale(const Scales& s, int, int lane) {
     return s.scale<V>(lane);

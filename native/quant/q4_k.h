@@ -45,15 +45,10 @@ struct Q4_K {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int c = 0; c < 4; ++c) {
-      for (int i = 0; i < 32; ++i) {
-        codes[64 * c + i] = b.q[32 * c + i] & 15;
-        codes[64 * c + 32 + i] = b.q[32 * c + i] >> 4;
-      }
-    }
+  static EI_INLINE void split(const Block& b, uint8_t* codes) { split_k_nibbles(b.q, codes); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
+    Scales::pack(rows, out);
   }
-  static void pack_scales(const Block* const* rows, Scales& out) { Scales::pack(rows, out); }
   template <class V>
   static EI_INLINE typename V::F32 scale(const Scales& s, int sub, int lane) {
     return s.scale<V>(sub, lane);

@@ -40,11 +40,12 @@ struct Q5_0 {
     take_fifth_bits(codes, b.high);
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    split_nibbles(b.q, codes);
-    add_fifth_bits(b.high, codes);
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
+    split_five_bits(b.q, b.high, codes);
   }
-  static void pack_scales(const Block* const* rows, Scales& out) { Scales::pack(rows, out); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
+    Scales::pack(rows, out);
+  }
   template <class V>
   static EI_INLINE typename V::F32 scale(const Scales& s, int, int lane) {
     return s.scale<V>(lane);

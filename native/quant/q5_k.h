@@ -51,20 +51,13 @@ struct Q5_K {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int c = 0; c < 4; ++c) {
-      for (int i = 0; i < 32; ++i) {
-        codes[64 * c + i] = b.q[32 * c + i] & 15;
-        codes[64 * c + 32 + i] = b.q[32 * c + i] >> 4;
-      }
-    }
-    for (int s = 0; s < 8; ++s) {
-      for (int i = 0; i < 32; ++i) {
-        codes[32 * s + i] |= static_cast<uint8_t>((b.high[i] >> s & 1) << 4);
-      }
-    }
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
+    split_k_nibbles(b.q, codes);
+    add_high_bits(b.high, 16, codes);
   }
-  static void pack_scales(const Block* const* rows, Scales& out) { Scales::pack(rows, out); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
+    Scales::pack(rows, out);
+  }
   template <class V>
   static EI_INLINE typename V::F32 scale(const Scales& s, int sub, int lane) {
     return s.scale<V>(sub, lane);

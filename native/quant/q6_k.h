@@ -2,6 +2,7 @@
 // each, x = (d * scale) * (q - 32).
 #pragma once
 
+#include "quant/nibbles.h"
 #include "quant/packed.h"
 #include "quant/search.h"
 
@@ -55,21 +56,19 @@ struct Q6_K {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int c = 0; c < 2; ++c) {
-      for (int i = 0; i < 64; ++i) {
-        codes[128 * c + i] = b.low[64 * c + i] & 15;
-        codes[128 * c + 64 + i] = b.low[64 * c + i] >> 4;
-      }
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
+    for (int i = 0; i < kBlock / 2; i += 16) {
+      split_nibbles(b.low + i, codes + i / 64 * 128 + i % 64, 64);
+    }
+    for (int i = 0; i < kBlock / 4; i += 16) {
+      const Octets high = load_octets(b.high + i);
       for (int j = 0; j < 4; ++j) {
-        for (int i = 0; i < 32; ++i) {
-          codes[128 * c + 32 * j + i] |=
-              static_cast<uint8_t>((b.high[32 * c + i] >> (2 * j) & 3) << 4);
-        }
+        uint8_t* out = codes + i / 32 * 128 + i % 32 + 32 * j;
+        store_octets(out, load_octets(out) | (high >> (2 * j) & 3) << 4);
       }
     }
   }
-  static void pack_scales(const Block* const* rows, Scales& out) {
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
     for (int r = 0; r < kGroupRows; ++r) {
       out.d[r] = rows[r] ? rows[r]->d : Half{0};
       for (int s = 0; s < 16; ++s) out.scales[s][r] = rows[r] ? rows[r]->scales[s] : int8_t{0};

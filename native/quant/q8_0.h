@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "quant/half_scales.h"
+#include "quant/octets.h"
 
 namespace edgeinfer {
 
@@ -40,10 +41,13 @@ struct Q8_0 {
     }
   }
 
-  static void split(const Block& b, uint8_t* codes) {
-    for (int i = 0; i < kBlock; ++i) codes[i] = static_cast<uint8_t>(b.q[i] ^ 0x80);
+  static EI_INLINE void split(const Block& b, uint8_t* codes) {
+    const auto* q = reinterpret_cast<const uint8_t*>(b.q);
+    for (int i = 0; i < kBlock; i += 16) store_octets(codes + i, load_octets(q + i) ^ 0x80);
   }
-  static void pack_scales(const Block* const* rows, Scales& out) { Scales::pack(rows, out); }
+  static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {
+    Scales::pack(rows, out);
+  }
   template <class V>
   static EI_INLINE typename V::F32 scale(const Scales& s, int, int lane) {
     return s.scale<V>(lane);

@@ -21,16 +21,20 @@ void encode(const float* x, const float* importance, int64_t count, uint8_t* dat
 }
 
 template <class Q>
+void pack(const uint8_t* src, int64_t rows, int64_t cols, uint8_t* dst) {
+  pack_rows<Q, LaneSimd>(src, rows, cols, dst);
+}
+
+template <class Q>
+void unpack(const uint8_t* packed, int64_t cols, int64_t row, float* x) {
+  unpack_row<Q>(packed, cols, row, x);
+}
+
+template <class Q>
 constexpr QuantInfo row() {
-  return {Q::kName,
-          Q::kGgmlId,
-          Q::kBlock,
-          static_cast<int>(sizeof(typename Q::Block)),
-          FloatType<Q>,
-          decode<Q>,
-          encode<Q>,
-          Packer<Q>::pack_groups,
-          Packer<Q>::unpack_row};
+  return {Q::kName,     Q::kGgmlId, Q::kBlock, static_cast<int>(sizeof(typename Q::Block)),
+          FloatType<Q>, decode<Q>,  encode<Q>, pack<Q>,
+          unpack<Q>};
 }
 
 constexpr QuantInfo kTypes[kQuantTypeCount] = {

@@ -29,10 +29,9 @@ struct QuantInfo {
   /// the squared error that the encoder minimises.
   void (*encode)(const float* x, const float* importance, int64_t count, uint8_t* data);
 
-  /// Packs groups [g0, g1) of 16 rows of the GGUF matrix `src` (rows, cols) into their places
-  /// in `dst`, the whole packed matrix. Ranges may be packed by several threads.
-  void (*pack_groups)(const uint8_t* src, int64_t rows, int64_t cols, int64_t g0, int64_t g1,
-                      uint8_t* dst);
+  /// Packs the GGUF matrix `src` (rows, cols) into dst, packed_bytes(rows, cols) long, a row at a
+  /// time: the plain twin of KernelSet::pack, which packs the same bytes faster.
+  void (*pack)(const uint8_t* src, int64_t rows, int64_t cols, uint8_t* dst);
 
   /// Reads one row of a packed matrix back, the same bits as decode.
   void (*unpack_row)(const uint8_t* packed, int64_t cols, int64_t row, float* x);

@@ -5,6 +5,7 @@
 #pragma once
 
 #include <cstdint>
+#include <cstring>
 
 #include "quant/packed.h"
 
@@ -16,12 +17,15 @@ struct SixBits {
   uint8_t bytes[N][3][kGroupRows];
 
   /// Stores the scales of one row; each is below 64.
-  void put(int row, const uint8_t* scales) {
+  EI_INLINE void put(int row, const uint8_t* scales) {
     for (int i = 0; i < N; ++i) {
-      const uint8_t* s = scales + 4 * i;
-      for (int j = 0; j < 3; ++j) {
-        bytes[i][j][row] = static_cast<uint8_t>(s[j] | ((s[3] >> (2 * j)) & 3) << 6);
-      }
+      uint32_t four;
+      std::memcpy(&four, scales + 4 * i, 4);
+      const uint32_t fourth = four >> 24;
+      const uint32_t three = four | (fourth & 3) << 6 | (fourth & 12) << 12 | (fourth & 48) << 18;
+      bytes[i][0][row] = static_cast<uint8_t>(three);
+      bytes[i][1][row] = static_cast<uint8_t>(three >> 8);
+      bytes[i][2][row] = static_cast<uint8_t>(three >> 16);
     }
   }
 

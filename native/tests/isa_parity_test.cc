@@ -75,7 +75,7 @@ struct Matrix {
     std::vector<uint8_t> data(static_cast<size_t>(rows * info.row_bytes(cols)));
     packed.resize(static_cast<size_t>(info.packed_bytes(rows, cols)));
     info.encode(x.data(), nullptr, rows * cols, data.data());
-    info.pack_groups(data.data(), rows, cols, 0, (rows + 15) / 16, packed.data());
+    info.pack(data.data(), rows, cols, packed.data());
   }
 
   /// (tokens, rows) of x (tokens, cols).
@@ -114,6 +114,26 @@ TEST_CASE("activations that are not finite stay visible in the scale") {
       for (const int8_t q : blocks[0].q) CHECK(std::abs(q) <= 127);
     }
   });
+}
+
+TEST_CASE("every type packs to the same bytes") {
+  std::mt19937 random(5);
+  for (int type = 0; type < kQuantTypeCount; ++type) {
+    const QuantInfo& info = quant_info(static_cast<QuantType>(type));
+    for (const int64_t rows : {1, 16, 33}) {
+      const int64_t cols = 19 * info.block;
+      // One byte in, so that the blocks are unaligned, as in a file.
+      std::vector<uint8_t> data(static_cast<size_t>(1 + rows * info.row_bytes(cols)));
+      for (auto& byte : data) byte = static_cast<uint8_t>(random());
+      std::vector<uint8_t> plain(static_cast<size_t>(info.packed_bytes(rows, cols)));
+      info.pack(data.data() + 1, rows, cols, plain.data());
+      for_each_isa([&](const KernelSet& kernels) {
+        std::vector<uint8_t> packed(plain.size());
+        kernels.pack[type](data.data() + 1, rows, cols, packed.data());
+        CHECK(packed == plain);
+      });
+    }
+  }
 }
 
 TEST_CASE("integer sums are exact") {

@@ -41,7 +41,7 @@ struct Weights {
       info.encode(x.data() + r * cols, nullptr, cols, gguf.data() + r * info.row_bytes(cols));
     }
     packed.resize(static_cast<size_t>(info.packed_bytes(rows, cols)));
-    info.pack_groups(gguf.data(), rows, cols, 0, (rows + 15) / 16, packed.data());
+    info.pack(gguf.data(), rows, cols, packed.data());
     std::vector<float> decoded(x.size());
     info.decode(gguf.data(), rows * cols, decoded.data());
     values.assign(decoded.begin(), decoded.end());

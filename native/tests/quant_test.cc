@@ -58,7 +58,7 @@ TEST_CASE("a packed row reads back as its blocks decode") {
         const std::vector<uint8_t> data = random_bytes(1 + rows * info.row_bytes(cols));
         std::vector<uint8_t> packed(static_cast<size_t>(info.packed_bytes(rows, cols)));
 
-        info.pack_groups(data.data() + 1, rows, cols, 0, (rows + 15) / 16, packed.data());
+        info.pack(data.data() + 1, rows, cols, packed.data());
 
         for (int64_t row = 0; row < rows; ++row) {
           std::vector<float> expected(static_cast<size_t>(cols)), actual(expected.size());
@@ -68,20 +68,6 @@ TEST_CASE("a packed row reads back as its blocks decode") {
         }
       }
     }
-  });
-}
-
-TEST_CASE("ranges of groups fill the matrix that one call fills") {
-  for_each_type([](const QuantInfo& info) {
-    const int64_t rows = 40, cols = info.block;
-    const std::vector<uint8_t> data = random_bytes(rows * info.row_bytes(cols));
-    std::vector<uint8_t> whole(static_cast<size_t>(info.packed_bytes(rows, cols))), parts(whole);
-
-    info.pack_groups(data.data(), rows, cols, 0, 3, whole.data());
-    info.pack_groups(data.data(), rows, cols, 1, 3, parts.data());
-    info.pack_groups(data.data(), rows, cols, 0, 1, parts.data());
-
-    REQUIRE(whole == parts);
   });
 }
 

@@ -143,6 +143,18 @@ def test_a_packed_row_reads_back_as_it_decodes(
 
 
 @TYPES
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("rows", ROWS)
+def test_every_isa_packs_the_same_bytes(quant_type: QuantType, rows: int, isa: str) -> None:
+    for cols in {3 * quant_type.block, 19 * quant_type.block, 8 * quant_type.block}:
+        data = random_blocks(quant_type, rows, cols)
+
+        plain = _native.pack(quant_type.name, data, rows, cols)
+
+        assert (_native.pack(quant_type.name, data, rows, cols, isa=isa) == plain).all()
+
+
+@TYPES
 def test_rows_that_pad_the_last_group_are_zero(quant_type: QuantType) -> None:
     cols = max(quant_type.block, 32)
     packed = _native.pack(quant_type.name, random_blocks(quant_type, 3, cols), 3, cols)

@@ -55,6 +55,22 @@ struct Simd {
   }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return _mm256_cvtepu8_epi32(load_64(p)); }
   static EI_INLINE I32 load_s8(const int8_t* p) { return _mm256_cvtepi8_epi32(load_64(p)); }
+  static EI_INLINE void load_columns(const uint8_t* rows, int64_t stride, I32* out) {
+    const auto two = [=](int r) __attribute__((always_inline)) {  // rows r and r + 4
+      const I32 low = _mm256_castsi128_si256(load_128(rows + r * stride));
+      return _mm256_inserti128_si256(low, load_128(rows + (r + 4) * stride), 1);
+    };
+    const I32 a = two(0), b = two(1), c = two(2), d = two(3);
+    const I32 ab_low = _mm256_unpacklo_epi32(a, b), ab_high = _mm256_unpackhi_epi32(a, b);
+    const I32 cd_low = _mm256_unpacklo_epi32(c, d), cd_high = _mm256_unpackhi_epi32(c, d);
+    out[0] = _mm256_unpacklo_epi64(ab_low, cd_low);
+    out[1] = _mm256_unpackhi_epi64(ab_low, cd_low);
+    out[2] = _mm256_unpacklo_epi64(ab_high, cd_high);
+    out[3] = _mm256_unpackhi_epi64(ab_high, cd_high);
+  }
+  static EI_INLINE void store_i32(uint8_t* p, I32 a) {
+    _mm256_storeu_si256(reinterpret_cast<__m256i*>(p), a);
+  }
   static EI_INLINE void store_s8(int8_t* p, I32 a) {
     const __m128i words =
         _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));

@@ -49,6 +49,22 @@ struct Simd {
   }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return _mm512_cvtepu8_epi32(load_128(p)); }
   static EI_INLINE I32 load_s8(const int8_t* p) { return _mm512_cvtepi8_epi32(load_128(p)); }
+  static EI_INLINE void load_columns(const uint8_t* rows, int64_t stride, I32* out) {
+    const auto four = [=](int r) __attribute__((always_inline)) {  // rows r, r + 4, r + 8, r + 12
+      I32 x = _mm512_castsi128_si512(load_128(rows + r * stride));
+      x = _mm512_inserti32x4(x, load_128(rows + (r + 4) * stride), 1);
+      x = _mm512_inserti32x4(x, load_128(rows + (r + 8) * stride), 2);
+      return _mm512_inserti32x4(x, load_128(rows + (r + 12) * stride), 3);
+    };
+    const I32 a = four(0), b = four(1), c = four(2), d = four(3);
+    const I32 ab_low = _mm512_unpacklo_epi32(a, b), ab_high = _mm512_unpackhi_epi32(a, b);
+    const I32 cd_low = _mm512_unpacklo_epi32(c, d), cd_high = _mm512_unpackhi_epi32(c, d);
+    out[0] = _mm512_unpacklo_epi64(ab_low, cd_low);
+    out[1] = _mm512_unpackhi_epi64(ab_low, cd_low);
+    out[2] = _mm512_unpacklo_epi64(ab_high, cd_high);
+    out[3] = _mm512_unpackhi_epi64(ab_high, cd_high);
+  }
+  static EI_INLINE void store_i32(uint8_t* p, I32 a) { _mm512_storeu_si512(p, a); }
   static EI_INLINE void store_s8(int8_t* p, I32 a) {
     _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a));
   }

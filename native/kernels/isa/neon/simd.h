@@ -54,6 +54,17 @@ struct Simd {
     const int16x8_t words = vmovl_s8(vreinterpret_s8_s32(vget_low_s32(broadcast_four(p))));
     return vmovl_s16(vget_low_s16(words));
   }
+  static EI_INLINE void load_columns(const uint8_t* rows, int64_t stride, I32* out) {
+    const I32 a = load_i32(rows), b = load_i32(rows + stride);
+    const I32 c = load_i32(rows + 2 * stride), d = load_i32(rows + 3 * stride);
+    const auto even = [](I32 x, I32 y) { return vreinterpretq_s64_s32(vtrn1q_s32(x, y)); };
+    const auto odd = [](I32 x, I32 y) { return vreinterpretq_s64_s32(vtrn2q_s32(x, y)); };
+    out[0] = vreinterpretq_s32_s64(vtrn1q_s64(even(a, b), even(c, d)));
+    out[1] = vreinterpretq_s32_s64(vtrn1q_s64(odd(a, b), odd(c, d)));
+    out[2] = vreinterpretq_s32_s64(vtrn2q_s64(even(a, b), even(c, d)));
+    out[3] = vreinterpretq_s32_s64(vtrn2q_s64(odd(a, b), odd(c, d)));
+  }
+  static EI_INLINE void store_i32(uint8_t* p, I32 a) { vst1q_u8(p, vreinterpretq_u8_s32(a)); }
   static EI_INLINE void store_s8(int8_t* p, I32 a) {
     const int16x4_t words = vqmovn_s32(a);
     const int8x8_t bytes = vqmovn_s16(vcombine_s16(words, words));

@@ -57,6 +57,19 @@ struct Simd {
   static EI_INLINE I32 load_i32(const void* p) { return load_as<I32>(p); }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return I32{p[0], p[1], p[2], p[3]}; }
   static EI_INLINE I32 load_s8(const int8_t* p) { return I32{p[0], p[1], p[2], p[3]}; }
+  static EI_INLINE void load_columns(const uint8_t* rows, int64_t stride, I32* out) {
+    const I32 a = load_i32(rows), b = load_i32(rows + stride);
+    const I32 c = load_i32(rows + 2 * stride), d = load_i32(rows + 3 * stride);
+    const I32 ab_low = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+    const I32 ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+    const I32 cd_low = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+    const I32 cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+    out[0] = __builtin_shufflevector(ab_low, cd_low, 0, 1, 4, 5);
+    out[1] = __builtin_shufflevector(ab_low, cd_low, 2, 3, 6, 7);
+    out[2] = __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5);
+    out[3] = __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7);
+  }
+  static EI_INLINE void store_i32(uint8_t* p, I32 a) { __builtin_memcpy(p, &a, sizeof a); }
   static EI_INLINE void store_s8(int8_t* p, I32 a) {
     for (int i = 0; i < kWidth; ++i) p[i] = static_cast<int8_t>(a[i]);
   }
