@@ -310,6 +310,13 @@ class Engine:
     def memory(self) -> dict[str, int]:
         """Resident bytes at the peak: {'weights', 'kv', 'scratch'}."""
 
+def read_strings(
+    buffer: object, offset: int, count: int, longest: int
+) -> tuple[list[str], int] | None:
+    """
+    Reads the strings of a GGUF array: (strings, offset behind them). None if one is not whole, longer than allowed, or no UTF-8.
+    """
+
 class Sampler:
     """Chooses the next token; see edgeinfer.runtime.sampler."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.planner.plan import MemoryPlan
+
+if TYPE_CHECKING:
+    from edgeinfer.formats.gguf import GGUFFile
 
 Logits = NDArray[np.float32]  # (n_wanted, n_vocab)
 
@@ -47,6 +50,7 @@ class ModelFiles:
     format: str  # "gguf", "onnx", "mlc"
     reference: str = ""
     extra: tuple[Path, ...] = field(default_factory=tuple)
+    gguf: GGUFFile | None = None  # the main file, if it is one and open already
 
 
 @runtime_checkable

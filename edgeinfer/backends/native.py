@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from enum import Enum
 from importlib.metadata import version
@@ -67,7 +67,8 @@ class NativeBackend:
                 hint="--backend llamacpp can use a GPU, or leave -ngl out",
             )
 
-        with open_gguf(files.path) as model:
+        # A header with a vocabulary takes a while to read; the caller may have done so.
+        with nullcontext(files.gguf) if files.gguf else open_gguf(files.path) as model:
             config = config_from_gguf(model, plan.context)
             sources = tensor_sources(model, config)
         try:

@@ -222,7 +222,17 @@ class _Cursor:
         return name
 
     def strings(self, count: int) -> list[str]:
-        """Reads ``count`` strings; the hot loop of opening a file, hence its locals."""
+        """Reads ``count`` strings; a vocabulary has hundreds of thousands."""
+        from edgeinfer import _native
+
+        read = _native.read_strings(self.buffer, self.offset, count, MAX_STRING)
+        if read is None:  # one of them is not as it should be
+            return self._strings_one_by_one(count)
+        strings, self.offset = read
+        return strings
+
+    def _strings_one_by_one(self, count: int) -> list[str]:
+        """As ``strings``; says which string is wrong, and how."""
         buffer, offset, end = self.buffer, self.offset, len(self.buffer)
         length_at = _U64.unpack_from
         found: list[str] = []

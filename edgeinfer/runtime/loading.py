@@ -62,6 +62,8 @@ def load(
         CorruptFileError: the file is damaged.
         UsageError: an argument makes no sense.
     """
+    from concurrent.futures import ThreadPoolExecutor
+
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.formats.gguf import open_gguf
@@ -96,17 +98,28 @@ def load(
             )
             return replace(planned, gpu_layers=gpu_layers)
 
-        files = ModelFiles(path=Path(stored.path), format=stored.format, reference=stored.reference)
+        files = ModelFiles(
+            path=Path(stored.path), format=stored.format, reference=stored.reference, gguf=file
+        )
         choice = Choice(backend, Job(files=files, device=device, plan=plan))
-        tokenizer = load_tokenizer(file)
         sampling, system = recommended(file.metadata), system_message(file.metadata)
-        engine, chosen = choice.open()
+        # The engine packs its weights without the GIL; meanwhile the vocabulary is read.
+        with ThreadPoolExecutor(1) as worker:
+            opening = worker.submit(choice.open)
+            try:
+                tokenizer = load_tokenizer(file)
+                template = _template(tokenizer)
+            except BaseException:
+                if opening.exception() is None:
+                    opening.result()[0].shutdown()
+                raise
+        engine, chosen = opening.result()
     model = Model(
         Parts(
             engine=engine,
             tokenizer=tokenizer,
             plan=chosen,
-            template=_template(tokenizer),
+            template=template,
             sampling=sampling,
             system=system,
             reference=stored.reference,

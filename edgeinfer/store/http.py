@@ -8,7 +8,6 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import ssl
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -29,6 +28,8 @@ _RETRY_STATUS = frozenset({408, 425, 429, 500, 502, 503, 504})
 @contextmanager
 def open_client() -> Iterator[httpx2.Client]:
     """Opens a client that trusts what pip would trust (PIP_CERT), else the system."""
+    import ssl
+
     import httpx2
 
     bundle = os.environ.get("PIP_CERT")

@@ -2,30 +2,36 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
 
 from edgeinfer.errors import EdgeInferError, NotFoundError, UsageError
 from edgeinfer.store.home import is_offline
-from edgeinfer.store.hub import HubSource, split_repo
-from edgeinfer.store.lmstudio import LmStudioSource
-from edgeinfer.store.local import LocalSource
 from edgeinfer.store.model import Progress, Source, StoredModel
-from edgeinfer.store.ollama import OllamaSource
 from edgeinfer.store.pinned import short_names
-from edgeinfer.store.pypi import PypiSource
 
-_LMSTUDIO = LmStudioSource()
-# The first that claims a reference has it. The hub is last: org/repo is the loosest form.
-SOURCES: tuple[Source, ...] = (
-    LocalSource(),
-    PypiSource(),
-    OllamaSource(),
-    _LMSTUDIO,
-    HubSource(),
+# Module and class. The first that claims a reference has it. The hub is last: org/repo is the
+# loosest form. They are imported in turn, so that a model on disk costs no network library.
+SOURCES = (
+    ("local", "LocalSource"),
+    ("pypi", "PypiSource"),
+    ("ollama", "OllamaSource"),
+    ("lmstudio", "LmStudioSource"),
+    ("hub", "HubSource"),
 )
+
+
+@cache
+def _source(module: str, name: str) -> Source:
+    made: Source = getattr(import_module(f"edgeinfer.store.{module}"), name)()
+    return made
+
+
+def _sources() -> Iterator[Source]:
+    return (_source(module, name) for module, name in SOURCES)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,7 +83,7 @@ def locate(reference: str) -> StoredModel | None:
 
 def list_models() -> list[StoredModel]:
     """Returns every model on this machine: ours, the hub's cache, Ollama's, LM Studio's."""
-    return [model for source in SOURCES for model in source.models()]
+    return [model for source in _sources() for model in source.models()]
 
 
 def remove(reference: str) -> Removed:
@@ -95,13 +101,15 @@ def _source_of(reference: str) -> tuple[Source, str]:
     """Returns the source that claims a reference, and the reference in full."""
     if not reference or "\0" in reference:
         raise UsageError("a model reference must not be empty")
-    local = SOURCES[0]
+    local = next(_sources())
     if local.claims(reference):
         return local, reference
     full = short_names().get(reference.lower(), reference)
-    for source in SOURCES:
+    for source in _sources():
         if source.claims(full):
             return source, full
+    import difflib
+
     near = difflib.get_close_matches(reference.lower(), list(_names()), n=3, cutoff=0.5)
     raise NotFoundError(
         f"no model is called {reference!r}",
@@ -114,11 +122,16 @@ def _source_of(reference: str) -> tuple[Source, str]:
 
 def _on_disk(source: Source, reference: str) -> StoredModel | None:
     found = source.locate(reference)
-    repo = split_repo(reference) if found is None and source.name == "hf" else None
-    if repo is not None:  # LM Studio names its folders as the hub does
-        publisher, _, model = repo[0].partition("/")
-        return _LMSTUDIO.find(publisher, model, repo[1])
-    return found
+    if found is not None or source.name != "hf":
+        return found
+    from edgeinfer.store.hub import split_repo
+    from edgeinfer.store.lmstudio import LmStudioSource
+
+    repo = split_repo(reference)
+    if repo is None:
+        return None
+    publisher, _, model = repo[0].partition("/")  # LM Studio names its folders as the hub does
+    return LmStudioSource().find(publisher, model, repo[1])
 
 
 def _names() -> Iterator[str]:

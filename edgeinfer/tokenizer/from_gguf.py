@@ -67,20 +67,18 @@ def from_gguf(metadata: Mapping[str, Any]) -> Tokenizer:
 
 
 def _assemble(vocab: Vocabulary, kind: Kind, template: str | None) -> Tokenizer:
-    ids = vocab.ids()
-    _check_bytes(vocab)
+    odd = _odd_types(vocab)
+    _check_bytes(vocab, odd)
     specials = {
         name: number for name, number in (kind.specials or {}).items() if number < len(vocab.tokens)
     } | dict(vocab.specials)
-    ends = end_ids(_markers(vocab), vocab.specials)
+    ends = end_ids(_markers(vocab, odd), vocab.specials)
     ends |= {specials["eos"]} if "eos" in specials else set()
-    types = _resolved_types(vocab, ids, ends)
+    types = _resolved(odd, vocab.ids, ends)
     control = {
-        number
-        for number, type_ in enumerate(types)
-        if type_ in (TokenType.CONTROL, TokenType.UNKNOWN)
+        number for number, type_ in types.items() if type_ in (TokenType.CONTROL, TokenType.UNKNOWN)
     }
-    added = {number for number, type_ in enumerate(types) if type_ == TokenType.USER_DEFINED}
+    added = {number for number, type_ in types.items() if type_ == TokenType.USER_DEFINED}
 
     rules = encoders.guarded(lambda: kind.build(vocab), "the vocabulary")
     tokens = list(_added_tokens(vocab, control, added))
@@ -107,20 +105,26 @@ def _assemble(vocab: Vocabulary, kind: Kind, template: str | None) -> Tokenizer:
     )
 
 
-def _markers(vocab: Vocabulary) -> dict[str, int]:
+def _odd_types(vocab: Vocabulary) -> dict[int, int]:
+    """The types of the few tokens that are not normal ones."""
+    normal = int(TokenType.NORMAL)  # an enum would be compared a hundred thousand times
+    return {number: type_ for number, type_ in enumerate(vocab.types) if type_ != normal}
+
+
+def _markers(vocab: Vocabulary, odd: Mapping[int, int]) -> dict[str, int]:
     """Tokens that can be markers: by their type or, where files have it wrong, their look.
 
     Others are text, whatever it looks like: Qwen's "</s>" ends a line struck through.
     """
-    return {
-        text: number
-        for number, text in enumerate(vocab.tokens)
-        if vocab.types[number] != TokenType.NORMAL or text.startswith(("<|", "<｜", "<end_of_"))  # noqa: RUF001
-    }
+    tokens = vocab.tokens
+    angular = [number for number, text in enumerate(tokens) if text[0] == "<"]
+    looks = ("<|", "<｜", "<end_of_")  # noqa: RUF001
+    marked = {number for number in angular if tokens[number].startswith(looks)}
+    return {tokens[number]: number for number in sorted(marked.union(odd))}
 
 
-def _check_bytes(vocab: Vocabulary) -> None:
-    for number, type_ in enumerate(vocab.types):
+def _check_bytes(vocab: Vocabulary, odd: Mapping[int, int]) -> None:
+    for number, type_ in odd.items():
         if type_ == TokenType.BYTE and not pieces.BYTE_TOKEN.fullmatch(vocab.tokens[number]):
             raise CorruptFileError(
                 f"key '{PREFIX}tokens': token {number}, {vocab.tokens[number]!r:.40}, is a byte "
@@ -128,15 +132,15 @@ def _check_bytes(vocab: Vocabulary) -> None:
             )
 
 
-def _resolved_types(vocab: Vocabulary, ids: Mapping[str, int], ends: frozenset[int]) -> list[int]:
+def _resolved(
+    odd: Mapping[int, int], ids: Mapping[str, int], ends: frozenset[int]
+) -> dict[int, int]:
     """Types as they should be: what ends an answer is no text, whatever the file says."""
-    types = list(vocab.types)
-    for number in ends:
-        types[number] = TokenType.CONTROL
-    for text in SYNTAX:
-        if text in ids:
-            types[ids[text]] = TokenType.USER_DEFINED
-    return types
+    return {
+        **odd,
+        **dict.fromkeys(ends, TokenType.CONTROL),
+        **{ids[text]: TokenType.USER_DEFINED for text in SYNTAX if text in ids},
+    }
 
 
 def _added_tokens(vocab: Vocabulary, control: set[int], added: set[int]) -> Iterator[AddedToken]:

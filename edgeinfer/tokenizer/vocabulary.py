@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from itertools import chain
+from typing import Any, cast
 
 from edgeinfer.errors import CorruptFileError
 
@@ -55,7 +56,8 @@ class Vocabulary:
     Attributes:
         model: the kind of tokenizer: ``gpt2``, ``llama``, ``bert``, ``t5``.
         pre: the name of the pre-tokenizer, or None.
-        tokens: the text of each id; no two are equal.
+        tokens: the text of each id; none is empty, no two are equal.
+        ids: the id of each text.
         types: the type of each id.
         scores: the score of each id, or None.
         merges: the pairs of byte-level BPE, best first, or None.
@@ -72,6 +74,7 @@ class Vocabulary:
     model: str
     pre: str | None
     tokens: list[str]
+    ids: dict[str, int]
     types: list[int]
     scores: list[float] | None
     merges: list[tuple[str, str]] | None
@@ -82,10 +85,6 @@ class Vocabulary:
     prefix_first_only: bool
     model_name: str
 
-    def ids(self) -> dict[str, int]:
-        """Returns the id of each token."""
-        return {text: number for number, text in enumerate(self.tokens)}
-
 
 def read(metadata: Mapping[str, Any]) -> Vocabulary:
     """Reads the vocabulary of a GGUF.
@@ -94,13 +93,14 @@ def read(metadata: Mapping[str, Any]) -> Vocabulary:
         CorruptFileError: a key is missing, has another type than it should, or
             contradicts another; the message names the key.
     """
-    tokens = _tokens(_required(metadata, "tokens", list))
+    tokens, ids = _tokens(_required(metadata, "tokens", list))
     count = len(tokens)
     types = _array(metadata, "token_type", count, kinds="iu")
     return Vocabulary(
         model=_required(metadata, "model", str),
         pre=_optional(metadata, "pre", str),
         tokens=tokens,
+        ids=ids,
         types=[TokenType.NORMAL] * count if types is None else _checked_types(types),
         scores=_scores(_array(metadata, "scores", count, kinds="fiu")),
         merges=_merges(_optional(metadata, "merges", list)),
@@ -143,12 +143,13 @@ def _required(metadata: Mapping[str, Any], name: str, kind: type) -> Any:
     return value
 
 
-def _tokens(tokens: list[Any]) -> list[str]:
+def _tokens(tokens: list[Any]) -> tuple[list[str], dict[str, int]]:
     if not tokens:
         raise CorruptFileError(f"key '{PREFIX}tokens' is empty")
     # Some vocabularies have holes; a hole must have a name, since no two tokens may be equal.
     named = [text or f"[EMPTY_{number}]" for number, text in enumerate(tokens)]
-    if len(set(named)) != len(named):
+    ids = dict(zip(named, range(len(named)), strict=True))
+    if len(ids) != len(named):
         seen: dict[str, int] = {}
         for number, text in enumerate(named):
             if text in seen:
@@ -156,7 +157,7 @@ def _tokens(tokens: list[Any]) -> list[str]:
                     f"key '{PREFIX}tokens': {text!r:.80} is both {seen[text]} and {number}"
                 )
             seen[text] = number
-    return named
+    return named, ids
 
 
 def _array(metadata: Mapping[str, Any], name: str, count: int, *, kinds: str) -> Any:
@@ -190,6 +191,15 @@ def _scores(scores: Any) -> list[float] | None:
 def _merges(merges: list[str] | None) -> list[tuple[str, str]] | None:
     if merges is None:
         return None
+    # No token of most vocabularies has a space; this is five times as fast.
+    pairs = [tuple(merge.split(" ")) for merge in merges]
+    if set(map(len, pairs)) <= {2} and "" not in chain.from_iterable(pairs):
+        return cast("list[tuple[str, str]]", pairs)
+    return _odd_merges(merges)
+
+
+def _odd_merges(merges: list[str]) -> list[tuple[str, str]]:
+    """As ``_merges``; knows tokens with spaces, and says which entry is wrong."""
     pairs = []
     for number, merge in enumerate(merges):
         # The first character may be a space itself.

@@ -10,5 +10,6 @@ NB_MODULE(_native, m) {
   edgeinfer::bind_ceilings(m);
   edgeinfer::bind_device(m);
   edgeinfer::bind_engine(m);
+  edgeinfer::bind_formats(m);
   edgeinfer::bind_sampler(m);
 }

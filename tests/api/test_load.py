@@ -249,3 +249,25 @@ def test_a_draft_model_has_the_same_vocabulary(tmp_path):
 
     with pytest.raises(edgeinfer.UnsupportedError, match="another vocabulary"):
         edgeinfer.load(path, backend="native", draft=other)
+
+
+def test_a_tokenizer_that_fails_gives_the_engine_back(tiny, monkeypatch):
+    from edgeinfer.backends.native import NativeEngine
+
+    closed = []
+    shutdown = NativeEngine.shutdown
+
+    def noted(engine: NativeEngine) -> None:
+        closed.append(engine)
+        shutdown(engine)
+
+    def fail(file: object) -> None:
+        raise edgeinfer.UnsupportedError("a tokenizer of tomorrow")
+
+    monkeypatch.setattr(NativeEngine, "shutdown", noted)
+    monkeypatch.setattr("edgeinfer.tokenizer.load_tokenizer", fail)
+
+    with pytest.raises(edgeinfer.UnsupportedError, match="of tomorrow"):
+        edgeinfer.load(tiny)
+
+    assert len(closed) == 1
