@@ -230,7 +230,7 @@ class ReferenceSampler:
         def falling(tokens: NDArray[np.intp]) -> NDArray[np.intp]:
             return tokens[np.lexsort((tokens, -adjusted[tokens]))]
 
-        if 0 < params.top_k < len(tokens):
+        if 0 < params.top_k < self.vocab_size:
             tokens = falling(tokens)[: params.top_k]
         if params.typical_p < 1:
             weights = _weights(adjusted[tokens])

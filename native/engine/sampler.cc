@@ -56,16 +56,18 @@ uint64_t Pcg64::next() {
 
 double Pcg64::uniform() { return static_cast<double>(next() >> 11) * 0x1p-53; }
 
-Sampler::Sampler(int vocab_size, SamplerParams params, uint64_t seed)
-    : vocab_size_(vocab_size), params_(std::move(params)), seed_(seed), random_(seed) {
+Sampler::Sampler(int vocab_size, SamplerParams params, uint64_t seed, const KernelSet& kernels)
+    : vocab_size_(vocab_size),
+      params_(std::move(params)),
+      seed_(seed),
+      random_(seed),
+      kernels_(kernels) {
   for (const auto& [token, bias] : params_.logit_bias) {
     if (token < 0 || token >= vocab_size_) {
       throw std::invalid_argument("logit_bias: token " + std::to_string(token) +
                                   " is not in the vocabulary");
     }
   }
-  logits_.resize(vocab_size_);
-  kept_.reserve(vocab_size_);
 }
 
 Draw Sampler::sample(std::span<const float> logits) {
@@ -82,15 +84,20 @@ Draw Sampler::sample(std::span<const float> logits) {
     }
   }
 
-  const double best = *std::max_element(logits.begin(), logits.end());
-  double mass = 0;
-  for (const float logit : logits) mass += std::exp(logit - static_cast<float>(best));
+  const float best = others_.best();
+  const double mass = kernels_.sum_exp(logits.data(), best, vocab_size_);
   const double log_mass = std::log(mass);
-  Draw draw{token, logits[token] - best - log_mass, {}};
+  Draw draw{token, double{logits[token]} - best - log_mass, {}};
   if (params_.logprobs > 0) {
+    if (!adjusted_.empty()) others_.read(logits, {});
+    const auto count = static_cast<size_t>(params_.logprobs);
     kept_.clear();
-    for (int i = 0; i < vocab_size_; ++i) kept_.push_back({logits[i], 0, i});
-    const auto middle = kept_.begin() + std::min(params_.logprobs, vocab_size_);
+    others_.collect(count, kept_);
+    // Impossible tokens come last; there are too few of the others only in odd cases.
+    for (int i = 0; i < vocab_size_ && kept_.size() < count; ++i) {
+      if (logits[i] == -std::numeric_limits<float>::infinity()) kept_.push_back({logits[i], 0, i});
+    }
+    const auto middle = kept_.begin() + static_cast<std::ptrdiff_t>(std::min(count, kept_.size()));
     std::partial_sort(kept_.begin(), middle, kept_.end(), better);
     for (auto it = kept_.begin(); it != middle; ++it) {
       draw.top.push_back({it->token, it->logit - best - log_mass});
@@ -133,53 +140,79 @@ void Sampler::run_chain(std::span<const float> logits) {
     throw std::invalid_argument("sample: " + std::to_string(logits.size()) + " logits for " +
                                 std::to_string(vocab_size_) + " tokens");
   }
-  collect(logits);
+  adjust(logits);
+  others_.read(logits, adjusted_tokens_);
   if (params_.temperature == 0) {
-    kept_.front() = *std::min_element(kept_.begin(), kept_.end(), better);
-    kept_.resize(1);
+    keep_best(1);
     weigh(1);
     return;
   }
-  keep_top_k();
+  if (params_.top_k > 0 && params_.top_k < vocab_size_) {
+    keep_best(static_cast<size_t>(params_.top_k));
+  } else {
+    keep_possible(kept_.max_size());
+  }
   keep_typical();
   keep_top_p();
   keep_min_p();
   weigh(params_.temperature);
 }
 
-void Sampler::collect(std::span<const float> logits) {
-  for (int i = 0; i < vocab_size_; ++i) {
-    // Written so that NaN fails too.
-    if (!(logits[i] <= std::numeric_limits<float>::max())) {
-      throw std::domain_error("the logit of token " + std::to_string(i) + " is " +
-                              std::to_string(logits[i]));
+/// Applies the biases and penalties, to the few tokens that have any.
+void Sampler::adjust(std::span<const float> logits) {
+  const bool penalises = params_.repeat_penalty != 1 || params_.presence_penalty != 0 ||
+                         params_.frequency_penalty != 0;
+  adjusted_.clear();
+  for (const auto& [token, bias] : params_.logit_bias) adjusted_.push_back({bias, 0, token});
+  if (penalises) {
+    for (const auto& [token, count] : counts_) {
+      adjusted_.push_back({0, static_cast<double>(count), token});
     }
-    logits_[i] = logits[i];
   }
-  for (const auto& [token, bias] : params_.logit_bias) logits_[token] += bias;
-  penalise();
+  std::ranges::sort(adjusted_, {}, &Candidate::token);
+  size_t last = 0;  // of what has been added up: here logit is the bias, weight the count
+  for (size_t i = 1; i < adjusted_.size(); ++i) {
+    if (adjusted_[i].token != adjusted_[last].token) {
+      adjusted_[++last] = adjusted_[i];
+    } else {
+      adjusted_[last].logit += adjusted_[i].logit;
+      adjusted_[last].weight += adjusted_[i].weight;
+    }
+  }
+  if (!adjusted_.empty()) adjusted_.resize(last + 1);
 
+  adjusted_tokens_.clear();
+  for (Candidate& candidate : adjusted_) {
+    candidate.logit += logits[static_cast<size_t>(candidate.token)];
+    if (candidate.weight > 0) candidate.logit = penalised(candidate.logit, candidate.weight);
+    adjusted_tokens_.push_back(candidate.token);
+  }
+}
+
+double Sampler::penalised(double logit, double count) const {
+  const double scaled = logit > 0 ? logit / params_.repeat_penalty : logit * params_.repeat_penalty;
+  return scaled - (count * params_.frequency_penalty + params_.presence_penalty);
+}
+
+/// Keeps candidates that include the k best, in the order of tokens.
+void Sampler::keep_possible(size_t k) {
   kept_.clear();
-  for (int i = 0; i < vocab_size_; ++i) {
-    if (logits_[i] > -std::numeric_limits<double>::infinity()) kept_.push_back({logits_[i], 0, i});
+  others_.collect(k, kept_);
+  const auto others = static_cast<std::ptrdiff_t>(kept_.size());
+  for (const Candidate& candidate : adjusted_) {
+    if (candidate.logit > -std::numeric_limits<double>::infinity()) kept_.push_back(candidate);
   }
   if (kept_.empty()) throw std::domain_error("every token has probability 0");
+  std::ranges::inplace_merge(kept_, kept_.begin() + others, {}, &Candidate::token);
   sorted_ = false;
 }
 
-void Sampler::penalise() {
-  for (const auto& [token, count] : counts_) {
-    double& logit = logits_[token];
-    logit = logit > 0 ? logit / params_.repeat_penalty : logit * params_.repeat_penalty;
-    logit -= count * params_.frequency_penalty + params_.presence_penalty;
-  }
-}
-
-void Sampler::keep_top_k() {
-  const auto k = static_cast<size_t>(params_.top_k);
-  if (k == 0 || k >= kept_.size()) return;
-  std::partial_sort(kept_.begin(), kept_.begin() + k, kept_.end(), better);
-  kept_.resize(k);
+/// Keeps the k best, best first.
+void Sampler::keep_best(size_t k) {
+  keep_possible(k);
+  const auto middle = kept_.begin() + static_cast<std::ptrdiff_t>(std::min(k, kept_.size()));
+  std::partial_sort(kept_.begin(), middle, kept_.end(), better);
+  kept_.erase(middle, kept_.end());
   sorted_ = true;
 }
 

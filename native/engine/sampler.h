@@ -7,7 +7,8 @@
 // up in the same order: token order until a stage sorts, then by falling logit.
 //
 // A vocabulary has up to 262,144 entries and a token takes milliseconds, so nothing is
-// sorted that is not kept: every stage selects a prefix.
+// sorted that is not kept: every stage selects a prefix, and the first, for which all logits
+// are read, is TopK.
 #pragma once
 
 #include <cstdint>
@@ -16,6 +17,9 @@
 #include <unordered_map>
 #include <utility>
 #include <vector>
+
+#include "engine/top_k.h"
+#include "kernels/dispatch.h"
 
 namespace edgeinfer {
 
@@ -47,12 +51,6 @@ class Pcg64 {
   unsigned __int128 state_;
 };
 
-struct Candidate {
-  double logit;
-  double weight;  // what a stage orders or adds up by
-  int token;
-};
-
 struct TokenLogprob {
   int token;
   double logprob;
@@ -68,7 +66,8 @@ struct Draw {
 
 class Sampler {
  public:
-  Sampler(int vocab_size, SamplerParams params, uint64_t seed);
+  Sampler(int vocab_size, SamplerParams params, uint64_t seed,
+          const KernelSet& kernels = active_kernels());
 
   /// Draws a token; does not remember it.
   /// @param logits (n_vocab,), finite or -inf; std::domain_error otherwise.
@@ -85,9 +84,10 @@ class Sampler {
 
  private:
   void run_chain(std::span<const float> logits);
-  void collect(std::span<const float> logits);
-  void penalise();
-  void keep_top_k();
+  void adjust(std::span<const float> logits);
+  double penalised(double logit, double count) const;
+  void keep_possible(size_t k);
+  void keep_best(size_t k);
   void keep_typical();
   void keep_top_p();
   void keep_min_p();
@@ -100,10 +100,13 @@ class Sampler {
   Pcg64 random_;
   std::deque<int> text_;                 // the tokens that the penalties look back on
   std::unordered_map<int, int> counts_;  // of the tokens in text_
-  std::vector<double> logits_;           // (n_vocab,) after bias and penalties
-  std::vector<Candidate> kept_;          // (kept,)
-  double total_ = 0;                     // sum of the weights of kept_
-  bool sorted_ = false;                  // kept_ is in order of falling logit
+  const KernelSet& kernels_;
+  std::vector<Candidate> adjusted_;  // by bias and penalties, in the order of tokens
+  std::vector<int> adjusted_tokens_;
+  TopK others_;                  // the logits less the adjusted ones
+  std::vector<Candidate> kept_;  // (kept,)
+  double total_ = 0;             // sum of the weights of kept_
+  bool sorted_ = false;          // kept_ is in order of falling logit
 };
 
 }  // namespace edgeinfer

@@ -1,4 +1,4 @@
-// exp, and the gated activations made of it.
+// exp, and the sums and gated activations made of it.
 
 /// e^x, relative error below 2e-7 in [-87, 88]; 0 below about -87.7, e^88 above 88.
 ///
@@ -74,4 +74,22 @@ void scale_and_cap(float* x, float scale, float cap, int64_t n) {
     v = V::mul(v, V::set(scale));
     return cap > 0 ? softcap(v, cap) : v;
   });
+}
+
+double sum_exp(const float* x, float shift, int64_t n) {
+  constexpr int64_t kBlock = 64 * kWidth;  // added up in float32, the blocks in float64
+  double total = 0;
+  int64_t i = 0;
+  while (i + kWidth <= n) {
+    Floats sum = V::set(0);
+    for (const int64_t end = i + kBlock; i < end && i + kWidth <= n; i += kWidth) {
+      sum = V::add(sum, exp(V::sub(V::load(x + i), V::set(shift))));
+    }
+    total += V::sum(sum);
+  }
+  alignas(64) float tail[kWidth] = {};
+  for (int64_t j = i; j < n; ++j) tail[j - i] = x[j] - shift;
+  V::store(tail, exp(V::load(tail)));
+  for (int64_t j = i; j < n; ++j) total += tail[j - i];
+  return total;
 }

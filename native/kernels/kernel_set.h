@@ -110,6 +110,9 @@ struct KernelSet {
   /// x = cap * tanh(scale * x / cap); a cap of 0 is none.
   void (*scale_and_cap)(float* x, float scale, float cap, int64_t n);
 
+  /// The sum of exp(x - shift) over n values; shift is their maximum.
+  double (*sum_exp)(const float* x, float shift, int64_t n);
+
   /// y = y + scale * x over n values.
   void (*add_scaled)(float* y, const float* x, float scale, int64_t n);
 

@@ -84,6 +84,7 @@ const KernelSet kKernels = {
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
     .scale_and_cap = scale_and_cap,
+    .sum_exp = sum_exp,
     .add_scaled = add_scaled,
     .store_key =
         {

@@ -118,6 +118,40 @@ def test_native_equals_the_reference_on_any_input(
     assert [t.token for t in draws[0].top] == [t.token for t in draws[1].top]
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    size=st.sampled_from([129, 1000, 5000]),
+    top_k=st.integers(1, 60),
+    biased=st.dictionaries(st.integers(0, 128), st.sampled_from([-math.inf, -1.0, 2.0])),
+)
+def test_the_best_of_many_are_found_among_equals(seed, size, top_k, biased):
+    random = np.random.default_rng(seed)
+    few = [-math.inf, -2.0, -2.0, -2.0, -0.0, -0.0, 0.0, 0.0, 1.0]  # the best are equal
+    values = random.choice(few, size=size).astype(np.float32)
+    values[random.integers(0, size, 5)] = 1.5
+    params = SamplingParams(
+        temperature=1,
+        top_k=top_k,
+        top_p=1,
+        min_p=0,
+        logit_bias=biased,
+        repeat_penalty=1.5,
+        logprobs=9,
+        seed=seed,
+    )
+    samplers = [make(params, size) for make in (NativeSampler, ReferenceSampler)]
+    for sampler in samplers:
+        accept_all(sampler, (seed % size, 7, 100))
+
+    native, reference = (sampler.probabilities(values) for sampler in samplers)
+    draws = [sampler.sample(values) for sampler in samplers]
+
+    assert native == reference
+    assert draws[0].logprob == pytest.approx(draws[1].logprob, rel=1e-6, abs=1e-6)
+    assert [t.token for t in draws[0].top] == [t.token for t in draws[1].top]
+
+
 @chains
 def test_draws_follow_the_probabilities(params):
     logits = some_logits(1, 30, 1.5)
