@@ -55,11 +55,11 @@ def show_answer(ask: Ask, **options: Any) -> TokenEvent:
     interrupts = Interrupts()
     ends_line = True
     last: TokenEvent | None = None
-    with interrupts.watched(), _prefill_bar() as on_prefill:
+    with interrupts.watched(), _prefill_bar() as on_prefill, ui.stream() as show:
         events = ask(on_prefill=on_prefill, is_cancelled=lambda: interrupts.is_asked, **options)
         for event in events:
             if event.text:
-                ui.emit(event.text, end="")
+                show(event.text)
                 ends_line = event.text.endswith("\n")
             last = event
     assert last is not None and last.timings is not None

@@ -6,11 +6,14 @@ Colour and progress bars appear on a terminal only, and colour not with ``NO_COL
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from queue import SimpleQueue
 from typing import Literal, Protocol, TextIO
 
 import click
@@ -45,6 +48,70 @@ def emit(text: str = "", *, end: str = "\n") -> None:
 def emit_json(record: object) -> None:
     """Prints one record as one line of JSON to stdout."""
     emit(json.dumps(record, ensure_ascii=False))
+
+
+@contextmanager
+def stream() -> Iterator[Callable[[str], None]]:
+    """Lends a function that prints text to stdout from a thread of its own.
+
+    So a slow terminal, or a pipe that nobody reads, does not hold up what makes the text.
+    Leaving waits until all is written; Ctrl-C does not wait.
+
+    Raises:
+        OSError: the reader is gone; by the function, or by leaving.
+    """
+    buffer = getattr(sys.stdout, "buffer", None)
+    raw = getattr(buffer, "raw", buffer)
+    if not isinstance(raw, io.RawIOBase):  # a stand-in in memory is never slow
+        yield lambda text: emit(text, end="")
+        return
+    sys.stdout.flush()
+    writer = _Writer(raw, sys.stdout.encoding, sys.stdout.errors or "strict")
+    try:
+        yield writer.put
+    except Exception:
+        writer.finish()
+        raise
+    writer.finish()
+
+
+class _Writer:
+    """Writes texts in order, in a thread.
+
+    Past the buffer of ``sys.stdout``, whose lock a thread that never returns from writing
+    would still hold when the program ends.
+    """
+
+    def __init__(self, raw: io.RawIOBase, encoding: str, errors: str) -> None:
+        self._raw = raw
+        self._encoding, self._errors = encoding, errors
+        self._texts: SimpleQueue[str | None] = SimpleQueue()
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._run, name="stdout", daemon=True)
+        self._thread.start()
+
+    def put(self, text: str) -> None:
+        if self._error is not None:
+            raise self._error
+        self._texts.put(text)
+
+    def finish(self) -> None:
+        self._texts.put(None)
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            while (text := self._texts.get()) is not None:
+                self._write(text.replace("\n", os.linesep))
+        except OSError as error:
+            self._error = error
+
+    def _write(self, text: str) -> None:
+        octets = memoryview(text.encode(self._encoding, self._errors))
+        while octets:
+            octets = octets[self._raw.write(octets) or 0 :]
 
 
 def note(text: str) -> None:
