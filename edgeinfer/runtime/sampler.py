@@ -24,7 +24,7 @@ they draw the same tokens from the same seed.
 from __future__ import annotations
 
 import math
-import secrets
+import os
 from collections import Counter, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -110,7 +110,7 @@ def check_params(params: SamplingParams, vocab_size: int) -> None:
 
 
 def _seed(params: SamplingParams) -> int:
-    return secrets.randbits(64) if params.seed is None else params.seed
+    return int.from_bytes(os.urandom(8), "little") if params.seed is None else params.seed
 
 
 class NativeSampler:

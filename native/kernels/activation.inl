@@ -76,6 +76,16 @@ void scale_and_cap(float* x, float scale, float cap, int64_t n) {
   });
 }
 
+/// sum_exp of fewer values than a vector has.
+EI_NOINLINE double sum_exp_tail(const float* x, float shift, int64_t n) {
+  alignas(64) float tail[kWidth] = {};
+  for (int64_t i = 0; i < n; ++i) tail[i] = x[i] - shift;
+  V::store(tail, exp(V::load(tail)));
+  double total = 0;
+  for (int64_t i = 0; i < n; ++i) total += tail[i];
+  return total;
+}
+
 double sum_exp(const float* x, float shift, int64_t n) {
   constexpr int64_t kBlock = 64 * kWidth;  // added up in float32, the blocks in float64
   double total = 0;
@@ -87,9 +97,5 @@ double sum_exp(const float* x, float shift, int64_t n) {
     }
     total += V::sum(sum);
   }
-  alignas(64) float tail[kWidth] = {};
-  for (int64_t j = i; j < n; ++j) tail[j - i] = x[j] - shift;
-  V::store(tail, exp(V::load(tail)));
-  for (int64_t j = i; j < n; ++j) total += tail[j - i];
-  return total;
+  return i < n ? total + sum_exp_tail(x + i, shift, n - i) : total;
 }
