@@ -85,7 +85,13 @@ def measure_load(path: Path, rounds: int) -> Iterator[Row]:
         nonlocal weights, grown
         before, started = resident(), time.perf_counter()
         engine = _native.Engine(
-            plain, sources, context=4096, threads=threads, batch=512, kv_type="f16"
+            plain,
+            sources,
+            context=4096,
+            threads=threads,
+            batch=512,
+            kv_type_k="f16",
+            kv_type_v="f16",
         )
         seconds = time.perf_counter() - started
         weights, grown = engine.memory()["weights"], resident() - before
