@@ -97,9 +97,9 @@ void store_key(const float* row, int64_t dim, int64_t place, uint8_t* keys) {
     const auto lane = place % kGroupRows;
     uint8_t* block = keys + place / kGroupRows * packed_group_bytes<Q>(dim);
     for (int64_t d = 0; d < dim; d += kStep, block += P::kBlockBytes) {
-      alignas(16) uint32_t dwords[kStep / 4];
+      alignas(16) int32_t dwords[kStep / 4];
       const Half scale = encode_codes<Q>(row + d, reinterpret_cast<uint8_t*>(dwords));
-      pack_plane<Q::kLowBits, 0>(dwords, block + 4 * lane);
+      pack_plane<LaneSimd, Q::kLowBits, 0>(dwords, block + 4 * lane);
       reinterpret_cast<typename Q::Scales*>(block + P::kCodeBytes)->d[lane] = scale;
     }
   }
