@@ -5,13 +5,13 @@
 // hide the latency of the FMA and halve the rounding error.
 
 /// sums[t][v] = sum over k of w[v][k * w_stride ...] * x[t * x_stride + k].
-template <class Value, int N, int T>
+template <class Value, int N, int T, bool kStream = (T == 1)>
 EI_INLINE void float_tile(const Value* const* w, int64_t w_stride, const float* x, int64_t x_stride,
                           int64_t count, Floats (*sums)[N]) {
   Floats acc[2][T][N];
   unroll<T>(EI_LAMBDA(t) { unroll<N>(EI_LAMBDA(v) { acc[0][t][v] = acc[1][t][v] = V::set(0); }); });
   const auto add = [&](auto chain, int64_t k) __attribute__((always_inline)) {
-    if constexpr (T == 1 && chain == 0) {  // two k are at most two lines of a group's stream
+    if constexpr (kStream && chain == 0) {  // two k are at most two lines of a group's stream
       V::prefetch(reinterpret_cast<const char*>(w[0] + k * w_stride) + kPrefetchBytes);
       if constexpr (sizeof(Value) == 4) {
         V::prefetch(reinterpret_cast<const char*>(w[0] + k * w_stride) + kPrefetchBytes + 64);
@@ -54,7 +54,8 @@ EI_NOINLINE void float_rows(const uint8_t* packed, int64_t rows, int64_t row, co
            r % kGroupRows;
   });
   Floats sums[T][N];
-  float_tile<Value, N, T>(w, kGroupRows, x.f32 + t0 * x.stride, x.stride, x.cols, sums);
+  float_tile<Value, N, T, N == kParts && T <= V::kFewTokens>(w, kGroupRows, x.f32 + t0 * x.stride,
+                                                             x.stride, x.cols, sums);
   unroll<T>(EI_LAMBDA(t) {
     unroll<N>(EI_LAMBDA(v) {
       const int64_t r = row + v * kWidth;
@@ -69,9 +70,14 @@ void matmul_float(const uint8_t* packed, int64_t rows, int64_t g0, int64_t g1, c
   using Value = typename Q::Value;
   const int64_t end = g1 * kGroupRows < rows ? g1 * kGroupRows : rows;
   int64_t row = g0 * kGroupRows;
-  if (x.tokens == 1) {  // one linear stream
+  constexpr int kStreamed = V::kFewTokens / kParts > 1 ? V::kFewTokens / kParts : 1;
+  if (x.tokens <= kStreamed) {  // one linear stream
     for (; row < end; row += kGroupRows) {
-      float_rows<Value, kParts, 1>(packed, rows, row, x, 0, y, y_stride);
+      unroll<kStreamed>(EI_LAMBDA(i) {
+        if (x.tokens == i + 1) {
+          float_rows<Value, kParts, i + 1>(packed, rows, row, x, 0, y, y_stride);
+        }
+      });
     }
     return;
   }
