@@ -90,7 +90,12 @@ def test_an_interrupt_does_not_wait_for_the_reader(pipe: Callable[[], int]) -> N
     with pytest.raises(KeyboardInterrupt), ui.stream() as show:
         show("x" * (1 << 20))
         raise KeyboardInterrupt
-    os.close(reading)  # the writing thread ends with an error that nobody is told
+    writers = [thread for thread in threading.enumerate() if thread.name == "stdout"]
+    os.close(reading)  # they end with an error that nobody is told
+
+    for writer in writers:
+        writer.join(60)
+        assert not writer.is_alive()
 
 
 def test_a_stand_in_for_stdout_is_written_at_once(capsys: pytest.CaptureFixture[str]) -> None:
