@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +51,8 @@ class AtomicFile:
     def reserve(self, size: int) -> None:
         """Makes sure, before any work is done, that the disk has room for ``size`` bytes."""
         with self._explained():
+            import shutil
+
             free = shutil.disk_usage(self.path.parent).free
         if size > free:
             raise EdgeInferError(

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from edgeinfer.backends.base import StateKeeper
 from edgeinfer.errors import ContextFullError, UsageError
-from edgeinfer.runtime import saved
 from edgeinfer.types import FinishReason, Message, Timings, TokenEvent
 
 if TYPE_CHECKING:
@@ -120,6 +119,8 @@ class Session:
             NotFoundError: the folder does not exist.
             EdgeInferError: the file cannot be written.
         """
+        from edgeinfer.runtime import saved
+
         engine, number = self._sequence.engine, self._sequence.number
         form, state = "", memoryview(b"")
         if isinstance(engine, StateKeeper):
@@ -141,6 +142,8 @@ class Session:
             CorruptFileError: it is damaged; the conversation is as before.
             UnsupportedError: it is of another model; the conversation is as before.
         """
+        from edgeinfer.runtime import saved
+
         found = saved.read(path, model=saved.model_hash(self.model.path))
         sequence = self._sequence
         sequence.rewind(0)
