@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from support.installed import install  # noqa: F401 - a fixture
+
+
+@pytest.fixture(autouse=True)
+def _logging_as_it_was() -> Iterator[None]:
+    """The program directs the package's log to its own output; other tests listen to it."""
+    log = logging.getLogger("edgeinfer")
+    handlers, propagate = log.handlers, log.propagate
+    yield
+    log.handlers, log.propagate = handlers, propagate
 
 
 @pytest.fixture(scope="session")

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-_LIBRARIES_BYTES = int(49.5 * (1 << 20))  # of a process that has generated
+_LIBRARIES_BYTES = 45 << 20  # of a process that has generated
 _TOKEN_BYTES = 318
 _MERGE_BYTES = 234
 # SentencePiece vocabularies list no merges; the tokenizer makes about two from each token.

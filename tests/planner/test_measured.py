@@ -21,7 +21,12 @@ import edgeinfer
 context = int(sys.argv[2])
 k, v = sys.argv[3].split("/")
 model = edgeinfer.load(
-    sys.argv[1], context=context, kv_type_k=k, kv_type_v=v, batch=int(sys.argv[4])
+    sys.argv[1],
+    backend="native",
+    context=context,
+    kv_type_k=k,
+    kv_type_v=v,
+    batch=int(sys.argv[4]),
 )
 done = model.generate(" fox" * (context - 8), temperature=0, max_tokens=7)
 status = pathlib.Path("/proc/self/status").read_text()
