@@ -15,6 +15,7 @@ import sys
 import threading
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -90,7 +91,7 @@ class LlamaCppBackend:
                 f"this build of {PACKAGE} runs on the processor only",
                 hint="install one that is built for your GPU, or leave -ngl out",
             )
-        with open_gguf(files.path) as model:
+        with nullcontext(files.gguf) if files.gguf else open_gguf(files.path) as model:
             config = config_from_gguf(model, plan.context)
         return LlamaCppEngine(api, files, plan, config)
 
