@@ -49,6 +49,7 @@ class Setting:
     model: str  # the file
     machine: str
     threads: int
+    batch_threads: int
     gpu_layers: int | None
     kv_types: str
     quant: str
@@ -64,6 +65,7 @@ class Setting:
             model=f"{path.name} {stat.st_size} {stat.st_mtime_ns}",
             machine=f"{device.cpu} {','.join(device.isas)} {device.usable_cpus:g}",
             threads=plan.threads,
+            batch_threads=plan.batch_threads or plan.threads,
             gpu_layers=plan.gpu_layers,
             kv_types=plan.kv_types,
             quant=plan.quant,
@@ -78,6 +80,7 @@ class Setting:
             self.version,
             self.machine,
             self.threads,
+            self.batch_threads,
             self.gpu_layers,
             self.kv_types,
             self.quant,

@@ -133,6 +133,7 @@ def test_nothing_known_is_raced_and_remembered(install, job):
     [
         {"content": b"other weights"},
         {"threads": 3},
+        {"batch_threads": 3},
         {"kv_type_k": "f32"},
         {"device": replace(detect(), cpu="another")},
     ],
