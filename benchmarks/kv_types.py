@@ -12,19 +12,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import record
 import requantize
 from float_reference import FloatReference
 from llamacpp_peer import LlamaCpp
-from quality import divergence, log_softmax
+from quality import CHUNK, divergence, log_softmax, ours, theirs
 
-import edgeinfer
-
-CHUNK = 512  # tokens of context; each chunk starts anew
 PAIRS = [
     ("f32", "f32"),
     ("f16", "f16"),
@@ -41,24 +36,6 @@ COLUMNS = {
     "top1_edgeinfer": ".2%",
     "top1_llamacpp": ".2%",
 }
-Chunks = Sequence[Sequence[int]]
-
-
-def ours(path: Path, chunks: Chunks, threads: int, kv_types: tuple[str, str]) -> Iterator[Any]:
-    k, v = kv_types
-    with edgeinfer.load(
-        path, context=CHUNK, threads=threads, kv_type_k=k, kv_type_v=v, backend="native"
-    ) as model:
-        for chunk in chunks:
-            yield model.logits(chunk)
-
-
-def theirs(path: Path, chunks: Chunks, threads: int, kv_types: tuple[str, str]) -> Iterator[Any]:
-    engine = LlamaCpp(path, context=CHUNK, batch=CHUNK, threads=threads, kv_types=kv_types)
-    for chunk in chunks:
-        engine.clear()
-        yield engine.step(chunk, wants_logits=len(chunk))
-    engine.close()
 
 
 def main() -> None:

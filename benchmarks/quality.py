@@ -31,6 +31,9 @@ import edgeinfer
 from edgeinfer.quant import all_types
 
 CHUNK = 512  # tokens of context; each chunk starts anew
+Chunks = Sequence[Sequence[int]]
+KvTypes = tuple[str, str]
+F16: KvTypes = ("f16", "f16")
 COLUMNS = {
     "type": "s",
     "model": "s",
@@ -58,14 +61,17 @@ def divergence(
     return float(torch.cat(kl).mean()), float(torch.cat(best).mean())
 
 
-def ours(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterator[Any]:
-    with edgeinfer.load(path, context=CHUNK, threads=threads) as model:
+def ours(path: Path, chunks: Chunks, threads: int, kv_types: KvTypes = F16) -> Iterator[Any]:
+    k, v = kv_types
+    with edgeinfer.load(
+        path, context=CHUNK, threads=threads, kv_type_k=k, kv_type_v=v, backend="native"
+    ) as model:
         for chunk in chunks:
             yield model.logits(chunk)
 
 
-def theirs(path: Path, chunks: Sequence[Sequence[int]], threads: int) -> Iterator[Any]:
-    engine = LlamaCpp(path, context=CHUNK, batch=CHUNK, threads=threads)
+def theirs(path: Path, chunks: Chunks, threads: int, kv_types: KvTypes = F16) -> Iterator[Any]:
+    engine = LlamaCpp(path, context=CHUNK, batch=CHUNK, threads=threads, kv_types=kv_types)
     for chunk in chunks:
         engine.clear()
         yield engine.step(chunk, wants_logits=len(chunk))
