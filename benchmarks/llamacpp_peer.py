@@ -76,8 +76,8 @@ class LlamaCpp:
         params.type_k, params.type_v = (BY_NAME[name].id for name in kv_types)
         if flash_attention is not None:
             params.flash_attn_type = int(flash_attention)
-        self._context = llama_cpp.llama_init_from_model(self._model, params)
-        assert self._context
+        self.context = llama_cpp.llama_init_from_model(self._model, params)
+        assert self.context
         self._vocab = llama_cpp.llama_model_get_vocab(self._model)
         self.vocab_size = llama_cpp.llama_vocab_n_tokens(self._vocab)
         self._batch = llama_cpp.llama_batch_init(batch, 0, 1)
@@ -104,7 +104,7 @@ class LlamaCpp:
 
     def trim(self, length: int) -> None:
         """Forgets all but the first ``length`` tokens."""
-        memory = llama_cpp.llama_get_memory(self._context)
+        memory = llama_cpp.llama_get_memory(self.context)
         assert llama_cpp.llama_memory_seq_rm(memory, 0, length, -1)
         self._position = length
 
@@ -114,19 +114,19 @@ class LlamaCpp:
         self._tokens[:count] = tokens
         self._positions[:count] = np.arange(self._position, self._position + count)
         self._wants[:count] = np.arange(count) >= count - wants_logits
-        status = llama_cpp.llama_decode(self._context, self._batch)
+        status = llama_cpp.llama_decode(self.context, self._batch)
         assert status == 0, status
         self._position += count
-        llama_cpp.llama_synchronize(self._context)
+        llama_cpp.llama_synchronize(self.context)
         if wants_logits == 0:
             return np.empty((0, self.vocab_size), np.float32)
-        logits = llama_cpp.llama_get_logits(self._context)
+        logits = llama_cpp.llama_get_logits(self.context)
         return np.ctypeslib.as_array(logits, shape=(wants_logits, self.vocab_size))
 
     def close(self) -> None:
         """Gives everything back."""
         llama_cpp.llama_batch_free(self._batch)
-        llama_cpp.llama_free(self._context)
+        llama_cpp.llama_free(self.context)
         llama_cpp.llama_model_free(self._model)
 
 
