@@ -127,9 +127,9 @@ class Theirs:
 def repeated(state: bytes, depth: int) -> bytes:
     """A llama.cpp state of one sequence and stream, its rows repeated to ``depth`` cells.
 
-    The layout: a magic number, the sequence, streams, cells, then position, sequence count and sequence of each cell; whether
-    values are transposed, and layers; then for each layer's keys, and again for its values, the
-    type, the bytes of a row, and the rows.
+    The layout: a magic number, the sequence, streams, cells; then position, sequence count and
+    sequence of each cell; whether values are transposed, and layers; then for each layer's keys,
+    and again for its values, the type, the bytes of a row, and the rows.
     """
     streams, cells = struct.unpack_from("<II", state, 8)
     assert (streams, cells) == (1, TILE), (streams, cells)
