@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from edgeinfer.device import linux
 from edgeinfer.device.profile import Cache, DeviceProfile
+from support.trees import lay_out, recorded
 
-TREES = Path(__file__).parent / "trees"
 KIB, MIB, GIB = 1 << 10, 1 << 20, 1 << 30
 
 
@@ -18,16 +16,7 @@ def profile_of(tmp_path):
     """Lays out a tree, with some files changed or (None) left out, and reads it."""
 
     def read(name: str, changes: dict[str, str | None] | None = None) -> DeviceProfile:
-        sections = (TREES / f"{name}.txt").read_text().split("\n== ")[1:]
-        files: dict[str, str | None] = {}
-        for section in sections:
-            path, _, content = section.partition("\n")
-            files[path] = content
-        for path, content in (files | (changes or {})).items():
-            if content is not None:
-                (tmp_path / path).parent.mkdir(parents=True, exist_ok=True)
-                (tmp_path / path).write_text(content)
-        return linux.detect(tmp_path)
+        return linux.detect(lay_out(tmp_path, name, changes))
 
     return read
 
@@ -155,9 +144,7 @@ def test_a_process_outside_the_visible_hierarchy_gets_the_limits_it_can_see(prof
 
 
 def test_kernels_need_every_core_to_have_them(profile_of):
-    tree = (TREES / "android_phone.txt").read_text()
-    cpuinfo = tree.split("== proc/cpuinfo\n")[1].split("\n== ")[0]
-    mixed = cpuinfo.replace("i8mm", "", 1)
+    mixed = recorded("android_phone")["proc/cpuinfo"].replace("i8mm", "", 1)
 
     assert profile_of("android_phone", {"proc/cpuinfo": mixed}).isas[0] == "neon_dotprod"
 
