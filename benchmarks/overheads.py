@@ -4,12 +4,15 @@
 
 * load: from a file in the page cache to an engine that is ready; then the whole of ``load``, with
   header, plan, tokenizer and chat template. Resident memory grows by what is stated.
+* session: a conversation of 4,096 tokens written to a file, and read back to where it can go on;
+  the memory that it is read into is new each time.
 * sample: one token of 151,936 logits.
 * loop: ``generate`` per token, less the engine's step and the sampler: scheduling, detokenising,
   stop strings, events. The engine is a stand-in that takes no time.
 * print: handing one token's text to the thread that writes it to a pipe.
 
-The shortest of several rounds; sampling and the loop in processor time of the thread.
+The shortest of several rounds, of sessions the longest; sampling and the loop in processor time of
+the thread.
 """
 
 from __future__ import annotations
@@ -18,6 +21,7 @@ import argparse
 import gc
 import os
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -41,6 +45,7 @@ from edgeinfer.types import SamplingParams
 
 VOCABULARY = 151_936
 TOKENS = 200
+CONVERSATION = 4096
 COLUMNS = {"what": "s", "figure": ".1f", "unit": "s"}
 SAMPLERS = {
     "greedy": {"temperature": 0},
@@ -112,6 +117,26 @@ def measure_load(path: Path, rounds: int) -> Iterator[Row]:
     yield row("load: engine", weights / seconds / 1e9, "GB/s")
     yield row("load: resident beyond the weights", (grown / weights - 1) * 100, "%")
     yield row("load: whole", least(rounds, whole) * 1e3, "ms")
+
+
+def measure_sessions(path: Path, rounds: int) -> Iterator[Row]:
+    with edgeinfer.load(path, backend="native", context=CONVERSATION) as model:
+        talk = model.session()
+        tokens = [token % model.tokenizer.vocab_size for token in range(100, 99 + CONVERSATION)]
+        list(model.stream(talk._sequence, tokens, {"max_tokens": 0}))
+        with tempfile.TemporaryDirectory() as folder:
+            file = Path(folder) / "talk.session"
+            started = time.perf_counter()
+            talk.save(file)
+            yield row("session: save", (time.perf_counter() - started) * 1e3, "ms")
+            yield row("session: size", file.stat().st_size / 1e6, "MB")
+            sessions = [model.session() for _ in range(rounds)]
+            seconds = []
+            for session in sessions:
+                started = time.perf_counter()
+                assert session.load(file)
+                seconds.append(time.perf_counter() - started)
+        yield row("session: load, longest", max(seconds) * 1e3, "ms")
 
 
 def measure_samplers(rounds: int) -> Iterator[Row]:
@@ -211,6 +236,7 @@ def main() -> None:
         *measure_samplers(options.rounds),
         *measure_loop(path, options.rounds),
         *measure_load(path, options.rounds),
+        *measure_sessions(path, options.rounds),
     ]
     print(record.table(rows, COLUMNS))
     about = {**record.context(), "model": path.name, "isa": _native.isas()[0]}

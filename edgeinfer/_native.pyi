@@ -291,7 +291,7 @@ class Engine:
     def length(self, sequence: int) -> int:
         """Tokens stored in a sequence."""
 
-    def state(self, sequence: int) -> bytes:
+    def state(self, sequence: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
         """The keys and values of a sequence."""
 
     def restore(

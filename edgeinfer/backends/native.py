@@ -119,10 +119,10 @@ class NativeEngine:
         with _translated():
             return self._engine.embed(_plain(batch))
 
-    def save_state(self, sequence: int) -> bytes:
+    def save_state(self, sequence: int) -> memoryview:
         """As ``StateKeeper.save_state``."""
         with _translated():
-            return self._engine.state(sequence)
+            return self._engine.state(sequence).data
 
     def restore_state(self, sequence: int, state: bytes | memoryview, length: int) -> None:
         """As ``StateKeeper.restore_state``."""

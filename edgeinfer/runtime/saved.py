@@ -2,7 +2,8 @@
 
 The file: a line that says what it is, the length of the header, the header as JSON
 (messages, tokens, the model's hash, the form of the state), the engine's keys and values,
-and the SHA-256 of all before.
+and a checksum of all before: the SHA-256 of the SHA-256s of the header and of each piece of
+the state, which several threads take at the same time.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import hashlib
 import json
 import mmap
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,8 +22,9 @@ from edgeinfer.formats.atomic import AtomicFile
 from edgeinfer.runtime.transcript import check_messages
 from edgeinfer.types import Message
 
-MAGIC = b"edgeinfer session 1\n"
+MAGIC = b"edgeinfer session 2\n"
 _DIGEST = 32
+_PIECE = 4 << 20  # bytes of the state
 _SAMPLES, _SAMPLE = 64, 1 << 16  # of a model file: how many pieces, of how many bytes
 
 
@@ -64,12 +67,19 @@ def write(path: str | os.PathLike[str], saved: Saved, *, model: str) -> None:
             "tokens": saved.tokens,
         }
     ).encode()
-    digest = hashlib.sha256()
+    head = MAGIC + len(header).to_bytes(8, "little") + header
     with AtomicFile(Path(path).expanduser()) as file:
-        for part in (MAGIC, len(header).to_bytes(8, "little"), header, saved.state):
-            digest.update(part)
+        for part in (head, saved.state, checksum(head, saved.state)):
             file.write(part)
-        file.write(digest.digest())
+
+
+def checksum(head: bytes | memoryview, state: bytes | memoryview) -> bytes:
+    """What a file ends with: of its header, with what is before that, and of the state."""
+    state = memoryview(state)
+    pieces = [head, *(state[at : at + _PIECE] for at in range(0, len(state), _PIECE))]
+    with ThreadPoolExecutor() as workers:  # hashing releases the GIL
+        digests = workers.map(lambda piece: hashlib.sha256(piece).digest(), pieces)
+        return hashlib.sha256(b"".join(digests)).digest()
 
 
 def is_saved(path: str | os.PathLike[str]) -> bool:
@@ -100,10 +110,10 @@ def read(path: str | os.PathLike[str], *, model: str) -> Saved:
     if data[: len(MAGIC)] != MAGIC:
         raise CorruptFileError(f"{path}: no saved session")
     body, digest = data[:-_DIGEST], data[-_DIGEST:]
-    if hashlib.sha256(body).digest() != digest:
-        raise CorruptFileError(f"{path}: the checksum does not fit; the file is damaged")
     start = len(MAGIC) + 8
     end = start + int.from_bytes(body[len(MAGIC) : start], "little")
+    if checksum(body[:end], body[end:]) != digest:
+        raise CorruptFileError(f"{path}: the checksum does not fit; the file is damaged")
     try:
         header: Any = json.loads(bytes(body[start:end]))
         messages, tokens = header["messages"], header["tokens"]

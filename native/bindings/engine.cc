@@ -24,6 +24,7 @@ namespace {
 using Config = nb::typed<nb::dict, nb::str, nb::any>;
 using Memory = nb::typed<nb::dict, nb::str, int>;
 using FloatMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
+using ByteVector = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
 using TokenArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -213,14 +214,29 @@ void bind_engine(nb::module_& m) {
       .def(
           "state",
           [](PyEngine& e, int64_t s) {
-            const std::vector<uint8_t> state = e.get()->state(s);
-            return nb::bytes(state.data(), state.size());
+            const std::shared_ptr<Engine> engine = e.get();
+            std::unique_ptr<uint8_t[]> state;
+            size_t size = 0;
+            {
+              const nb::gil_scoped_release unlocked;
+              engine->state(s, [&](size_t bytes) {
+                size = bytes;
+                state = std::make_unique_for_overwrite<uint8_t[]>(bytes);
+                return state.get();
+              });
+            }
+            uint8_t* data = state.get();
+            nb::capsule owner(state.release(),
+                              [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
+            return ByteVector(data, {size}, owner);
           },
           nb::arg("sequence"), "The keys and values of a sequence.")
       .def(
           "restore",
           [](PyEngine& e, int64_t s, const ByteArray& state, int64_t length) {
-            e.get()->restore(s, state.data(), state.size(), length);
+            const std::shared_ptr<Engine> engine = e.get();
+            const nb::gil_scoped_release unlocked;
+            engine->restore(s, state.data(), state.size(), length);
           },
           nb::arg("sequence"), nb::arg("state"), nb::arg("length"),
           "Makes an empty sequence as if it had read the tokens of a state.")

@@ -9,6 +9,8 @@
 namespace edgeinfer {
 namespace {
 
+constexpr int64_t kCopied = int64_t{2} << 20;  // bytes of a state at a time: a large page
+
 ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   const auto require = [](bool good, const char* what) {
     if (!good) throw std::invalid_argument(what);
@@ -87,21 +89,34 @@ int64_t Engine::length(int64_t sequence) const {
   return cache(sequence).length;
 }
 
-std::vector<uint8_t> Engine::state(int64_t sequence) const {
+void Engine::state(int64_t sequence, const std::function<uint8_t*(size_t)>& room) {
   const std::lock_guard lock(mutex_);
+  require_own_process();
   const KvCache& c = cache(sequence);
-  return {c.data(), c.data() + c.used_bytes(c.length)};
+  const size_t bytes = c.used_bytes(c.length);
+  copy(c.data(), bytes, room(bytes));
 }
 
 void Engine::restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length) {
   const std::lock_guard lock(mutex_);
+  require_own_process();
   KvCache& c = cache(sequence);
   if (c.length != 0) throw std::invalid_argument("the sequence is not empty");
   if (length < 0 || length > options_.context || bytes != c.used_bytes(length))
     throw std::invalid_argument(std::to_string(bytes) + " bytes are no state of " +
                                 std::to_string(length) + " tokens");
-  std::copy_n(state, bytes, c.data());
+  copy(state, bytes, c.data());
   c.length = length;
+}
+
+// By all threads: the pages that are written come into being meanwhile, which takes far longer
+// than the copy (under a hypervisor that has to find the memory first, 2 ms a MB and thread).
+void Engine::copy(const uint8_t* from, size_t bytes, uint8_t* to) {
+  pool_.run([&](Team& team) {
+    team.for_each(static_cast<int64_t>(bytes), kCopied, [&](int64_t begin, int64_t end) {
+      std::copy(from + begin, from + end, to + begin);
+    });
+  });
 }
 
 KvCache& Engine::cache(int64_t sequence) const {
@@ -122,10 +137,15 @@ int64_t Engine::wanted_rows(const std::vector<Slice>& batch) {
   return rows;
 }
 
-// Everything that can be wrong is found before any sequence is changed.
-void Engine::check(const std::vector<Slice>& batch) const {
+// A fork has none of the pool's threads.
+void Engine::require_own_process() const {
   if (::getpid() != process_)
     throw Closed("the engine was loaded before this process was forked; load it in the child");
+}
+
+// Everything that can be wrong is found before any sequence is changed.
+void Engine::check(const std::vector<Slice>& batch) const {
+  require_own_process();
   wanted_rows(batch);
   std::set<int64_t> seen;
   for (const Slice& slice : batch) {

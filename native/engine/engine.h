@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <mutex>
@@ -67,8 +68,8 @@ class Engine {
   void trim(int64_t sequence, int64_t length);
   int64_t length(int64_t sequence) const;
 
-  /// The keys and values of a sequence, whole blocks of them.
-  std::vector<uint8_t> state(int64_t sequence) const;
+  /// The keys and values of a sequence, whole blocks of them, in what room(bytes) returns.
+  void state(int64_t sequence, const std::function<uint8_t*(size_t)>& room);
   /// Makes an empty sequence as if it had read the `length` tokens of a state.
   void restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length);
 
@@ -80,6 +81,8 @@ class Engine {
 
  private:
   KvCache& cache(int64_t sequence) const;
+  void require_own_process() const;
+  void copy(const uint8_t* from, size_t bytes, uint8_t* to);
   void check(const std::vector<Slice>& batch) const;
 
   const ModelConfig config_;

@@ -97,12 +97,29 @@ def test_every_damaged_byte_and_every_cut_is_noticed(model, file):
     assert [message["content"] for message in session.messages] == ["Stay."]
 
 
+def test_the_checksum_covers_a_state_of_many_pieces(weights, tmp_path):
+    state = bytes(range(256)) * (9 << 12)  # 9 MiB
+    path = tmp_path / "long.session"
+    model = saved.model_hash(weights)
+    saved.write(path, saved.Saved(messages=[], tokens=[1], state=state), model=model)
+
+    whole = path.read_bytes()
+    assert bytes(saved.read(path, model=model).state) == state
+    head, pieces = whole[: -32 - len(state)], [state[: 4 << 20], state[4 << 20 : 8 << 20]]
+    digests = [hashlib.sha256(part).digest() for part in (head, *pieces, state[8 << 20 :])]
+    assert whole[-32:] == hashlib.sha256(b"".join(digests)).digest()
+    for place in (len(head), len(head) + (4 << 20), len(whole) - 33):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        with pytest.raises(CorruptFileError):
+            saved.read(path, model=model)
+
+
 @pytest.mark.parametrize(
     "header", [b"", b"[]", b"{}", b"3", b"[" * 9999, b'{"messages": [], "tokens": ["x"]}']
 )
 def test_a_header_that_makes_no_sense_is_refused_though_its_checksum_fits(file, model, header):
     body = saved.MAGIC + len(header).to_bytes(8, "little") + header
-    file.write_bytes(body + hashlib.sha256(body).digest())
+    file.write_bytes(body + hashlib.sha256(hashlib.sha256(body).digest()).digest())
 
     with pytest.raises(CorruptFileError):
         model.session().load(file)
