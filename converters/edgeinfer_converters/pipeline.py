@@ -9,6 +9,9 @@ from dataclasses import asdict, dataclass
 from math import prod
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.quant import QuantType
 from edgeinfer_converters.quantize import encoded_blocks
@@ -80,10 +83,11 @@ class ConvertReport:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A tensor and the type it will be stored as."""
+    """A tensor, the type it will be stored as, and the importance (columns,) of its columns."""
 
     tensor: Tensor
     type: QuantType
+    importance: NDArray[np.float32] | None = None
 
     @property
     def nbytes(self) -> int:
@@ -108,7 +112,9 @@ def write_tensors(
     start = time.perf_counter()
     done, total = 0, sum(job.nbytes for job in jobs)
     for number, job in enumerate(jobs, 1):
-        for block in encoded_blocks(job.tensor, job.type, threads=threads):
+        for block in encoded_blocks(
+            job.tensor, job.type, threads=threads, importance=job.importance
+        ):
             writer.write(job.tensor.name, block)
             done += block.nbytes
             if progress is not None:

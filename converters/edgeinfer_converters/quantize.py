@@ -16,8 +16,21 @@ BLOCK_VALUES = 1 << 20
 LARGEST_F16 = 65504.0
 
 
-def encoded_blocks(tensor: Tensor, type: QuantType, *, threads: int) -> Iterator[NDArray[np.uint8]]:
+def encoded_blocks(
+    tensor: Tensor,
+    type: QuantType,
+    *,
+    threads: int,
+    importance: NDArray[np.float32] | None = None,
+) -> Iterator[NDArray[np.uint8]]:
     """Yields the bytes of a tensor in ``type``, block of rows by block of rows.
+
+    Args:
+        tensor: what to encode.
+        type: what to store it as.
+        threads: native threads.
+        importance: float32 (columns,): how much the squared error of each column counts. Rows
+            that the source has in ``type`` already are copied, whatever the importance.
 
     Raises:
         CorruptFileError: a weight is infinite or not a number.
@@ -31,7 +44,7 @@ def encoded_blocks(tensor: Tensor, type: QuantType, *, threads: int) -> Iterator
         _check(tensor.name, type, values)
         stored = tensor.stored(type, first, last)
         if stored is None:
-            stored = encode(type, values, threads=threads)
+            stored = encode(type, values, threads=threads, importance=importance)
         yield stored
         tensor.release()
 
