@@ -119,6 +119,20 @@ SHAPES: Mapping[str, Shape] = {
         context=40960,
         head_norms=True,
     ),
+    "tiny": Shape(  # as small as models that tell children's stories: overheads show
+        architecture="llama",
+        tokenizer="llama-bpe",
+        layers=6,
+        width=256,
+        ff_width=768,
+        heads=4,
+        kv_heads=2,
+        head_dim=64,
+        vocabulary=32000,
+        rope_base=10000.0,
+        norm_eps=1e-5,
+        context=2048,
+    ),
 }
 
 

@@ -41,11 +41,11 @@ class NativeBackend:
     formats = frozenset({"gguf"})
 
     def version(self) -> str:
-        """The package's version and the build of the extension."""
+        """The package's version, the instruction set, and the build of the extension."""
         from edgeinfer import _native
 
         built = Path(_native.__file__).stat()
-        return f"{version('edgeinfer')} ({built.st_size} {built.st_mtime_ns})"
+        return f"{version('edgeinfer')} {_native.isa()} ({built.st_size} {built.st_mtime_ns})"
 
     def probe(self, device: DeviceProfile) -> Support:
         """Runs wherever the extension does; it has scalar kernels for the rest."""

@@ -115,19 +115,3 @@ def none_fits(found: Iterable[Candidate], model_format: str) -> UnsupportedError
         f"no installed backend runs {model_format!r} models on this machine",
         hint="; ".join(reasons) or "installed: none",
     )
-
-
-def choose(name: str, model_format: str, device: DeviceProfile) -> Backend:
-    """The backend of a name, or for "auto" the usable one of the highest rank.
-
-    Raises:
-        NotFoundError: no backend has that name.
-        UnsupportedError: it does not run here, or does not read the format.
-    """
-    if name != AUTO:
-        return named(name, model_format, device).backend
-    found = candidates(device)
-    for candidate in found:
-        if unfit(candidate, model_format) is None:
-            return candidate.backend
-    raise none_fits(found, model_format)

@@ -30,44 +30,40 @@ def three(install):
     return install(SOURCE, good="Good", better="Better", unusable="Unusable")
 
 
+def named(name, model_format="fake"):
+    return registry.named(name, model_format, detect()).backend
+
+
 def test_the_native_backend_is_installed():
-    assert registry.choose("native", "gguf", detect()).name == "native"
+    assert named("native", "gguf").name == "native"
 
 
-def test_the_best_usable_one_is_taken(three):
-    assert type(registry.choose("auto", "fake", detect())).__name__ == "Better"
+def test_the_usable_ones_come_first_the_best_one_before_the_others(three):
     assert [c.name for c in registry.candidates(detect())] == ["better", "good", "unusable"]
 
 
 def test_one_asked_for_by_name_is_taken_or_an_error(three):
-    assert type(registry.choose("good", "fake", detect())).__name__ == "Good"
+    assert type(named("good")).__name__ == "Good"
     with pytest.raises(UnsupportedError, match="quantum computer"):
-        registry.choose("unusable", "fake", detect())
+        named("unusable")
     with pytest.raises(UnsupportedError, match="does not read 'gguf'"):
-        registry.choose("good", "gguf", detect())
+        named("good", "gguf")
 
 
 def test_an_unknown_name_lists_the_known_ones(three):
     with pytest.raises(NotFoundError, match="'other'") as caught:
-        registry.choose("other", "fake", detect())
+        named("other")
     assert caught.value.hint == "installed: better, good, unusable"
 
 
 def test_one_that_does_not_import_takes_nobody_down(install):
     install(SOURCE, good="Good", broken="NotThere")
 
-    assert type(registry.choose("auto", "fake", detect())).__name__ == "Good"
+    good, broken = registry.candidates(detect())
+    assert (good.name, good.support.usable) == ("good", True)
+    assert (broken.name, broken.support.usable) == ("broken", False)
     with pytest.raises(UnsupportedError, match="NotThere"):
-        registry.choose("broken", "fake", detect())
-
-
-def test_when_none_fits_the_reasons_are_told(install):
-    install(SOURCE, unusable="Unusable", broken="NotThere")
-
-    with pytest.raises(UnsupportedError, match="'fake' models") as caught:
-        registry.choose("auto", "fake", detect())
-    assert "quantum computer" in caught.value.hint
-    assert "NotThere" in caught.value.hint
+        named("broken")
 
 
 def test_a_package_of_somebody_else_adds_one_by_its_entry_point(monkeypatch, tmp_path):
@@ -83,7 +79,5 @@ def test_a_package_of_somebody_else_adds_one_by_its_entry_point(monkeypatch, tmp
     monkeypatch.syspath_prepend(tmp_path)
 
     assert {"native", "theirs"} <= registry.installed().keys()
-    engine = registry.choose("theirs", "fake", detect()).load(
-        ModelFiles(path=tmp_path, format="fake"), fake_plan()
-    )
+    engine = named("theirs").load(ModelFiles(path=tmp_path, format="fake"), fake_plan())
     assert len(engine.step([Slice(engine.open(), [1, 2], wants_logits=2)])) == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
@@ -192,6 +192,28 @@ def test_a_prediction_goes_with_the_bytes_of_the_weights(tmp_path):
     assert speeds.predict(replace(large, quant="q8_0")) is None
 
 
+@pytest.mark.parametrize("changed", [f.name for f in fields(Setting) if f.name != "weights_bytes"])
+def test_a_speed_is_recalled_of_the_very_same_setting_only(tmp_path, changed):
+    path = tmp_path / "a"
+    path.write_bytes(b"x")
+    setting = Setting.of("1", path, detect(), fake_plan())
+    speeds = Speeds(tmp_path / "speeds.json")
+    speeds.remember(setting, Speed(prefill=80.0, decode=20.0))
+
+    assert speeds.recall(setting) == Speed(prefill=80.0, decode=20.0)
+    assert speeds.recall(replace(setting, **{changed: "another"})) is None
+
+
+def test_other_kernels_are_another_version_of_the_native_backend(monkeypatch):
+    from edgeinfer import _native
+    from edgeinfer.backends.native import NativeBackend
+
+    usual = NativeBackend().version()
+    monkeypatch.setattr(_native, "isa", lambda: "another")
+
+    assert NativeBackend().version() != usual
+
+
 @pytest.mark.parametrize("seconds_per_token", [0.0, 0.001, 0.2])
 def test_measuring_keeps_to_its_time_and_is_right(seconds_per_token):
     backend = fake.FakeBackend(seconds_per_token=seconds_per_token)
@@ -278,6 +300,21 @@ def test_what_does_not_fit_is_rejected_before_it_loads(install, job):
     assert found.backend == "slow"
     assert [(r.backend, r.reason) for r in found.rejected] == [("fast", "9 GiB needed")]
     assert log() == ["load Slow", "close Slow"]
+
+
+def test_when_none_fits_the_reasons_are_told(install, job):
+    install(
+        SOURCE + "class Unusable(Timed):\n"
+        "    def probe(self, device):\n"
+        "        return Support(usable=False, reason='needs a quantum computer')",
+        unusable="Unusable",
+        broken="NotThere",
+    )
+
+    with pytest.raises(UnsupportedError, match="'fake' models") as caught:
+        opened(job())
+    assert "quantum computer" in caught.value.hint
+    assert "NotThere" in caught.value.hint
 
 
 def test_two_seconds_are_the_limit():

@@ -54,7 +54,7 @@ def plan(context: int = contract.CONTEXT) -> MemoryPlan:
 
 
 def backend(name: str) -> Backend:
-    return fake.FakeBackend() if name == "fake" else registry.choose(name, "gguf", detect())
+    return fake.FakeBackend() if name == "fake" else registry.named(name, "gguf", detect()).backend
 
 
 def load(name: str, path: Path, context: int = contract.CONTEXT) -> Engine:
