@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from edgeinfer.cli import ui
+from edgeinfer.cli import _bench_sustained, ui
 from edgeinfer.errors import EdgeInferError
 
 if TYPE_CHECKING:
@@ -96,6 +96,7 @@ def _add_divergence(
 def show(records: Sequence[dict[str, Any]]) -> None:
     """The records for people."""
     first = records[0]
+    sustained = ["SUSTAINED"] if first["sustained"] else []
     ui.emit(f"{first['model']}, {first['quant']}, {first['machine']['cpu']}")
     ui.emit()
     tests = [test["test"] for test in first["tests"]]
@@ -106,6 +107,7 @@ def show(records: Sequence[dict[str, Any]]) -> None:
                 f"{test['tokens_per_second']:.2f} ± {test['deviation']:.2f}"
                 for test in record["tests"]
             ),
+            *(_bench_sustained.cell(record["sustained"]) for _ in sustained),
             f"{record['load_seconds']:.2f} s",
             f"{record['first_token_seconds']:.2f} s",
             ui.format_bytes(record["peak_resident_bytes"]),
@@ -113,6 +115,6 @@ def show(records: Sequence[dict[str, Any]]) -> None:
         )
         for record in records
     ]
-    ui.table(rows, ("BACKEND", *tests, "READY", "FIRST TOKEN", "PEAK", "KL"))
+    ui.table(rows, ("BACKEND", *tests, *sustained, "READY", "FIRST TOKEN", "PEAK", "KL"))
     ui.emit()
     ui.emit(f"KL: nats a token, from {first['divergence_from']}; speeds in tokens per second")

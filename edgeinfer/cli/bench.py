@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -55,6 +56,10 @@ def _counts(
 )  # fmt: skip
 @click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step.")
 @cache_type_options
+@click.option(
+    "--sustained", type=click.FloatRange(1), is_flag=False, flag_value=60.0, metavar="[SECONDS]",
+    help="Then generate for so long (60) and say how the speed holds.",
+)  # fmt: skip
 @click.option("--ceilings", is_flag=True, help="Measure the machine, too, and compare.")
 @click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB.")
 @click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all.")
@@ -73,6 +78,7 @@ def command(
     depths: tuple[int, ...],
     threads: tuple[int, ...],
     rounds: int,
+    sustained: float | None,
     ceilings: bool,
     reference: str | None,
     as_json: bool,
@@ -82,7 +88,8 @@ def command(
 
     Options and names are llama-bench's: several numbers, with commas between, are several tests.
     Beside tokens per second stand the bytes of weights read and the multiply-adds done per second;
-    --ceilings measures in every round what memory and processor can do at most.
+    --ceilings measures in every round what memory and processor can do at most; --sustained
+    generates for a minute, as long as it takes some devices to become hot and slow.
     """
     from edgeinfer.cli._model_options import ModelOptions
     from edgeinfer.runtime.benchmark import Test
@@ -93,7 +100,7 @@ def command(
     ]
     if not tests:
         raise click.UsageError("nothing to time: -p and -n are both 0")
-    context = max(test.depth + test.tokens for test in tests)
+    wanted = _Wanted(tests=tests, rounds=rounds, ceilings=ceilings, sustained=sustained)
     if loading["backend"] == "all":
         if ceilings or len(threads) > 1:
             raise click.UsageError("--backend all takes one number of threads and no --ceilings")
@@ -101,7 +108,9 @@ def command(
 
         counts = {"-p": prompts, "-n": generations, "-d": depths, "-t": threads, "-r": (rounds,)}
         options = ModelOptions(context=None, threads=threads[0] if threads else None, **loading)
-        compared = _bench_all.compare(options, model, reference, _given(counts, loading))
+        given = _given(counts, loading)
+        given += ["--sustained", str(sustained)] if sustained else []
+        compared = _bench_all.compare(options, model, reference, given)
         if as_json:
             ui.emit_json(compared)
         else:
@@ -109,8 +118,8 @@ def command(
         return
     records = []
     for count in threads or (None,):
-        options = ModelOptions(context=context, threads=count, **loading)
-        records.append(_time(options, model, tests, rounds, with_ceilings=ceilings))
+        options = ModelOptions(context=wanted.context, threads=count, **loading)
+        records.append(_time(options, model, wanted))
         if not as_json:
             _show(records[-1])
     if as_json:
@@ -138,12 +147,35 @@ def _given(counts: dict[str, tuple[int, ...]], loading: dict[str, Any]) -> list[
     return given + ["--offline"] * loading["offline"]
 
 
-def _time(
-    options: ModelOptions, reference: str, tests: list[Test], rounds: int, *, with_ceilings: bool
-) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Wanted:
+    """What is to be measured of one loaded model."""
+
+    tests: list[Test]
+    rounds: int
+    ceilings: bool
+    sustained: float | None  # seconds
+
+    @property
+    def lasting(self) -> Test:
+        """What generates for long: the first test that generates, or 128 tokens again and again."""
+        from edgeinfer.runtime.benchmark import Test
+
+        known = (test for test in self.tests if test.new_tokens)
+        return next(known, Test(new_tokens=128, depth=self.tests[0].depth))
+
+    @property
+    def context(self) -> int:
+        """The tokens that the longest test needs."""
+        tests = [*self.tests, self.lasting] if self.sustained else self.tests
+        return max(test.depth + test.tokens for test in tests)
+
+
+def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, Any]:
     """Loads the model, times it, and returns all that there is to say."""
     from functools import partial
 
+    from edgeinfer.cli import _bench_sustained
     from edgeinfer.cli._fetch import fetch
     from edgeinfer.device import ceilings
     from edgeinfer.device.resident import peak_resident_bytes
@@ -155,10 +187,10 @@ def _time(
         loaded = time.perf_counter()
         plan = model.plan
         bench = benchmark.Bench(model.open_sequence().engine, batch=plan.batch)
-        prompt = tests[0].prompt_tokens or 1
+        prompt = wanted.tests[0].prompt_tokens or 1
         bench.fill(prompt)
         first = time.perf_counter()
-        with ui.progress("timing", len(tests) * rounds, "test") as bar:
+        with ui.progress("timing", len(wanted.tests) * wanted.rounds, "test") as bar:
 
             def show(name: str) -> None:
                 bar.describe(name)
@@ -166,11 +198,14 @@ def _time(
 
             results = benchmark.run(
                 bench,
-                tests,
-                rounds=rounds,
-                ceilings=partial(ceilings.measure, plan.threads) if with_ceilings else None,
+                wanted.tests,
+                rounds=wanted.rounds,
+                ceilings=partial(ceilings.measure, plan.threads) if wanted.ceilings else None,
                 progress=show,
             )
+        sustained = wanted.sustained and _bench_sustained.measure(
+            bench, wanted.lasting, wanted.sustained
+        )
         bench.close()
     work = _work(stored)
     return {
@@ -189,8 +224,9 @@ def _time(
         "first_token_prompt": prompt,
         "first_token_seconds": first - started,
         # The memory that the ceilings are measured with would count.
-        "peak_resident_bytes": None if with_ceilings else peak_resident_bytes(),
+        "peak_resident_bytes": None if wanted.ceilings else peak_resident_bytes(),
         "tests": [_result(result, work, plan.batch) for result in results],
+        "sustained": sustained,
     }
 
 
@@ -252,6 +288,8 @@ def _result(result: Result, work: Work | None, batch: int) -> dict[str, Any]:
 
 def _show(record: dict[str, Any]) -> None:
     """The record for people."""
+    from edgeinfer.cli import _bench_sustained
+
     machine = record["machine"]
     parts = [record["model"], record["quant"], ui.format_bytes(record["file_bytes"])]
     if record["parameters"]:
@@ -287,5 +325,7 @@ def _show(record: dict[str, Any]) -> None:
         f"ready after {record['load_seconds']:.2f} s, first token of a prompt of "
         f"{record['first_token_prompt']} after {record['first_token_seconds']:.2f} s"
     )
+    if record["sustained"]:
+        ui.emit(_bench_sustained.text(record["sustained"]))
     if record["peak_resident_bytes"]:
         ui.emit(f"{ui.format_bytes(record['peak_resident_bytes'])} resident at the peak")

@@ -158,6 +158,10 @@ class Bench:
         self._read(min(test.prompt_tokens, self._batch) or 1)
         self.fill(test.depth)
 
+    def generate(self) -> None:
+        """Generates a token."""
+        self._read(1)
+
     def close(self) -> None:
         """Gives the context back."""
         self._engine.close(self._sequence)
@@ -165,7 +169,7 @@ class Bench:
     def _run(self, test: Test) -> None:
         self._read(test.prompt_tokens)
         for _ in range(test.new_tokens):
-            self._read(1)
+            self.generate()
 
     def _read(self, count: int) -> None:
         tokens = self._tokens(count)

@@ -36,7 +36,9 @@ def test_auto_is_compared_with_the_best_backend_round_by_round():
 def test_a_slower_choice_shows():
     rates = {**RATES, "auto": RATES["other"]}
 
-    assert choice.row(rates, took="other", because="", model="m", threads=2)["slower"] == pytest.approx(0.5)
+    assert choice.row(rates, took="other", because="", model="m", threads=2)[
+        "slower"
+    ] == pytest.approx(0.5)
 
 
 def test_a_model_measured_again_replaces_its_row(monkeypatch, tmp_path):

@@ -12,7 +12,7 @@ from support.whole_model import write_whole_model
 RECORD = {
     "model", "file_bytes", "parameters", "quant", "backend", "threads", "batch", "context",
     "kv_type_k", "kv_type_v", "machine", "load_seconds", "first_token_prompt",
-    "first_token_seconds", "peak_resident_bytes", "tests",
+    "first_token_seconds", "peak_resident_bytes", "tests", "sustained",
 }  # fmt: skip
 TEST = {
     "test", "prompt_tokens", "new_tokens", "depth", "tokens_per_second", "deviation", "samples",
@@ -110,6 +110,7 @@ def test_a_model_that_is_no_file_has_no_bytes(edgeinfer, use_model):
         (["-d", "-1"], "-1 is less than 0"),
         (["-t", "0"], "0 is less than 1"),
         (["-r", "0"], "-r"),
+        (["--sustained", "0.5"], "--sustained"),
     ],
 )
 def test_wrong_options(edgeinfer, tiny, arguments, complaint):
@@ -123,11 +124,39 @@ def test_what_does_not_fit_the_context(edgeinfer, tiny):
     assert edgeinfer("bench", tiny, "-d", "1000").exit_code == 2
 
 
+SUSTAINED = {
+    "seconds", "burst", "last", "least", "last_over_burst", "celsius", "throttled",
+    "throttle_reasons", "windows",
+}  # fmt: skip
+
+
+def test_how_the_speed_holds_is_measured_when_asked(bench):
+    (record,) = bench("--sustained", "2")
+
+    sustained = record["sustained"]
+    assert sustained.keys() == SUSTAINED
+    assert len(sustained["windows"]) == 2
+    assert 2 <= sustained["seconds"] < 4
+    assert min(sustained["windows"]) == sustained["least"] <= sustained["last"]
+    assert bench()[0]["sustained"] is None
+
+
+def test_people_read_how_the_speed_holds_and_what_slowed_it(edgeinfer, tiny, monkeypatch):
+    from edgeinfer.device import thermal
+
+    hot = thermal.ThermalState(celsius=84.6, throttled=True, reasons=("soft temperature limit",))
+    monkeypatch.setattr(thermal, "read", lambda: hot)
+
+    said = edgeinfer("bench", tiny, "-r", "1", "-p", "8", "-n", "2", "--sustained", "1").stdout
+    (line,) = [line for line in said.splitlines() if line.startswith("sustained for 1 s: ")]
+    assert line.endswith("throttling: soft temperature limit, 85 degrees C")
+
+
 def test_all_backends_are_compared_each_in_its_own_process(bench):
     from edgeinfer.backends import registry
     from edgeinfer.device.detect import detect
 
-    records = bench("--backend", "all", "-t", "1")
+    records = bench("--backend", "all", "-t", "1", "--sustained", "1")
 
     able = [c.name for c in registry.candidates(detect()) if registry.unfit(c, "gguf") is None]
     assert [record["backend"] for record in records] == able
@@ -136,6 +165,7 @@ def test_all_backends_are_compared_each_in_its_own_process(bench):
         assert [test["test"] for test in record["tests"]] == ["pp8", "tg2"]
         assert record["threads"] == 1
         assert record["divergence_from"] == able[0]
+        assert len(record["sustained"]["windows"]) == 1
     assert records[0]["divergence"] == 0
 
 
