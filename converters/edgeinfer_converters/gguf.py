@@ -19,7 +19,8 @@ from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
 from edgeinfer.quant import QuantType, get
-from edgeinfer.quant.recipes import Recipe, choose, get_recipe
+from edgeinfer.quant.assignment import Overrides, assign
+from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
 from edgeinfer_converters.pipeline import (
@@ -39,6 +40,7 @@ def convert(
     output: str | os.PathLike[str],
     *,
     quant: str = "q4_k_m",
+    overrides: Overrides | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> ConvertReport:
@@ -49,11 +51,13 @@ def convert(
             whose metadata is kept and whose weights of the wanted type are copied.
         output: the file to write; it appears when it is complete.
         quant: a recipe, such as q4_k_m.
+        overrides: types that win over the recipe's.
         threads: None for one a processor.
         progress: called after each block of rows.
 
     Raises:
-        UsageError: no such recipe, or the output is the source.
+        UsageError: no such recipe or type, a pattern that matches nothing, or the output is
+            the source.
         NotFoundError: the source, or a file of it, does not exist.
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family, or something in it, is not known.
@@ -65,7 +69,7 @@ def convert(
     try:
         _refuse_to_overwrite(target, opened.files)
         keys = _metadata(opened, recipe)
-        jobs = _jobs(opened, recipe)
+        jobs = _jobs(opened, recipe, overrides)
         with GGUFWriter(target) as writer:
             for key, (value, type_) in keys.items():
                 writer.add_metadata(key, value, type_)
@@ -90,9 +94,13 @@ def _refuse_to_overwrite(output: Path, files: Sequence[Path]) -> None:
         raise UsageError(f"{output}: that is the source", hint="choose another output")
 
 
-def _jobs(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> list[Job]:
+def _jobs(
+    source: HuggingFaceSource | GgufSource, recipe: Recipe, overrides: Overrides | None
+) -> list[Job]:
+    shapes = {tensor.name: tensor.shape for tensor in source.tensors}
+    choices = assign(recipe, shapes, source.config, overrides=overrides)
     jobs = [
-        Job(tensor, choose(recipe, tensor.name, tensor.shape, source.config))
+        Job(tensor, choices[tensor.name].type, wanted=choices[tensor.name].wanted)
         for tensor in source.tensors
     ]
     if isinstance(source, HuggingFaceSource):

@@ -61,6 +61,8 @@ class ConvertReport:
         seconds: how long it took.
         bits_per_weight: bits of tensor data over weights.
         types: quant type -> how many tensors have it.
+        replaced: "wanted type -> type" -> how many tensors have rows that are not whole blocks
+            of the type that was wanted.
     """
 
     source: str
@@ -75,6 +77,7 @@ class ConvertReport:
     seconds: float
     bits_per_weight: float
     types: dict[str, int]
+    replaced: dict[str, int]
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""
@@ -83,11 +86,19 @@ class ConvertReport:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A tensor, the type it will be stored as, and the importance (columns,) of its columns."""
+    """A tensor and how it will be stored.
+
+    Attributes:
+        tensor: what is written.
+        type: what it is stored as.
+        importance: float32 (columns,): how much the squared error of each column counts.
+        wanted: the type that its rows, not being whole blocks of it, cannot be stored as.
+    """
 
     tensor: Tensor
     type: QuantType
     importance: NDArray[np.float32] | None = None
+    wanted: QuantType | None = None
 
     @property
     def nbytes(self) -> int:
@@ -156,4 +167,9 @@ def report(
         seconds=round(seconds, 3),
         bits_per_weight=round(8 * sum(job.nbytes for job in jobs) / parameters, 4),
         types=dict(Counter(job.type.name for job in jobs).most_common()),
+        replaced=dict(
+            Counter(
+                f"{job.wanted} -> {job.type}" for job in jobs if job.wanted not in (None, job.type)
+            ).most_common()
+        ),
     )

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -26,10 +27,30 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path),
     help="File to write; by default SOURCE-QUANT.gguf in the current folder.",
 )
+@click.option(
+    "--tensor-type",
+    "tensor_types",
+    multiple=True,
+    metavar="PATTERN=TYPE",
+    help="Type of the matrices whose names match a regular expression; may be repeated, "
+    "the first that matches counts.",
+)
+@click.option("--output-tensor-type", metavar="TYPE", help="Type of the output matrix.")
+@click.option("--token-embedding-type", metavar="TYPE", help="Type of the token embedding.")
+@click.option("--pure", is_flag=True, help="One type for all matrices, no mix.")
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON.")
 def command(
-    source: Path, to: str, quant: str, output: Path | None, threads: int | None, as_json: bool
+    source: Path,
+    to: str,
+    quant: str,
+    output: Path | None,
+    tensor_types: tuple[str, ...],
+    output_tensor_type: str | None,
+    token_embedding_type: str | None,
+    pure: bool,
+    threads: int | None,
+    as_json: bool,
 ) -> None:
     """Converts SOURCE to GGUF.
 
@@ -37,7 +58,14 @@ def command(
     weights are encoded again and whose metadata is kept.
     """
     import edgeinfer
+    from edgeinfer.quant.assignment import Overrides
 
+    overrides = Overrides(
+        tensors=tuple(_pattern_and_type(text) for text in tensor_types),
+        output=output_tensor_type,
+        embedding=token_embedding_type,
+        pure=pure,
+    )
     name = source.resolve().name.removesuffix(".gguf")
     target = output or Path(f"{name}-{quant.lower()}.{to}")
     with ExitStack() as stack:
@@ -52,12 +80,27 @@ def command(
             bar.to(progress.bytes_out)
 
         report = edgeinfer.convert(
-            source, to=to, quant=quant, output=target, threads=threads, progress=show
+            source,
+            to=to,
+            quant=quant,
+            output=target,
+            overrides=overrides,
+            threads=threads,
+            progress=show,
         )
     if as_json:
         ui.emit_json(report.to_json())
     else:
         _summarise(report.to_json())
+
+
+def _pattern_and_type(text: str) -> tuple[str, str]:
+    pattern, found, type_ = text.rpartition("=")
+    if not found or not pattern or not type_:
+        raise UsageError(
+            f"--tensor-type {text!r} is not PATTERN=TYPE", hint="for example ffn_down=q6_k"
+        )
+    return pattern, type_
 
 
 def _summarise(report: Mapping[str, Any]) -> None:
@@ -68,3 +111,5 @@ def _summarise(report: Mapping[str, Any]) -> None:
         f"{report['bits_per_weight']:.2f} bits a weight, "
         f"{report['tensors']} tensors ({types}), {report['seconds']:.1f} s"
     )
+    for change, count in report["replaced"].items():
+        ui.emit(f"{change} in {count} tensors, whose rows are not whole blocks")

@@ -1,29 +1,40 @@
-"""Recipes: which quant type each tensor of a model gets.
+"""Recipes: mixes of quant types, by the names that llama.cpp's ``llama-quantize`` gives them.
 
-The names and the choices are llama.cpp's (``llama-quantize``), so that a size, a speed or a
-quality that somebody quotes for ``q4_k_m`` is true of our files too. A recipe is data: a type
-for most matrices, one for the output, and rules for roles that deserve more bits.
+The choices are llama-quantize's too, so that a size, a speed or a quality that somebody quotes for
+``q4_k_m`` is true of our files. A recipe is data: a type for most matrices, one for the output, and
+rules for kinds of matrices that deserve more bits, or fewer. ``assignment.py`` applies them.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeinfer.arch.config import ModelConfig
 from edgeinfer.errors import UsageError
-from edgeinfer.quant import QuantType, get
 
-Condition = Callable[[int, ModelConfig], bool]  # of a layer's number and the model
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Place:
+    """Where in which model a matrix is: what a rule may ask."""
+
+    order: int  # matrices of its kind before it; of a mixture's experts, its layer's number
+    count: int  # matrices of its kind, or layers
+    sharing: int  # query heads that share a value head
+    experts: int  # 0 for a dense model
+    weighted: bool  # the importance of columns is known
+    large: bool  # one of the models that llama.cpp calls 70B
+
+
+Condition = Callable[[Place], bool]
 
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Tensors of ``role`` are stored as ``type`` in the layers where ``condition`` holds."""
+    """Matrices of ``kind`` are stored as ``type`` in the places where ``condition`` holds."""
 
-    role: str  # the tensor's name without "blk.N." and ".weight"
+    kind: str  # see assignment.py
     type: str
-    condition: Condition
+    condition: Condition = lambda _place: True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,132 +44,209 @@ class Recipe:
     name: str
     base: str  # the type of matrices without a rule
     output: str = "q6_k"  # the output matrix, and the embedding where it is both
+    embedding: str | None = None  # of its own; None is the base
     rules: tuple[Rule, ...] = ()
     about: str
 
 
-def _always(_layer: int, _config: ModelConfig) -> bool:
-    return True
-
-
 def _first(count: int) -> Condition:
-    return lambda layer, _config: layer < count
+    return lambda place: place.order < count
 
 
 def _first_part(divisor: int) -> Condition:
-    return lambda layer, config: layer < config.layers // divisor
+    return lambda place: place.order < place.count // divisor
 
 
-def _more_bits(layer: int, config: ModelConfig) -> bool:
+def _more_bits(place: Place) -> bool:
     """The first and the last eighth of the layers and every third between."""
-    n = config.layers
-    return layer < n // 8 or layer >= 7 * n // 8 or (layer - n // 8) % 3 == 2
+    i, n = place.order, place.count
+    return i < n // 8 or i >= 7 * n // 8 or (i - n // 8) % 3 == 2
 
 
-def _shared_by_four(_layer: int, config: ModelConfig) -> bool:
+def _shared_by_four(place: Place) -> bool:
     """Four query heads or more share a value head: attn_v is small and matters more."""
-    return config.heads // config.kv_heads >= 4
+    return place.sharing >= 4
 
 
-def _values(type_: str, condition: Condition) -> tuple[Rule, ...]:
-    """attn_v, also where it is part of one fused matrix."""
-    return Rule("attn_v", type_, condition), Rule("attn_qkv", type_, condition)
+def _eight_experts(place: Place) -> bool:
+    """Mixtral: the attention is a small part of the model."""
+    return place.experts == 8
 
 
-_IQ4_RULES = (*_values("q5_k", _shared_by_four), Rule("ffn_down", "q5_k", _first_part(8)))
+def _unweighted_first_part(place: Place) -> bool:
+    return not place.weighted and _first_part(8)(place)
+
+
+def _weighted_first_part(place: Place) -> bool:
+    return place.weighted and _first_part(8)(place)
+
+
+def _mix(base: str, *rules: Rule, output: str | None = "q5_k") -> tuple[Rule, ...]:
+    """Adds what holds for every mix of 3 bits and more: more for few values in large models.
+
+    Args:
+        base: the mix's.
+        rules: of the mix.
+        output: of a Mixtral's attention.
+    """
+
+    def in_large(condition: Condition) -> Condition:
+        return lambda place: place.large and condition(place)
+
+    values: list[Rule] = []
+    for rule in (*(r for r in rules if r.kind == "values"), Rule("values", base)):
+        if rule.type in ("q3_k", "q4_k"):
+            values.append(Rule("values", "q5_k", in_large(rule.condition)))
+        values.append(rule)
+    attention = [Rule("attn_output", output or base, _eight_experts)]
+    return (
+        Rule("values", "q8_0", _eight_experts),
+        Rule("keys", "q8_0", _eight_experts),
+        *values,
+        *attention,
+        *(r for r in rules if r.kind != "values"),
+    )
+
+
+def _plain(name: str, about: str, *, output: str | None = None) -> Recipe:
+    return Recipe(name=name, base=name, output=output or name, about=about)
+
+
+def _iq4(name: str, about: str) -> Recipe:
+    rules = (
+        Rule("values", "q5_k", _shared_by_four),
+        Rule("ffn_down", "q5_k", _unweighted_first_part),
+    )
+    return Recipe(name=name, base=name, rules=_mix(name, *rules), about=about)
+
+
+def _older(name: str, with_minimum: str, about: str) -> Recipe:
+    # Even with importances the first ffn_down can go astray in a type without a minimum.
+    rule = Rule("ffn_down", with_minimum, _weighted_first_part)
+    return Recipe(name=name, base=name, rules=_mix(name, rule, output=None), about=about)
+
 
 RECIPES = {
     recipe.name: recipe
     for recipe in (
-        Recipe(name="f32", base="f32", output="f32", about="32-bit floats, nothing lost"),
-        Recipe(name="f16", base="f16", output="f16", about="16-bit floats"),
-        Recipe(name="bf16", base="bf16", output="bf16", about="16-bit floats with float32's range"),
-        Recipe(name="q8_0", base="q8_0", output="q8_0", about="8 bits, hardly different from f16"),
-        Recipe(name="q6_k", base="q6_k", about="6 bits, a very small loss"),
+        _plain("f32", "32-bit floats, nothing lost"),
+        _plain("f16", "16-bit floats"),
+        _plain("bf16", "16-bit floats with float32's range"),
+        _plain("q8_0", "8 bits, hardly different from f16"),
+        Recipe(
+            name="q6_k",
+            base="q6_k",
+            rules=_mix("q6_k", output=None),
+            about="6 bits, a very small loss",
+        ),
         Recipe(
             name="q5_k_m",
             base="q5_k",
-            rules=(*_values("q6_k", _more_bits), Rule("ffn_down", "q6_k", _more_bits)),
+            rules=_mix(
+                "q5_k",
+                Rule("values", "q6_k", _more_bits),
+                Rule("ffn_down", "q6_k", _more_bits),
+            ),
             about="5 bits, a small loss",
         ),
-        Recipe(name="q5_k_s", base="q5_k", about="5 bits, all layers alike"),
+        Recipe(name="q5_k_s", base="q5_k", rules=_mix("q5_k"), about="5 bits, all layers alike"),
         Recipe(
             name="q4_k_m",
             base="q4_k",
-            rules=(*_values("q6_k", _more_bits), Rule("ffn_down", "q6_k", _more_bits)),
+            rules=_mix(
+                "q4_k",
+                Rule("values", "q6_k", _more_bits),
+                Rule("ffn_down", "q6_k", _more_bits),
+            ),
             about="4 bits, the usual compromise",
         ),
         Recipe(
             name="q4_k_s",
             base="q4_k",
-            rules=(*_values("q5_k", _first(4)), Rule("ffn_down", "q5_k", _first_part(8))),
+            rules=_mix(
+                "q4_k",
+                Rule("values", "q5_k", _first(4)),
+                Rule("ffn_down", "q5_k", _first_part(8)),
+            ),
             about="4 bits, smaller than q4_k_m",
         ),
-        Recipe(name="iq4_nl", base="iq4_nl", rules=_IQ4_RULES, about="4 bits, uneven levels"),
-        Recipe(
-            name="iq4_xs",
-            base="iq4_xs",
-            rules=_IQ4_RULES,
-            about="a little over 4 bits, uneven levels",
-        ),
+        _iq4("iq4_nl", "4 bits, uneven levels"),
+        _iq4("iq4_xs", "a little over 4 bits, uneven levels"),
         Recipe(
             name="q3_k_l",
             base="q3_k",
-            rules=(
-                *_values("q5_k", _always),
-                Rule("ffn_down", "q5_k", _always),
-                Rule("attn_output", "q5_k", _always),
+            rules=_mix(
+                "q3_k",
+                Rule("values", "q5_k"),
+                Rule("ffn_down", "q5_k"),
+                Rule("attn_output", "q5_k"),
+                output=None,
             ),
             about="3 bits, 5 where they matter",
         ),
         Recipe(
             name="q3_k_m",
             base="q3_k",
-            rules=(
-                *_values("q5_k", _first(2)),
-                *_values("q4_k", _always),
+            rules=_mix(
+                "q3_k",
+                Rule("values", "q5_k", _first(2)),
+                Rule("values", "q4_k"),
                 Rule("ffn_down", "q5_k", _first_part(16)),
-                Rule("ffn_down", "q4_k", _always),
-                Rule("attn_output", "q4_k", _always),
+                Rule("ffn_down", "q4_k"),
+                Rule("attn_output", "q4_k"),
             ),
             about="3 bits, 4 where they matter, a noticeable loss",
         ),
-        Recipe(name="q3_k_s", base="q3_k", about="3 bits, a large loss"),
+        Recipe(name="q3_k_s", base="q3_k", rules=_mix("q3_k"), about="3 bits, a large loss"),
         Recipe(
             name="q2_k",
             base="q2_k",
-            rules=(
-                *_values("q4_k", _shared_by_four),
-                *_values("q3_k", _always),
-                Rule("ffn_down", "q3_k", _always),
-                Rule("attn_output", "q3_k", _always),
+            rules=_mix(
+                "q2_k",
+                Rule("values", "q4_k", _shared_by_four),
+                Rule("values", "q3_k"),
+                Rule("ffn_down", "q3_k"),
+                Rule("attn_output", "q3_k"),
             ),
             about="2 to 3 bits, a very large loss",
         ),
-        Recipe(name="q5_1", base="q5_1", about="5 bits with a minimum, an older format"),
-        Recipe(name="q5_0", base="q5_0", about="5 bits, an older format"),
-        Recipe(name="q4_1", base="q4_1", about="4 bits with a minimum, an older format"),
-        Recipe(name="q4_0", base="q4_0", about="4 bits, an older format, fast everywhere"),
         Recipe(
-            name="mxfp4", base="mxfp4", output="q8_0", about="4-bit floats, for models trained so"
+            name="q2_k_s",
+            base="q2_k",
+            rules=_mix(
+                "q2_k",
+                Rule("values", "q4_k", _shared_by_four),
+                Rule("ffn_down", "q4_k", _first_part(8)),
+                output=None,
+            ),
+            about="2 to 3 bits, smaller than q2_k; with importances",
+        ),
+        Recipe(
+            name="q5_1",
+            base="q5_1",
+            rules=_mix("q5_1", output=None),
+            about="5 bits with a minimum, an older format",
+        ),
+        _older("q5_0", "q5_1", "5 bits, an older format"),
+        Recipe(
+            name="q4_1",
+            base="q4_1",
+            rules=_mix("q4_1", output=None),
+            about="4 bits with a minimum, an older format",
+        ),
+        _older("q4_0", "q4_1", "4 bits, an older format, fast everywhere"),
+        _plain("mxfp4", "4-bit floats, for models trained so", output="q8_0"),
+        Recipe(
+            name="mxfp4_moe",
+            base="q8_0",
+            output="q8_0",
+            rules=(Rule("experts", "mxfp4"),),
+            about="4-bit floats for experts, 8 bits for the rest",
         ),
     )
 }
 
 _ALIASES = {"q5_k": "q5_k_m", "q4_k": "q4_k_m", "q3_k": "q3_k_m"}
-
-# What stores rows that are not whole blocks of 256; f16 stores any row.
-_SMALLER_BLOCK = {
-    "q2_k": "q4_0",
-    "q3_k": "q4_0",
-    "q4_k": "q5_0",
-    "q5_k": "q5_1",
-    "q6_k": "q8_0",
-    "iq4_xs": "iq4_nl",
-}
-
-# Matrices that are small and steer the rest: they stay float32.
-_KEPT = ("_norm", "ffn_gate_inp", "ssm_conv1d", "shortconv.conv")
 
 
 def get_recipe(name: str) -> Recipe:
@@ -174,39 +262,3 @@ def get_recipe(name: str) -> Recipe:
         raise UsageError(
             f"no quantisation is called {name!r}", hint=f"known ones: {', '.join(RECIPES)}"
         ) from None
-
-
-def choose(recipe: Recipe, tensor: str, shape: Sequence[int], config: ModelConfig) -> QuantType:
-    """Says how a tensor is stored.
-
-    Args:
-        recipe: the mix.
-        tensor: the tensor's GGUF name, such as "blk.3.attn_v.weight".
-        shape: its shape; the last axis is the one that a matrix product sums over.
-        config: the model it belongs to.
-    """
-    role = tensor.removesuffix(".weight")
-    if len(shape) < 2 or role == tensor or any(part in role for part in _KEPT):
-        return get("f32")
-    layer = -1
-    if role.startswith("blk."):
-        _, number, role = role.split(".", 2)
-        layer = int(number)
-    return _fitting(_wanted(recipe, role, layer, config), shape[-1])
-
-
-def _wanted(recipe: Recipe, role: str, layer: int, config: ModelConfig) -> QuantType:
-    if role == "output" or (role == "token_embd" and config.tied_output):
-        return get(recipe.output)
-    for rule in recipe.rules:
-        if rule.role == role and rule.condition(layer, config):
-            return get(rule.type)
-    return get(recipe.base)
-
-
-def _fitting(wanted: QuantType, cols: int) -> QuantType:
-    """Returns the type itself or the nearest one whose blocks divide a row of ``cols``."""
-    if cols % wanted.block == 0:
-        return wanted
-    smaller = get(_SMALLER_BLOCK.get(wanted.name, "f16"))
-    return smaller if cols % smaller.block == 0 else get("f16")

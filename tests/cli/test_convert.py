@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.cli._program import run
+from edgeinfer.formats.gguf import open_gguf
 from support import tiny
 
 
@@ -67,3 +68,30 @@ def test_errors_have_their_exit_codes(folder: Path, tmp_path: Path) -> None:
     assert run(["convert", str(foreign), "-o", output]) == 5
     assert run(["convert", str(broken), "-o", output]) == 6
     assert not Path(output).exists()
+
+
+def test_types_are_overridden_by_pattern_and_replaced_types_are_reported(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out.gguf"
+    options = ["--tensor-type", "attn_q=q8_0", "--token-embedding-type", "f16"]
+
+    code = run(["convert", str(folder), "-q", "q4_k_s", "-o", str(output), "--json", *options])
+
+    report = json.loads(capsys.readouterr().out)
+    assert code == 0
+    layers = report["types"]["q8_0"]  # one query matrix each
+    assert report["types"]["f16"] == 1
+    assert report["replaced"] == {"q4_k -> q5_0": layers}  # ffn_down
+    with open_gguf(output) as model:
+        assert model.tensors["blk.0.attn_q.weight"].type == "q8_0"
+
+
+@pytest.mark.parametrize(
+    "bad", ["attn_q", "=q8_0", "attn_q=", "attn_q=q9_9", "attnq=q8_0", "(=f16"]
+)
+def test_an_override_that_makes_no_sense_is_refused(bad: str, folder: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out.gguf"
+
+    assert run(["convert", str(folder), "-o", str(output), "--tensor-type", bad]) == 2
+    assert not output.exists()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import gguf
@@ -10,15 +12,23 @@ import pytest
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.errors import UsageError
-from edgeinfer.quant import recipes
-from edgeinfer.quant.recipes import RECIPES, choose, get_recipe
+from edgeinfer.quant import get
+from edgeinfer.quant.assignment import Overrides, assign
+from edgeinfer.quant.recipes import RECIPES, get_recipe
+
+Shapes = dict[str, tuple[int, ...]]
 
 
 def model(
-    *, layers: int = 16, heads: int = 8, kv_heads: int = 2, tied: bool = False
+    *,
+    architecture: str = "llama",
+    layers: int = 16,
+    heads: int = 8,
+    kv_heads: int = 2,
+    tied: bool = False,
 ) -> ModelConfig:
     return ModelConfig(
-        architecture="llama",
+        architecture=architecture,
         vocab_size=64,
         context=128,
         layers=layers,
@@ -35,32 +45,76 @@ def model(
     )
 
 
-def chosen(recipe: str, tensor: str, cols: int = 256, config: ModelConfig | None = None) -> str:
-    return choose(get_recipe(recipe), tensor, (64, cols), config or model()).name
+def shapes_of(
+    config: ModelConfig,
+    width: int = 256,
+    ff_width: int = 512,
+    experts: int = 0,
+    fused: bool = False,
+) -> Shapes:
+    """Names and shapes of a whole model, the rows kept few."""
+    shapes: Shapes = {"token_embd.weight": (64, width), "output_norm.weight": (width,)}
+    if not config.tied_output:
+        shapes["output.weight"] = (64, width)
+    stack = (experts,) if experts else ()
+    suffix = "_exps" if experts else ""
+    for layer in range(config.layers):
+        attention = (
+            {"attn_qkv": (48, width)}
+            if fused
+            else {"attn_q": (16, width), "attn_k": (16, width), "attn_v": (16, width)}
+        )
+        shapes |= {
+            f"blk.{layer}.{name}.weight": shape
+            for name, shape in {
+                "attn_norm": (width,),
+                **attention,
+                "attn_output": (16, width),
+                "ffn_norm": (width,),
+                **({"ffn_gate_inp": (experts, width)} if experts else {}),
+                f"ffn_gate{suffix}": (*stack, 16, width),
+                f"ffn_up{suffix}": (*stack, 16, width),
+                f"ffn_down{suffix}": (*stack, 16, ff_width),
+            }.items()
+        }
+    return shapes
+
+
+def chosen(
+    recipe: str,
+    config: ModelConfig | None = None,
+    shapes: Shapes | None = None,
+    overrides: Overrides | None = None,
+) -> Mapping[str, str]:
+    config = config or model()
+    choices = assign(get_recipe(recipe), shapes or shapes_of(config), config, overrides=overrides)
+    return {name: choice.type.name for name, choice in choices.items()}
 
 
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_vectors_and_norms_stay_float32(recipe: str) -> None:
-    assert choose(get_recipe(recipe), "output_norm.weight", (256,), model()).name == "f32"
-    assert choose(get_recipe(recipe), "blk.0.attn_q.bias", (256,), model()).name == "f32"
-    assert chosen(recipe, "blk.0.attn_q_norm.weight") == "f32"
+def test_vectors_norms_and_routers_stay_float32(recipe: str) -> None:
+    types = chosen(recipe, shapes=shapes_of(model(), experts=4) | {"blk.0.attn_q.bias": (256,)})
+
+    assert types["output_norm.weight"] == types["blk.0.attn_q.bias"] == "f32"
+    assert types["blk.3.ffn_gate_inp.weight"] == "f32"
 
 
 def test_q4_k_m_spends_more_bits_on_outer_layers_and_every_third() -> None:
-    types = [chosen("q4_k_m", f"blk.{layer}.ffn_down.weight") for layer in range(16)]
+    types = chosen("q4_k_m")
 
-    assert [layer for layer, name in enumerate(types) if name == "q6_k"] == [
+    down = [types[f"blk.{layer}.ffn_down.weight"] for layer in range(16)]
+    assert [layer for layer, name in enumerate(down) if name == "q6_k"] == [
         0, 1, 4, 7, 10, 13, 14, 15,
     ]  # fmt: skip
-    assert set(types) == {"q4_k", "q6_k"}
-    assert chosen("q4_k_m", "blk.0.ffn_up.weight") == "q4_k"
+    assert set(down) == {"q4_k", "q6_k"}
+    assert types["blk.0.ffn_up.weight"] == "q4_k"
 
 
 def test_a_tied_embedding_is_stored_as_the_output_is() -> None:
-    assert chosen("q4_0", "token_embd.weight", config=model(tied=True)) == "q6_k"
-    assert chosen("q4_0", "token_embd.weight", config=model(tied=False)) == "q4_0"
-    assert chosen("q4_0", "output.weight") == "q6_k"
-    assert chosen("q8_0", "output.weight") == "q8_0"
+    assert chosen("q4_0", model(tied=True))["token_embd.weight"] == "q6_k"
+    assert chosen("q4_0")["token_embd.weight"] == "q4_0"
+    assert chosen("q4_0")["output.weight"] == "q6_k"
+    assert chosen("q8_0")["output.weight"] == "q8_0"
 
 
 @pytest.mark.parametrize(
@@ -80,7 +134,47 @@ def test_a_tied_embedding_is_stored_as_the_output_is() -> None:
 def test_rows_that_are_not_whole_blocks_get_a_type_that_fits(
     recipe: str, cols: int, expected: str
 ) -> None:
-    assert chosen(recipe, "blk.9.ffn_up.weight", cols) == expected
+    config = model()
+
+    choice = assign(get_recipe(recipe), shapes_of(config, width=cols), config)
+
+    up = choice["blk.9.ffn_up.weight"]
+    assert up.type.name == expected
+    assert up.wanted.name == get_recipe(recipe).base
+
+
+def test_patterns_win_over_the_recipe_and_the_first_that_matches_wins() -> None:
+    overrides = Overrides(tensors=((r"blk\.0\.ffn", "q8_0"), ("ffn_down", "f16")))
+
+    types = chosen("q4_k_m", overrides=overrides)
+
+    assert types["blk.0.ffn_up.weight"] == types["blk.0.ffn_down.weight"] == "q8_0"
+    assert types["blk.1.ffn_down.weight"] == "f16"
+    assert types["blk.1.ffn_up.weight"] == "q4_k"
+    assert types["blk.0.ffn_norm.weight"] == "f32"
+
+
+def test_the_output_and_the_embedding_have_options_of_their_own() -> None:
+    both = Overrides(output="q8_0", embedding="q5_0", pure=True)
+
+    assert chosen("q4_0", overrides=both)["output.weight"] == "q8_0"
+    assert chosen("q4_0", overrides=both)["token_embd.weight"] == "q5_0"
+    assert chosen("q4_0", model(tied=True), overrides=both)["token_embd.weight"] == "q5_0"
+    output = Overrides(output="q8_0")
+    assert chosen("q4_0", model(tied=True), overrides=output)["token_embd.weight"] == "q8_0"
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (Overrides(tensors=(("ffn_downn", "q8_0"),)), "matches 'ffn_downn'"),
+        (Overrides(tensors=(("ffn_(", "q8_0"),)), "is no pattern"),
+        (Overrides(tensors=(("ffn_down", "q9_9"),)), "'q9_9'"),
+    ],
+)
+def test_overrides_that_cannot_be_followed_are_refused(overrides: Overrides, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        chosen("q4_0", overrides=overrides)
 
 
 def test_names_are_found_in_any_case_and_by_their_short_form() -> None:
@@ -95,9 +189,16 @@ def test_an_unknown_recipe_names_the_known_ones() -> None:
     assert all(name in caught.value.hint for name in RECIPES)
 
 
-def write_model(path: Path, config: ModelConfig, width: int, ff_width: int) -> None:
-    """A Llama of random weights that llama.cpp's quantiser accepts."""
-    writer = gguf.GGUFWriter(path, "llama")
+def test_every_recipe_names_types_that_exist() -> None:
+    for recipe in RECIPES.values():
+        for name in (recipe.base, recipe.output, *(rule.type for rule in recipe.rules)):
+            assert get(name).name == name
+
+
+def write_model(path: Path, config: ModelConfig, shapes: Shapes, ff_width: int) -> None:
+    """Random weights under a header that llama.cpp's quantiser accepts."""
+    writer = gguf.GGUFWriter(path, config.architecture)
+    width = shapes["token_embd.weight"][1]
     writer.add_block_count(config.layers)
     writer.add_context_length(config.context)
     writer.add_embedding_length(width)
@@ -106,78 +207,94 @@ def write_model(path: Path, config: ModelConfig, width: int, ff_width: int) -> N
     writer.add_head_count_kv(config.kv_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)
     writer.add_vocab_size(config.vocab_size)
+    experts = max((s[0] for s in shapes.values() if len(s) == 3), default=0)
+    if experts:
+        writer.add_expert_count(experts)
+        writer.add_expert_used_count(2)
+        writer.add_expert_feed_forward_length(ff_width)
     rng = np.random.default_rng(0)
-    kv_width = width * config.kv_heads // config.heads
-    shapes = {
-        "token_embd": (config.vocab_size, width),
-        "output_norm": (width,),
-        **({} if config.tied_output else {"output": (config.vocab_size, width)}),
-    }
-    for layer in range(config.layers):
-        shapes |= {
-            f"blk.{layer}.attn_norm": (width,),
-            f"blk.{layer}.attn_q": (width, width),
-            f"blk.{layer}.attn_k": (kv_width, width),
-            f"blk.{layer}.attn_v": (kv_width, width),
-            f"blk.{layer}.attn_output": (width, width),
-            f"blk.{layer}.ffn_norm": (width,),
-            f"blk.{layer}.ffn_gate": (ff_width, width),
-            f"blk.{layer}.ffn_up": (ff_width, width),
-            f"blk.{layer}.ffn_down": (width, ff_width),
-        }
     for name, shape in shapes.items():
-        writer.add_tensor(f"{name}.weight", rng.normal(size=shape).astype(np.float32))
+        writer.add_tensor(name, rng.normal(size=shape).astype(np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
     writer.close()
 
 
-# llama.cpp has no name for a dense model in mxfp4.
+# llama.cpp has no name for a dense model in mxfp4, and quantises nothing to one type of float.
 FTYPES = {
     "f32": "ALL_F32",
     **{name: "MOSTLY_" + name.upper() for name in RECIPES if name not in ("f32", "mxfp4")},
 }
+# llama-quantize refuses to write these without importances.
+NEEDS_IMPORTANCE = {"q2_k_s"}
+
+LARGE = model(layers=80, heads=16, kv_heads=2)
+SHAPES = {
+    "grouped": (model(), {}),
+    "ungrouped": (model(kv_heads=8, layers=17), {}),
+    "smollm2": (model(layers=30, heads=9, kv_heads=3, tied=True), {"width": 288}),
+    "tied": (model(tied=True, layers=8), {"ff_width": 544}),
+    "eight-to-one": (model(heads=16), {}),
+    "70b": (LARGE, {}),
+    "70b-qwen2": (model(architecture="qwen2", layers=80, heads=8, kv_heads=8), {}),
+    "fused": (model(architecture="phi3", layers=12), {"fused": True}),
+    "mixtral": (model(layers=9), {"experts": 8}),
+    "experts": (model(architecture="qwen3moe", layers=9), {"experts": 12}),
+}  # fmt: skip
+
+
+def llama_cpp_types(
+    source: Path, target: Path, ftype: str, shapes: Shapes, *, weighted: bool, **options: bool
+) -> Iterator[tuple[str, str]]:
+    import llama_cpp.llama_cpp as llama
+
+    params = llama.llama_model_quantize_default_params()
+    params.ftype = getattr(llama, f"LLAMA_FTYPE_{ftype}")
+    params.nthread = 1
+    for name, value in options.items():
+        setattr(params, name, value)
+    if weighted:
+        matrices = {name: shape for name, shape in shapes.items() if len(shape) > 1}
+        sizes = {n: s[-1] * (s[0] if len(s) == 3 else 1) for n, s in matrices.items()}
+        ones = np.ones(max(sizes.values()), np.float32)
+        pointer = ones.ctypes.data_as(ctypes.POINTER(ctypes.c_float))
+        record = llama.llama_model_imatrix_data
+        entries = [record(name.encode(), pointer, size) for name, size in sizes.items()]
+        params.imatrix = (record * (len(entries) + 1))(*entries)
+    status = llama.llama_model_quantize(str(source).encode(), str(target).encode(), params)
+    assert status == 0
+    for tensor in gguf.GGUFReader(target).tensors:
+        yield tensor.name, tensor.tensor_type.name.lower()
 
 
 @pytest.mark.peer
-@pytest.mark.parametrize(
-    ("config", "width", "ff_width"),
-    [
-        pytest.param(model(), 256, 512, id="grouped"),
-        pytest.param(model(kv_heads=8, layers=17), 256, 512, id="ungrouped"),
-        pytest.param(model(layers=30, heads=9, kv_heads=3, tied=True), 288, 512, id="smollm2"),
-        pytest.param(model(tied=True, layers=8), 256, 544, id="tied"),
-    ],
-)
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "importance"])
+@pytest.mark.parametrize("family", SHAPES)
 def test_every_recipe_mixes_types_as_llama_cpp_does(
-    config: ModelConfig, width: int, ff_width: int, tmp_path: Path
+    family: str, weighted: bool, tmp_path: Path
 ) -> None:
-    import llama_cpp.llama_cpp as llama
-
+    config, form = SHAPES[family]
+    shapes = shapes_of(config, **form)
     source = tmp_path / "source.gguf"
-    write_model(source, config, width, ff_width)
+    write_model(source, config, shapes, form.get("ff_width", 512))
     different = []
-    for name, ftype in FTYPES.items():
-        target = tmp_path / f"{name}.gguf"
-        params = llama.llama_model_quantize_default_params()
-        params.ftype = getattr(llama, f"LLAMA_FTYPE_{ftype}")
-        params.nthread = 1
-
-        status = llama.llama_model_quantize(str(source).encode(), str(target).encode(), params)
-
-        assert status == 0
-        for tensor in gguf.GGUFReader(target).tensors:
-            shape = tuple(int(n) for n in reversed(tensor.shape))
-            ours = choose(RECIPES[name], tensor.name, shape, config).name
-            theirs = tensor.tensor_type.name.lower()
-            if ours != theirs:
-                different.append(f"{name}: {tensor.name} {shape}: {ours}, llama.cpp {theirs}")
+    for recipe, ftype in FTYPES.items():
+        if recipe in NEEDS_IMPORTANCE and not weighted:
+            continue
+        # llama.cpp's base of mxfp4_moe is mxfp4, which no matrix but a pure one meets.
+        for pure in (False, True)[: 1 if recipe == "mxfp4_moe" else 2]:
+            overrides = Overrides(pure=pure)
+            ours = assign(
+                get_recipe(recipe), shapes, config, overrides=overrides, weighted=weighted
+            )
+            theirs = llama_cpp_types(
+                source, tmp_path / "out.gguf", ftype, shapes, weighted=weighted, pure=pure
+            )
+            different += [
+                f"{recipe}{' pure' * pure}: {name} {shapes[name]}: {ours[name].type}, not {type_}"
+                for name, type_ in theirs
+                if ours[name].type.name != type_
+            ]
 
     assert different == []
-
-
-def test_every_recipe_names_types_that_exist() -> None:
-    for recipe in RECIPES.values():
-        for name in (recipe.base, recipe.output, *(rule.type for rule in recipe.rules)):
-            assert recipes.get(name).name == name

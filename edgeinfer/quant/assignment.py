@@ -1,0 +1,220 @@
+"""Assignment: the quant type of every tensor of a model, by a recipe and what overrides it."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.errors import UsageError
+from edgeinfer.quant import QuantType, get
+from edgeinfer.quant.recipes import Place, Recipe
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overrides:
+    """Types that are asked for in place of the recipe's."""
+
+    tensors: tuple[tuple[str, str], ...] = ()  # (regular expression, type); the first that matches
+    output: str | None = None  # of the output matrix, and of the embedding where it is both
+    embedding: str | None = None  # of the token embedding
+    pure: bool = False  # all other matrices get the recipe's base
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """How a tensor is stored, and what would have been if its rows were whole blocks."""
+
+    type: QuantType
+    wanted: QuantType
+
+
+# The kinds of matrices that recipes tell apart, by a part of the name. The first applies.
+_KINDS = {
+    "attn_qkv.weight": "values",
+    "attn_kv_b.weight": "values",
+    "attn_v.weight": "values",
+    "attn_k.weight": "keys",
+    "attn_q.weight": "queries",
+    "attn_output.weight": "attn_output",
+    "ffn_up": "ffn_up",
+    "ffn_gate": "ffn_gate",
+    "ffn_down": "ffn_down",
+}
+_BY_LAYER = {"ffn_up", "ffn_gate", "ffn_down"}
+
+# What stores rows that are not whole blocks of 256; f16 stores any row.
+_SMALLER_BLOCK = {
+    "q2_k": "q4_0",
+    "q3_k": "q4_0",
+    "q4_k": "q5_0",
+    "q5_k": "q5_1",
+    "q6_k": "q8_0",
+    "iq4_xs": "iq4_nl",
+}
+
+# Matrices that are small and steer the rest: they stay float32.
+_KEPT = (
+    "_norm.weight",
+    "ffn_gate_inp.weight",
+    "ssm_conv1d",
+    "shortconv.conv.weight",
+    "altup",
+    "laurel",
+    "per_layer_model_proj",
+    "position_embd.weight",
+    "token_types.weight",
+    "attn_rel_b.weight",
+)
+
+# Architectures with a model that llama.cpp calls 70B: with so many layers, and fewer KV heads
+# than heads where True.
+_LARGE = {"llama": (80, True), "qwen2": (80, False), "olmo": (80, False), "deci": (80, False)}
+
+
+def assign(
+    recipe: Recipe,
+    shapes: Mapping[str, Sequence[int]],
+    config: ModelConfig,
+    *,
+    overrides: Overrides | None = None,
+    weighted: bool = False,
+) -> dict[str, Choice]:
+    """Says how each tensor is stored.
+
+    Args:
+        recipe: the mix.
+        shapes: GGUF name, such as "blk.3.attn_v.weight", to shape; the last axis is the one
+            that a matrix product sums over.
+        config: the model they belong to.
+        overrides: types that win over the recipe's.
+        weighted: the importance of columns is known; some recipes choose differently then.
+
+    Returns:
+        A choice per name, in the order of ``shapes``.
+
+    Raises:
+        UsageError: a type is not known, or a pattern is broken or matches no tensor.
+    """
+    chosen = _Assignment(recipe, shapes, config, overrides or Overrides(), weighted)
+    return {name: chosen.choice(name) for name in shapes}
+
+
+class _Assignment:
+    def __init__(
+        self,
+        recipe: Recipe,
+        shapes: Mapping[str, Sequence[int]],
+        config: ModelConfig,
+        overrides: Overrides,
+        weighted: bool,
+    ) -> None:
+        self.recipe, self.shapes, self.overrides = recipe, shapes, overrides
+        self.matrices = [
+            name
+            for name, shape in shapes.items()
+            if len(shape) > 1
+            and name.endswith(".weight")
+            and not any(part in name for part in _KEPT)
+        ]
+        self.tied = "output.weight" not in shapes
+        self.patterns = self._compiled()
+        self.places = self._places(config, weighted)
+
+    def choice(self, name: str) -> Choice:
+        if name not in self.places:
+            return Choice(get("f32"), get("f32"))
+        wanted = get(self._overriding(name) or self._by_recipe(name))
+        return Choice(_fitting(wanted, self.shapes[name][-1]), wanted)
+
+    def _overriding(self, name: str) -> str | None:
+        given = self.overrides
+        if name == "token_embd.weight" and given.embedding:
+            return given.embedding
+        if name == "output.weight" and given.output:
+            return given.output
+        for pattern, type_ in self.patterns:
+            if pattern.search(name):
+                return type_
+        if given.pure:
+            return self.recipe.base
+        if self._is_output(name) and given.output:
+            return given.output
+        return None
+
+    def _by_recipe(self, name: str) -> str:
+        recipe, columns = self.recipe, self.shapes[name][-1]
+        if self._is_output(name):
+            # Not the fall-back of the output's type: that would be for matrices of few bits.
+            return recipe.output if columns % get(recipe.base).block == 0 else "q8_0"
+        if name == "token_embd.weight":
+            return recipe.embedding or recipe.base
+        kinds = (_kind(name), "experts" if len(self.shapes[name]) == 3 else "")
+        for rule in recipe.rules:
+            if rule.kind in kinds and rule.condition(self.places[name]):
+                return rule.type
+        return recipe.base
+
+    def _is_output(self, name: str) -> bool:
+        return name == "output.weight" or (self.tied and name == "token_embd.weight")
+
+    def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
+        compiled = []
+        for text, type_ in self.overrides.tensors:
+            try:
+                pattern = re.compile(text)
+            except re.error as error:
+                raise UsageError(
+                    f"{text!r} is no pattern of tensor names: {error}",
+                    hint=r"a regular expression, such as 'ffn_down' or 'blk\.0\.'",
+                ) from None
+            if not any(pattern.search(name) for name in self.matrices):
+                raise UsageError(
+                    f"no matrix of this model has a name that matches {text!r}",
+                    hint="`edgeinfer show` lists the names",
+                )
+            compiled.append((pattern, type_))
+        return compiled
+
+    def _places(self, config: ModelConfig, weighted: bool) -> dict[str, Place]:
+        experts = max((s[0] for s in self.shapes.values() if len(s) == 3), default=0)
+        totals = Counter(_kind(name) for name in self.matrices)
+        seen: Counter[str] = Counter()
+        places = {}
+        for name in sorted(self.matrices, key=lambda name: (_layer(name), name)):
+            kind = _kind(name)
+            by_layer = kind in _BY_LAYER
+            places[name] = Place(
+                order=_layer(name) if by_layer and experts else seen[kind],
+                count=config.layers if by_layer else totals[kind],
+                sharing=config.heads // config.kv_heads if config.kv_heads else 0,
+                experts=experts,
+                weighted=weighted,
+                large=_is_large(config),
+            )
+            seen[kind] += 1
+        return places
+
+
+def _kind(name: str) -> str:
+    return next((kind for part, kind in _KINDS.items() if part in name), "")
+
+
+def _layer(name: str) -> int:
+    number = re.match(r"blk\.(\d+)\.", name)
+    return int(number[1]) if number else -1
+
+
+def _is_large(config: ModelConfig) -> bool:
+    layers, grouped = _LARGE.get(config.architecture, (0, False))
+    return config.layers == layers and not (grouped and config.heads == config.kv_heads)
+
+
+def _fitting(wanted: QuantType, columns: int) -> QuantType:
+    """Returns the type itself or the nearest one whose blocks divide a row of ``columns``."""
+    if columns % wanted.block == 0:
+        return wanted
+    smaller = get(_SMALLER_BLOCK.get(wanted.name, "f16"))
+    return smaller if columns % smaller.block == 0 else get("f16")
