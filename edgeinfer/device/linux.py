@@ -84,6 +84,7 @@ def detect(root: Path = Path("/")) -> DeviceProfile:
         physical_cores=len(_cores(root, cpuinfo, online)),
         performance_cores=len(_cores(root, cpuinfo, sorted(fast))),
         usable_cpus=usable,
+        cpus=tuple(allowed),
         threads=threads,
         batch_threads=batch_threads,
         caches=_caches(root, min(fast)) if fast else (),

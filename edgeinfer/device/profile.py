@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edgeinfer.device.ceilings import CeilingsByThreads
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
@@ -33,6 +35,7 @@ class DeviceProfile:
     physical_cores: int
     performance_cores: int  # physical cores of the fast kind
     usable_cpus: float  # logical processors left by affinity and CPU quota
+    cpus: tuple[int, ...] = ()  # the numbers of those that affinity leaves, where they have some
     threads: int  # compute threads to use unless the user says otherwise
     batch_threads: int | None = None  # the same to read prompts: all cores; None: as threads
     caches: tuple[Cache, ...] = ()
@@ -43,3 +46,4 @@ class DeviceProfile:
     memory_budget: int
     page_size: int = 4096
     bandwidth: float | None = None  # bytes per second of streaming reads, where known
+    ceilings: CeilingsByThreads | None = None  # of a known board; else ``measured.ceilings``

@@ -19,7 +19,8 @@ def detect() -> DeviceProfile:
     logical = psutil.cpu_count() or 1
     physical = psutil.cpu_count(logical=False) or logical
     process = psutil.Process()
-    usable = len(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else logical
+    cpus = tuple(process.cpu_affinity()) if hasattr(process, "cpu_affinity") else ()
+    usable = len(cpus) or logical
     machine = platform.machine()
     return DeviceProfile(
         name="",
@@ -31,6 +32,7 @@ def detect() -> DeviceProfile:
         physical_cores=physical,
         performance_cores=physical,
         usable_cpus=float(usable),
+        cpus=cpus,
         threads=max(1, min(physical, usable)),
         memory_total=memory.total,
         memory_available=memory.available,

@@ -10,9 +10,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from edgeinfer.device import board, board_names, detect
+from edgeinfer.device import detect
 from edgeinfer.device.isa import isas_from_flags
-from edgeinfer.errors import NotFoundError
 
 
 def test_this_machine_agrees_with_psutil():
@@ -39,23 +38,6 @@ def test_ulimit_lowers_the_budget():
     )
 
     assert 0 < int(done.stdout) < limit * 1024
-
-
-@pytest.mark.parametrize("name", board_names())
-def test_every_board_is_plausible(name):
-    device = board(name)
-
-    assert 0 < device.memory_budget < device.memory_total
-    assert 0 < device.threads <= device.physical_cores
-    assert device.isas[-1] == "scalar"
-    assert device.bandwidth
-
-
-def test_an_unknown_board_is_told_with_near_misses():
-    with pytest.raises(NotFoundError, match="rpi5_8gb") as caught:
-        board("rpi5_8gb")
-
-    assert "rpi5-8gb" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize(
