@@ -76,7 +76,7 @@ def ours(setting: Setting) -> InProcess:
         kv_type_v=values,
         offline=True,
     )
-    return InProcess("edgeinfer", model.open_sequence().engine, setting.batch)
+    return InProcess("edgeinfer", model.engine, setting.batch)
 
 
 def llama_cpp_python(

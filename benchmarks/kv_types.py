@@ -18,7 +18,7 @@ import record
 import requantize
 from float_reference import FloatReference
 from llamacpp_peer import LlamaCpp
-from quality import CHUNK, divergence, log_softmax, ours, theirs
+from quality import CHUNK, divergence, ours, references, theirs
 
 PAIRS = [
     ("f32", "f32"),
@@ -50,15 +50,14 @@ def main() -> None:
     tokens = (peer.tokenize(text) * 8)[: options.tokens]
     peer.close()
     chunks = [tokens[i : i + CHUNK] for i in range(0, len(tokens), CHUNK)]
-    reference = FloatReference(requantize.read(options.model))
-    expected = [log_softmax(reference.logits(chunk)) for chunk in chunks]
+    expected = references(FloatReference(requantize.read(options.model)), chunks)
     rows = []
     for keys, values in PAIRS:
         kl, top1 = divergence(
-            expected, ours(options.model, chunks, options.threads, (keys, values))
+            expected, chunks, ours(options.model, chunks, options.threads, (keys, values))
         )
         peer_kl, peer_top1 = divergence(
-            expected, theirs(options.model, chunks, options.threads, (keys, values))
+            expected, chunks, theirs(options.model, chunks, options.threads, (keys, values))
         )
         rows.append(
             {

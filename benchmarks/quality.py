@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 import record
 import requantize
-import torch
 from float_reference import FloatReference
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 from llamacpp_peer import LlamaCpp
 from numpy.typing import NDArray
 
 import edgeinfer
+from edgeinfer.evaluation.measures import measures
+from edgeinfer.evaluation.run import joined
+from edgeinfer.evaluation.scores import ReferenceRows, distance
 from edgeinfer.quant import all_types
 
 CHUNK = 512  # tokens of context; each chunk starts anew
@@ -45,20 +47,25 @@ COLUMNS = {
 }
 
 
-def log_softmax(logits: NDArray[np.float32]) -> torch.Tensor:
-    return torch.log_softmax(torch.from_numpy(np.array(logits)).double(), dim=1)
+def targets(chunk: Sequence[int]) -> NDArray[np.int32]:
+    """The tokens that came; after the last one none did, which the divergence does not look at."""
+    return np.array([*chunk[1:], 0], np.int32)
+
+
+def references(forward: FloatReference, chunks: Chunks) -> list[ReferenceRows]:
+    return [ReferenceRows.of(forward.logits(chunk), targets(chunk)) for chunk in chunks]
 
 
 def divergence(
-    reference: Sequence[torch.Tensor], logits: Iterator[NDArray[np.float32]]
+    expected: Sequence[ReferenceRows], chunks: Chunks, logits: Iterator[NDArray[np.float32]]
 ) -> tuple[float, float]:
-    """Mean KL (nats) from the reference's log-probabilities, and the share of equal best tokens."""
-    kl, best = [], []
-    for p, found in zip(reference, logits, strict=True):
-        q = log_softmax(found)
-        kl.append((p.exp() * (p - q)).sum(dim=1))
-        best.append((p.argmax(dim=1) == q.argmax(dim=1)).double())
-    return float(torch.cat(kl).mean()), float(torch.cat(best).mean())
+    """Mean KL (nats) from the reference, and the share of equal best tokens."""
+    scores = [
+        distance(found, targets(chunk), reference)
+        for reference, chunk, found in zip(expected, chunks, logits, strict=True)
+    ]
+    found = measures(joined(scores))
+    return found.kl_mean, found.top1_agreement
 
 
 def ours(path: Path, chunks: Chunks, threads: int, kv_types: KvTypes = F16) -> Iterator[Any]:
@@ -103,10 +110,9 @@ def main() -> None:
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder, f"{name}.gguf")
             requantize.write(path, padded if needs_padding else plain, ggml_type)
-            reference = FloatReference(requantize.read(path))
-            expected = [log_softmax(reference.logits(chunk)) for chunk in chunks]
-            kl, top1 = divergence(expected, ours(path, chunks, options.threads))
-            peer_kl, peer_top1 = divergence(expected, theirs(path, chunks, options.threads))
+            expected = references(FloatReference(requantize.read(path)), chunks)
+            kl, top1 = divergence(expected, chunks, ours(path, chunks, options.threads))
+            peer_kl, peer_top1 = divergence(expected, chunks, theirs(path, chunks, options.threads))
         rows.append(
             {
                 "type": name,

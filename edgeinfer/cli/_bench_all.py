@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeinfer.cli import _bench_sustained, ui
@@ -17,6 +18,7 @@ from edgeinfer.errors import EdgeInferError
 
 if TYPE_CHECKING:
     from edgeinfer.cli._model_options import ModelOptions
+    from edgeinfer.runtime.model import Model
 
 
 def compare(
@@ -76,21 +78,30 @@ def _time(model: str, backend: str, arguments: Sequence[str]) -> dict[str, Any]:
 def _add_divergence(
     records: list[dict[str, Any]], options: ModelOptions, model: str, exact: str | None
 ) -> None:
-    from edgeinfer.runtime.divergence import divergence, log_probabilities
+    from tempfile import TemporaryDirectory
 
-    reference = None
-    if exact is not None:
-        with replace(options, backend=records[0]["backend"]).open(exact) as opened:
-            reference = log_probabilities(opened)
-    for record in records:
-        with replace(options, backend=record["backend"]).open(model) as opened:
-            found = log_probabilities(opened)
-        if reference is None:
-            reference = found
-        if reference.shape != found.shape:
-            raise EdgeInferError(f"{exact} has not the vocabulary of {model}")
-        record["divergence"] = divergence(reference, found)
-        record["divergence_from"] = exact or records[0]["backend"]
+    from edgeinfer.evaluation.run import record as write
+    from edgeinfer.evaluation.sample import sample
+    from edgeinfer.runtime.evaluation import evaluate
+
+    def opened(backend: str, reference: str) -> Model:
+        return replace(options, backend=backend).open(reference)
+
+    first = records[0]["backend"]
+    with TemporaryDirectory() as folder:
+        with opened(first, exact or model) as most_exact:
+            chunks = sample(most_exact.tokenizer, most_exact.plan.context)
+            reference = write(
+                most_exact.engine,
+                chunks,
+                Path(folder, "reference.logits"),
+                batch=most_exact.plan.batch,
+                about={},
+            )
+        for record in records:
+            with opened(record["backend"], model) as compared:
+                record["divergence"] = evaluate(compared, chunks, reference).kl_mean
+            record["divergence_from"] = exact or first
 
 
 def show(records: Sequence[dict[str, Any]]) -> None:

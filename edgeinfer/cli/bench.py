@@ -186,7 +186,7 @@ def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, A
     with options.open(stored.reference) as model:
         loaded = time.perf_counter()
         plan = model.plan
-        bench = benchmark.Bench(model.open_sequence().engine, batch=plan.batch)
+        bench = benchmark.Bench(model.engine, batch=plan.batch)
         prompt = wanted.tests[0].prompt_tokens or 1
         bench.fill(prompt)
         first = time.perf_counter()

@@ -212,6 +212,15 @@ class Model:
 
     # ---- numbers -------------------------------------------------------------------------
 
+    @property
+    def engine(self) -> Engine:
+        """What runs the model, for measurements: it opens sequences of its own.
+
+        Raises:
+            ClosedError: the model is closed.
+        """
+        return self._live()
+
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Returns the logits after each token, float32 (n_tokens, n_vocab).
 

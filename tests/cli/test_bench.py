@@ -166,7 +166,7 @@ def test_all_backends_are_compared_each_in_its_own_process(bench):
         assert record["threads"] == 1
         assert record["divergence_from"] == able[0]
         assert len(record["sustained"]["windows"]) == 1
-    assert records[0]["divergence"] == 0
+    assert records[0]["divergence"] < 1e-7
 
 
 def test_the_divergence_may_be_from_a_more_exact_file(edgeinfer, tiny, tmp_path):

@@ -1,0 +1,91 @@
+"""Perplexity and divergence of whole models: a text, and a reference that is computed once.
+
+chunks = text_chunks(model.tokenizer, text)
+reference = reference_logits(lambda: load("model-f16.gguf"), chunks, key)
+print(evaluate(model, chunks, reference).kl_mean)
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from edgeinfer.evaluation.chunks import CONTEXT, Chunks, chunked
+from edgeinfer.evaluation.compact import ReferenceLogits
+from edgeinfer.evaluation.measures import Measures, measures
+from edgeinfer.evaluation.run import Progress, record
+from edgeinfer.evaluation.run import evaluate as score
+from edgeinfer.store.home import home
+
+if TYPE_CHECKING:
+    from edgeinfer.runtime.model import Model
+    from edgeinfer.tokenizer import Tokenizer
+
+
+def text_chunks(
+    tokenizer: Tokenizer, text: str, *, context: int = CONTEXT, limit: int | None = None
+) -> Chunks:
+    """Cuts a text as llama.cpp's perplexity tool does.
+
+    Args:
+        tokenizer: the model's.
+        text: names of special tokens in it are plain text.
+        context: tokens a chunk.
+        limit: at most so many chunks.
+
+    Raises:
+        UsageError: the text does not fill a chunk.
+    """
+    tokens = tokenizer.encode(text, parse_special=False)
+    bos = tokenizer.bos_id if tokenizer.add_bos else None
+    return chunked(tokens, context=context, bos=bos, limit=limit)
+
+
+def evaluate(
+    model: Model,
+    chunks: Chunks,
+    reference: ReferenceLogits | None = None,
+    *,
+    progress: Progress | None = None,
+) -> Measures:
+    """Measures a model on the chunks of a text; as ``edgeinfer.evaluation.run.evaluate``."""
+    batch = model.plan.batch
+    return measures(
+        score(model.engine, chunks, batch=batch, reference=reference, progress=progress)
+    )
+
+
+def reference_logits(
+    open_model: Callable[[], Model],
+    chunks: Chunks,
+    key: Mapping[str, Any],
+    *,
+    folder: Path | None = None,
+    progress: Progress | None = None,
+) -> ReferenceLogits:
+    """What a model says of the chunks: from disk if it was computed before, else computed now.
+
+    Args:
+        open_model: loads the model; only called if it has to run.
+        chunks: of the text.
+        key: all that the logits depend on beside the text: the file's hash, what runs it and
+            how. The same key and text find the same file.
+        folder: where the files are; by default in edgeinfer's own.
+        progress: called after each chunk.
+
+    Raises:
+        CorruptFileError: the file on disk is damaged; it is not used and not replaced.
+        EdgeInferError: the disk cannot take the file.
+    """
+    folder = folder or home() / "references"
+    named = json.dumps([dict(key), chunks.digest()], sort_keys=True)
+    path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.logits"
+    if path.exists():
+        return ReferenceLogits(path)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open_model() as model:
+        batch = model.plan.batch
+        return record(model.engine, chunks, path, batch=batch, about=key, progress=progress)
