@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch.config import ModelConfig
+from edgeinfer.device.accelerator import Accelerator
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.planner.plan import MemoryPlan
 
@@ -40,6 +41,7 @@ class Support:
     usable: bool
     reason: str = ""  # why not, or what it will use
     rank: int = 0  # higher is tried first
+    accelerators: tuple[Accelerator, ...] = ()  # what it can compute on besides the processor
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch import config_from_gguf
 from edgeinfer.arch.config import ModelConfig
+from edgeinfer.backends import ggml_devices
 from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
@@ -69,7 +70,12 @@ class LlamaCppBackend:
             return Support(usable=False, reason=f"{PACKAGE} is not installed ({INSTALL})")
         api = _library()
         used = "GPU offload" if api.llama_supports_gpu_offload() else "processor only"
-        return Support(usable=True, reason=f"{PACKAGE} {self.version()}, {used}", rank=50)
+        return Support(
+            usable=True,
+            reason=f"{PACKAGE} {self.version()}, {used}",
+            rank=50,
+            accelerators=ggml_devices.accelerators(import_module(f"{MODULE}._ggml").libggml),
+        )
 
     def load(self, files: ModelFiles, plan: MemoryPlan) -> LlamaCppEngine:
         """Maps the weights and makes a context for one sequence.

@@ -24,11 +24,13 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.backends.base import Backend, Support
+from edgeinfer.device.accelerator import Accelerator
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.formats.remembered import Remembered
 from edgeinfer.store.home import home
 
 TIMEOUT = 20.0  # seconds; a large library from a cold disk takes some
+_DRIVERS = ("dri/*", "nvidia*", "kfd", "accel/*", "mali*")  # in /dev, where there is one
 _MARK = "edgeinfer-probe:"  # libraries print what they like before
 
 
@@ -118,8 +120,10 @@ def _ending(code: int) -> str:
 def _answer(record: Mapping[str, Any]) -> Answer:
     if "problem" in record:
         return Answer.failed(str(record["problem"]))
+    support = record["support"]
+    found = tuple(Accelerator(**each) for each in support.get("accelerators", ()))
     return Answer(
-        support=Support(**record["support"]),
+        support=Support(**support | {"accelerators": found}),
         formats=frozenset(record["formats"]),
         version=record["version"],
     )
@@ -140,13 +144,14 @@ def _written(point: EntryPoint) -> str:
 
 
 def _surroundings(device: DeviceProfile) -> str:
-    """Changes when a package comes or goes, or the interpreter or the machine is another."""
+    """Changes when a package or a driver comes or goes, or interpreter or machine is another."""
     stamps = []
     for entry in sys.path:
         with suppress(OSError):
             stamps.append(f"{entry}={os.stat(entry or '.').st_mtime_ns}")
     return "\n".join(
         [sys.executable, sys.version, device.os, device.machine, device.cpu, *device.isas, *stamps]
+        + [str(path) for pattern in _DRIVERS for path in sorted(Path("/dev").glob(pattern))]
     )
 
 

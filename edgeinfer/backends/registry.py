@@ -14,6 +14,10 @@ from edgeinfer.errors import NotFoundError, UnsupportedError
 
 GROUP = "edgeinfer.backends"
 AUTO = "auto"
+# Asked for its devices, though it runs no models yet.
+_LIBRARIES = (
+    EntryPoint("onnxruntime", "edgeinfer.backends.onnxruntime_devices:OnnxRuntime", GROUP),
+)
 # Asked in this process: the rest of the program needs its extension as well.
 _IN_PROCESS = frozenset({"edgeinfer.backends.native"})
 
@@ -77,6 +81,14 @@ def candidates(device: DeviceProfile, names: Iterable[str] | None = None) -> lis
         for name, point in points.items()
     ]
     return sorted(found, key=lambda c: (not c.support.usable, -c.support.rank, c.name))
+
+
+def accelerators(device: DeviceProfile) -> dict[str, Support]:
+    """What each backend, and each library that may become one, says of the GPUs and NPUs here."""
+    libraries = probing.ask(_LIBRARIES, device)
+    return {c.name: c.support for c in candidates(device)} | {
+        name: answer.support for name, answer in libraries.items()
+    }
 
 
 def named(name: str, model_format: str, device: DeviceProfile) -> Candidate:
