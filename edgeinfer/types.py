@@ -70,6 +70,7 @@ class Timings:
     decode_seconds: float = 0.0
     drafted_tokens: int = 0  # guessed ahead
     accepted_tokens: int = 0  # of these, right
+    speedup: float = 1.0  # by guessing: times as fast as a token a step, as measured
 
     @property
     def prefill_tokens_per_second(self) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,6 +115,16 @@ class StateKeeper(Protocol):
         Raises:
             ValueError: the bytes are no such state; the sequence is empty.
         """
+
+
+@runtime_checkable
+class BatchInvariant(Protocol):
+    """What an engine may promise besides: a token's logits do not hang on what it is read with.
+
+    They are the same, bit for bit, alone in a step and among others of its sequence or another.
+    """
+
+    batch_invariant: Literal[True]
 
 
 class Backend(Protocol):

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from enum import Enum
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,6 +98,8 @@ class NativeBackend:
 
 class NativeEngine:
     """``base.Engine`` over ``_native.Engine``: plain numbers in, errors translated."""
+
+    batch_invariant: Literal[True] = True
 
     def __init__(self, engine: _native.Engine, config: ModelConfig, state_form: str) -> None:
         self.config = config

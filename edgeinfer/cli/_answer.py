@@ -96,8 +96,15 @@ def _prefill_bar() -> Iterator[Callable[[int, int], None]]:
 def stats_line(timings: Timings) -> str:
     """One line: what was read and written, and how fast."""
     cached = f" ({timings.cached_tokens} cached)" if timings.cached_tokens else ""
+    guessed = ""
+    if timings.drafted_tokens:
+        guessed = (
+            f" | guessed: {timings.accepted_tokens} of {timings.drafted_tokens} right, "
+            f"{timings.speedup:.2f}x"
+        )
     return (
         f"[prompt: {timings.prompt_tokens} tokens{cached} "
         f"{timings.prefill_tokens_per_second:.1f} tok/s | "
-        f"answer: {timings.new_tokens} tokens {timings.decode_tokens_per_second:.1f} tok/s]"
+        f"answer: {timings.new_tokens} tokens {timings.decode_tokens_per_second:.1f} tok/s"
+        f"{guessed}]"
     )

@@ -85,7 +85,7 @@ _SAMPLING = (
     ),
     click.option(
         "--speculate",
-        type=click.Choice(["off", "lookup", "draft"]),
+        type=click.Choice(["auto", "off", "lookup", "draft"]),
         help="Guess tokens ahead from the text, or with -md, while that is faster.",
     ),
     click.option(

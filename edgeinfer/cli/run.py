@@ -129,6 +129,9 @@ def _emit_records(model: Model, events: Iterator[TokenEvent]) -> None:
                 "decode_seconds": timings.decode_seconds,
                 "prefill_tokens_per_second": timings.prefill_tokens_per_second,
                 "decode_tokens_per_second": timings.decode_tokens_per_second,
+                "drafted_tokens": timings.drafted_tokens,
+                "accepted_tokens": timings.accepted_tokens,
+                "speedup": timings.speedup,
             }
         )
 

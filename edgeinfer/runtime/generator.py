@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
 
+from edgeinfer.runtime.drafters import Drafter
 from edgeinfer.runtime.sampler import NativeSampler, accept_all, check_params
 from edgeinfer.runtime.scheduler import OnPrefill, Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
-from edgeinfer.runtime.speculation import Drafter, Plain, Reader, Speculative
+from edgeinfer.runtime.speculation import Plain, Reader, Speculative
 from edgeinfer.runtime.stop import StopStrings
 from edgeinfer.types import (
     Completion,
@@ -165,6 +166,7 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
             clock.timings(len(task.prompt), cached, count),
             drafted_tokens=text.drafted,
             accepted_tokens=text.accepted,
+            speedup=text.speedup,
         ),
     )
 

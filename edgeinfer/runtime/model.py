@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.backends.base import Embedder, Engine, Slice
+from edgeinfer.backends.base import BatchInvariant, Embedder, Engine, Slice
 from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
+from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
 from edgeinfer.runtime.generator import Task, collect, generate
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
-from edgeinfer.runtime.speculation import Drafter, DraftModel, PromptLookup
 from edgeinfer.types import Completion, Message, SamplingParams, TokenEvent
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 _FIELDS = frozenset(field.name for field in fields(SamplingParams))
 _TASK_OPTIONS = frozenset({"on_prefill", "is_cancelled"})
-_SPECULATIONS = ("off", "lookup", "draft")
+_SPECULATIONS = ("auto", "off", "lookup", "draft")
 _OWN_OPTIONS = frozenset({"speculate", "overflow"})
 _OVERFLOWS = ("stop", "shift")
 
@@ -107,8 +107,9 @@ class Model:
             stream: return an iterator of TokenEvent; closing it cancels.
             options: fields of SamplingParams; ``on_prefill`` and ``is_cancelled`` as in
                 ``edgeinfer.runtime.generator.Task``; ``speculate``: guess tokens ahead by
-                "lookup" in the text or by the "draft" model, as long as it is faster, or
-                "off" (the default is "draft" where there is one, else "off"); ``overflow``:
+                "lookup" in the text or by the "draft" model, while that is faster, or "off".
+                The default is "auto": "draft" where there is one, else "lookup" where the
+                same tokens come out, bit for bit, as with "off"; ``overflow``:
                 when the context is full, "stop" (the default) or "shift", which goes on
                 with the first tokens and the last half of the text.
 
@@ -339,13 +340,14 @@ class Model:
 
     def _drafter(self, kind: str | None) -> Callable[[], Drafter] | None:
         """What makes the drafter of a generation, if there is to be one."""
-        draft = self.draft
-        if kind is None:
-            kind = "off" if draft is None else "draft"
+        draft, kind = self.draft, kind or "auto"
         if kind not in _SPECULATIONS:
             raise UsageError(
                 f"speculate is {kind!r}", hint=f"speculate is {', '.join(_SPECULATIONS)}"
             )
+        if kind == "auto":
+            exact = isinstance(self._engine, BatchInvariant)
+            kind = "draft" if draft is not None else "lookup" if exact else "off"
         if kind == "lookup":
             return PromptLookup
         if kind == "off":

@@ -4,12 +4,12 @@ A guess is checked by drawing: the sampler draws from the logits after each toke
 would without guesses, with the same random stream, and as long as it draws what was
 guessed the next logits are there already. At the first other token the rest is trimmed.
 So every token is drawn from the model's own distribution given the text before it, at any
-temperature, and the same tokens come out, as far as the engine computes the same logits
-for a token alone and among others. (Leviathan et al. 2023, arXiv:2211.17192, keep more of
-a guess that was itself drawn; ours are certain, for which both rules are the same.)
+temperature. (Leviathan et al. 2023, arXiv:2211.17192, keep more of a guess that was itself
+drawn; ours are certain, for which both rules are the same.)
 
-Guesses come of the text itself (prompt lookup: what followed the last tokens before) or
-of a smaller model with the same vocabulary.
+The tokens are the same ones, too, on an engine that computes the same logits for a token
+alone and among others, bit for bit (``backends.base.BatchInvariant``). On another one they are
+as far as its rounding does not decide between the best two.
 """
 
 from __future__ import annotations
@@ -17,98 +17,19 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.runtime.drafters import Drafter
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.sequence import shifted
-
-if TYPE_CHECKING:
-    from edgeinfer.runtime.model import Model
-
-MOST = 12  # tokens guessed at a time
-NGRAM = 3  # tokens that must have been seen together
-TRIALS = 4  # steps before guesses are judged
-PAUSE = 64  # tokens without guesses after they turned out slower
+from edgeinfer.runtime.worth import MOST, Worth
 
 Row = NDArray[np.float32]  # (n_vocab,)
-
-
-class Drafter(Protocol):
-    """Guesses how a text goes on."""
-
-    def propose(self, text: Sequence[int], most: int) -> Sequence[int]:
-        """Returns at most so many tokens; none if there is nothing to go by.
-
-        The text grows from call to call, except after ``restart``.
-        """
-
-    def restart(self) -> None:
-        """The next text is another one."""
-
-    def close(self) -> None:
-        """Gives back what it holds."""
-
-
-class PromptLookup:
-    """Guesses what followed the last NGRAM tokens the last time they occurred.
-
-    A guess may run into itself, so that a text of one period goes on for ever.
-    """
-
-    def __init__(self) -> None:
-        self._ends: dict[tuple[int, ...], int] = {}  # n-gram -> the place after it
-        self._seen = 0  # tokens whose n-grams are known
-
-    def propose(self, text: Sequence[int], most: int) -> Sequence[int]:
-        """As ``Drafter.propose``."""
-        for end in range(max(self._seen, NGRAM), len(text)):
-            self._ends[tuple(text[end - NGRAM : end])] = end
-        self._seen = len(text)
-        start = self._ends.get(tuple(text[-NGRAM:]))
-        if start is None:
-            return []
-        period = len(text) - start
-        return [text[start + i % period] for i in range(most)]
-
-    def restart(self) -> None:
-        """As ``Drafter.restart``."""
-        self._ends.clear()
-        self._seen = 0
-
-    def close(self) -> None:
-        """It holds nothing."""
-
-
-class DraftModel:
-    """Guesses what a smaller model of the same vocabulary finds likeliest."""
-
-    def __init__(self, model: Model) -> None:
-        self._sequence = model.open_sequence()
-        self._scheduler = Scheduler(self._sequence.engine, model.plan.batch)
-
-    def propose(self, text: Sequence[int], most: int) -> Sequence[int]:
-        """As ``Drafter.propose``."""
-        most = min(most, self._sequence.context - len(text))
-        if most <= 0:
-            return []
-        self._sequence.feed(text)
-        guessed: list[int] = []
-        while True:
-            guessed.append(int(self._scheduler.read(self._sequence).argmax()))
-            if len(guessed) >= most:
-                return guessed
-            self._sequence.push(guessed[-1])
-
-    def restart(self) -> None:
-        """Its sequence keeps what the texts begin with alike."""
-
-    def close(self) -> None:
-        """Gives its cache back."""
-        self._sequence.close()
 
 
 class Reader(Protocol):
@@ -116,6 +37,10 @@ class Reader(Protocol):
 
     drafted: int  # tokens guessed so far
     accepted: int  # of these, drawn
+
+    @property
+    def speedup(self) -> float:
+        """How many times as fast as a token a step the text came, as measured."""
 
     @property
     def room(self) -> int:
@@ -138,6 +63,7 @@ class Plain:
     """A token a step."""
 
     drafted = accepted = 0
+    speedup = 1.0
 
     def __init__(self, scheduler: Scheduler, sequence: TextSequence) -> None:
         self._scheduler = scheduler
@@ -162,7 +88,11 @@ class Plain:
 
 
 class Speculative:
-    """Guesses of a drafter are read along with the drawn token."""
+    """Guesses of a drafter are read along with the drawn token, as many as pay.
+
+    A drafter that is free is asked at every token, and what it says judged when the token is
+    drawn, whether or not it was read along.
+    """
 
     def __init__(self, scheduler: Scheduler, sequence: TextSequence, drafter: Drafter) -> None:
         self.drafted = self.accepted = 0
@@ -171,9 +101,15 @@ class Speculative:
         self._drafter = drafter
         self._text = [*sequence.cached, *sequence.pending]
         self._guess: deque[int] = deque()  # read, but not yet drawn
+        self._unread: int | None = None  # a guess at the next token that was not read
         self._rows: deque[Row] = deque()  # logits after the last token, and after each guess
-        self._most = 4
-        self._worth = _Worth()
+        self._worth = Worth(is_free=drafter.is_free)
+        self._step = _Step()
+
+    @property
+    def speedup(self) -> float:
+        """As ``Reader.speedup``."""
+        return self._worth.speedup
 
     @property
     def room(self) -> int:
@@ -183,28 +119,25 @@ class Speculative:
     def read(self, on_chunk: Callable[[], None] | None = None) -> Row:
         """As ``Reader.read``."""
         if not self._rows:
+            started = time.perf_counter()
             count = 1 + len(self._guess)
             self._rows.extend(self._scheduler.read_rows(self._sequence, count, on_chunk))
+            self._step.seconds += time.perf_counter() - started
         return self._rows.popleft()
 
     def push(self, token: int) -> None:
         """As ``Reader.push``."""
         self._text.append(token)
-        if self._guess and self._guess[0] == token:
-            self._guess.popleft()
+        if self._judge(token):
             self.accepted += 1
-            self._worth.gain()
+            self._step.drawn += 1
             return  # the logits after it are there
         if self._guess:
-            self._most = max(1, self._most // 2)
             self._forget(len(self._text) - 1)
-        elif self._worth.guessed:
-            self._most = min(MOST, self._most * 2)
-        self._worth.next_step()
-        most = min(self._most, self.room) if self._worth.guess else 0
-        self._guess.extend(self._drafter.propose(self._text, most) if most > 0 else ())
+        self._end_step()
+        self._guess.extend(self._propose())
         self.drafted += len(self._guess)
-        self._worth.guessed = bool(self._guess)
+        self._step.read = 1 + len(self._guess)
         for unread in (token, *self._guess):
             self._sequence.push(unread)
 
@@ -214,11 +147,44 @@ class Speculative:
         self._forget(len(self._sequence.cached))
         self._sequence.feed(self._text)
         self._drafter.restart()
+        self._step = _Step()
 
     def finish(self) -> None:
         """As ``Reader.finish``."""
+        self._end_step()
         self._forget(min(len(self._text), len(self._sequence.cached)))
         self._drafter.close()
+
+    def _judge(self, token: int) -> bool:
+        """Compares the guess with what was drawn; True if the logits after it are there."""
+        if not self._guess:
+            if self._step.read <= 1:  # after a guess that was all right there is one token more
+                self._worth.judge(None if self._unread is None else self._unread == token)
+            return False
+        right = self._guess[0] == token
+        self._worth.judge(right)
+        if right:
+            self._guess.popleft()
+        return right
+
+    def _propose(self) -> Sequence[int]:
+        """What to read along; keeps a guess that is not, to judge it."""
+        started = time.perf_counter()
+        room = min(MOST, self.room)
+        if self._drafter.is_free:
+            guess = self._drafter.propose(self._text, max(room, 1))
+            self._unread = guess[0] if guess else None
+            guess = guess[: min(self._worth.count(), room)] if guess else ()
+        else:
+            count = min(self._worth.count(), room)
+            guess = self._drafter.propose(self._text, count) if count > 0 else ()
+        self._step.seconds += time.perf_counter() - started
+        return guess
+
+    def _end_step(self) -> None:
+        step, self._step = self._step, _Step()
+        if step.read > 0:  # not the prompt
+            self._worth.step(read=step.read, drawn=step.drawn, seconds=step.seconds)
 
     def _forget(self, length: int) -> None:
         self._sequence.rewind(length)
@@ -226,49 +192,10 @@ class Speculative:
         self._rows.clear()
 
 
-class _Worth:
-    """Whether guessing pays: tokens a second with guesses and without, measured as it goes."""
+@dataclass(slots=True)
+class _Step:
+    """What a step brings and takes; the time of those who use the tokens is no part of it."""
 
-    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
-        self.guess = False  # the first steps measure what a token costs without
-        self.guessed = False  # the step that runs has guesses
-        self._clock = clock
-        self._started: float | None = None
-        self._gained = 0
-        self._plain = _Rate()
-        self._speculative = _Rate()
-        self._pause = TRIALS
-
-    def gain(self) -> None:
-        """A guess was drawn."""
-        self._gained += 1
-
-    def next_step(self) -> None:
-        """A step is over, with all that was drawn of it; decides on the next one."""
-        now = self._clock()
-        if self._started is not None:
-            rate = self._speculative if self.guessed else self._plain
-            rate.add(1 + self._gained, now - self._started)
-        self._started, self._gained = now, 0
-        if self._pause > 0:
-            self._pause -= 1
-            self.guess = self._pause == 0
-        elif self._speculative.steps >= TRIALS and self._speculative.slower_than(self._plain):
-            self.guess, self._pause = False, PAUSE
-            self._speculative = _Rate()
-
-
-class _Rate:
-    """Tokens per second; the past counts less and less."""
-
-    def __init__(self) -> None:
-        self.steps = 0
-        self._tokens = self._seconds = 0.0
-
-    def add(self, tokens: int, seconds: float) -> None:
-        self.steps += 1
-        self._tokens = 0.9 * self._tokens + tokens
-        self._seconds = 0.9 * self._seconds + seconds
-
-    def slower_than(self, other: _Rate) -> bool:
-        return self._tokens * other._seconds < other._tokens * self._seconds
+    read: int = 0  # tokens
+    drawn: int = 1
+    seconds: float = 0.0

@@ -8,9 +8,10 @@ import pytest
 from edgeinfer.backends import fake
 from edgeinfer.backends.base import Slice
 from edgeinfer.errors import UsageError
-from edgeinfer.runtime import speculation
+from edgeinfer.runtime.drafters import PromptLookup
 from edgeinfer.runtime.generator import collect
 from edgeinfer.runtime.sequence import SINKS, shifted
+from edgeinfer.runtime.worth import Worth
 from edgeinfer.types import FinishReason, SamplingParams
 from support.fake_model import fake_model
 
@@ -42,6 +43,8 @@ def by_hand(engine, prompt: list[int], count: int) -> list[int]:
 class Oracle:
     """Guesses two tokens right and then one wrong."""
 
+    is_free = False
+
     def __init__(self, engine):
         self.engine = engine
 
@@ -58,9 +61,9 @@ class Oracle:
         pass
 
 
-class Always(speculation._Worth):
-    def next_step(self):
-        self.guess = True
+class Always(Worth):
+    def count(self):
+        return 3
 
 
 def test_the_first_tokens_and_the_last_half_are_kept():
@@ -78,7 +81,7 @@ def test_by_default_a_full_context_ends_the_answer(rig):
 @pytest.mark.parametrize("guesses", [False, True])
 @pytest.mark.parametrize("batch", [3, 16])
 def test_a_shifted_text_goes_on_as_if_it_were_read_anew(rig, monkeypatch, guesses, batch):
-    monkeypatch.setattr(speculation, "_Worth", Always)
+    monkeypatch.setattr("edgeinfer.runtime.speculation.Worth", Always)
     made = rig(None, context=CONTEXT, batch=batch)
     sequence = made.sequence()
     drafter = (lambda: Oracle(made.engine)) if guesses else None
@@ -94,7 +97,7 @@ def test_a_shifted_text_goes_on_as_if_it_were_read_anew(rig, monkeypatch, guesse
 
 
 def test_lookup_forgets_the_text_that_was_shifted_away():
-    lookup = speculation.PromptLookup()
+    lookup = PromptLookup()
     assert lookup.propose([1, 2, 3, 4, 1, 2, 3], 1) == [4]
     lookup.restart()
     assert lookup.propose([9, 8, 1, 2, 3], 1) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from dataclasses import replace
 
@@ -9,16 +10,12 @@ import numpy as np
 import pytest
 
 from edgeinfer.backends import fake
+from edgeinfer.runtime.drafters import NGRAM, DraftModel, PromptLookup
 from edgeinfer.runtime.generator import collect
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence
-from edgeinfer.runtime.speculation import (
-    NGRAM,
-    DraftModel,
-    PromptLookup,
-    Speculative,
-    _Worth,
-)
+from edgeinfer.runtime.speculation import Speculative
+from edgeinfer.runtime.worth import Worth
 from edgeinfer.types import SamplingParams
 from support.fake_model import fake_model
 
@@ -30,8 +27,9 @@ class Scripted:
 
     closed = 0
 
-    def __init__(self, guess):
+    def __init__(self, guess, is_free=False):
         self.guess = guess
+        self.is_free = is_free
 
     def propose(self, text, most):
         return list(self.guess(list(text)))[:most]
@@ -43,16 +41,16 @@ class Scripted:
         type(self).closed += 1
 
 
-class Always(_Worth):
+class Always(Worth):
     """Guesses from the first token on, whatever the clock says."""
 
-    def next_step(self):
-        self.guess = True
+    def count(self):
+        return 12
 
 
 @pytest.fixture
 def always(monkeypatch):
-    monkeypatch.setattr("edgeinfer.runtime.speculation._Worth", Always)
+    monkeypatch.setattr("edgeinfer.runtime.speculation.Worth", Always)
 
 
 # ---- guessing --------------------------------------------------------------------------------
@@ -89,16 +87,17 @@ GUESSES = {
 
 
 @pytest.mark.parametrize("guess", GUESSES)
+@pytest.mark.parametrize("is_free", [True, False])
 @pytest.mark.parametrize("temperature", [0.0, 1.5])
 @pytest.mark.parametrize("batch", [3, 16])
-def test_every_guess_leads_to_the_same_tokens(rig, always, guess, temperature, batch):
+def test_every_guess_leads_to_the_same_tokens(rig, always, guess, is_free, temperature, batch):
     params = SamplingParams(
         temperature=temperature, seed=3, max_tokens=60, repeat_penalty=1.2, top_k=0
     )
     made = rig(None, batch=batch)
     plain = collect(made.events("Hello", params=params))
     truth = [*made.task("Hello").prompt, *plain.tokens]
-    drafter = Scripted(GUESSES[guess](truth))
+    drafter = Scripted(GUESSES[guess](truth), is_free)
 
     found = collect(made.events("Hello", params=params, drafter=lambda: drafter))
 
@@ -192,30 +191,27 @@ def kept(logits):
     return dict(zip(best.tolist(), (weights / weights.sum()).tolist(), strict=True))
 
 
-# ---- worth -----------------------------------------------------------------------------------
-
-
-def test_guesses_that_cost_more_than_they_bring_are_given_up():
-    for cost, pays in ((1.5, True), (4.0, False)):
-        now = [0.0]
-        worth = _Worth(clock=lambda now=now: now[0])
-        guessed = 0
-        for _ in range(60):
-            worth.guessed = worth.guess
-            guessed += worth.guess
-            if worth.guess:
-                worth.gain()
-                worth.gain()  # three tokens a step
-            now[0] += cost if worth.guess else 1.0
-            worth.next_step()
-        assert (guessed > 40) == pays
-        assert guessed >= 4
-
-
 # ---- the public face -------------------------------------------------------------------------
 
 
-def test_a_model_speculates_when_asked_to():
+@pytest.fixture
+def invariant(monkeypatch):
+    """The fake engine keeps the promise anyhow; here it makes it."""
+    monkeypatch.setattr(fake.FakeEngine, "batch_invariant", True, raising=False)
+
+
+def test_a_model_guesses_by_itself_where_not_a_bit_can_change(always, invariant):
+    with fake_model(REPEATING * 3) as model:
+        plain = model.generate("<|answer|>", temperature=0, speculate="off")
+        found = model.generate("<|answer|>", temperature=0)
+
+    assert found.tokens == plain.tokens
+    assert plain.timings.drafted_tokens == 0
+    assert plain.timings.speedup == 1
+    assert found.timings.drafted_tokens > 0
+
+
+def test_elsewhere_it_looks_up_when_asked_to(always):
     with fake_model(REPEATING * 3) as model:
         plain = model.generate("<|answer|>", temperature=0)
         found = model.generate("<|answer|>", temperature=0, speculate="lookup")
@@ -225,7 +221,47 @@ def test_a_model_speculates_when_asked_to():
     assert found.timings.drafted_tokens > 0
 
 
-def test_a_draft_model_guesses_what_it_would_say():
+def test_the_time_between_two_steps_does_not_count(rig, monkeypatch):
+    told = []
+
+    class Telling(Always):
+        def step(self, *, read, drawn, seconds):
+            told.append(seconds)
+
+    monkeypatch.setattr("edgeinfer.runtime.speculation.Worth", Telling)
+    params = SamplingParams(temperature=0, max_tokens=5)
+    for _ in rig(None).events("Hi", params=params, drafter=lambda: Scripted(lambda text: [0])):
+        time.sleep(0.02)
+
+    assert len(told) == 4
+    assert max(told) < 0.02
+
+
+def test_what_was_read_and_drawn_is_told(rig, monkeypatch):
+    told = []
+
+    class Telling(Always):
+        def step(self, *, read, drawn, seconds):
+            told.append((read, drawn))
+
+    made = rig(None)
+    params = SamplingParams(temperature=0, max_tokens=8)
+    plain = collect(made.events("Hi", params=params))
+    truth = [*made.task("Hi").prompt, *plain.tokens]
+    guesses = iter([2, 0, 1, 9])
+
+    def guess(text):
+        right = truth[len(text) :][: next(guesses)]
+        return [*right, *([0] if len(right) == 1 else [])]
+
+    monkeypatch.setattr("edgeinfer.runtime.speculation.Worth", Telling)
+    collect(made.events("Hi", params=params, drafter=lambda: Scripted(guess)))
+
+    # After the first token: two right and one more; one alone; one right, one wrong; the rest.
+    assert told == [(3, 3), (1, 1), (3, 2), (3, 1)]
+
+
+def test_a_draft_model_guesses_what_it_would_say(always):
     with fake_model("The truth, the whole truth") as large, fake_model("The truth. ") as small:
         large.draft = small
         plain = large.generate("<|answer|>", temperature=0)
@@ -247,12 +283,11 @@ def test_what_cannot_be_is_refused():
             model.generate("x", speculate="magic")
 
 
-def test_unread_guesses_are_no_part_of_the_text():
+def test_unread_guesses_are_no_part_of_the_text(always):
     engine = fake.FakeBackend().load(None, replace(fake_model().plan))
     sequence = Sequence(engine, 64)
     sequence.feed([1, 2, 3])
     reader = Speculative(Scheduler(engine, 8), sequence, Scripted(lambda text: [9, 9]))
-    reader._worth = Always()
     reader.read()
     reader.push(4)
     assert sequence.pending == [4, 9, 9]

@@ -8,7 +8,7 @@ import numpy as np
 import psutil
 import pytest
 
-from edgeinfer.backends.base import Engine, Slice, StateKeeper
+from edgeinfer.backends.base import BatchInvariant, Engine, Slice, StateKeeper
 from edgeinfer.errors import ClosedError, ContextFullError
 
 CONTEXT = 64
@@ -165,6 +165,20 @@ def check_a_saved_state_goes_on_where_it_was(engine: Engine) -> None:
     engine.restore_state(number, state, 9)
     same(read(engine, (number, TEXT[9:], len(TEXT) - 9)), whole(engine, TEXT)[9:])
     same(read(engine, (other, OTHER[2:], 3)), whole(engine, OTHER)[2:])
+
+
+def check_a_batch_changes_no_bit(engine: Engine) -> None:
+    """Of an engine that promises it: alone, in company, and beside another text."""
+    if not isinstance(engine, BatchInvariant):
+        return
+    expected = whole(engine, TEXT)
+    for size in (1, 2, 3, 4, 7, 12, 15):
+        first, second = engine.open(), engine.open()
+        read(engine, (first, TEXT[: len(TEXT) - size], 0))
+        rows = read(engine, (second, OTHER, 0), (first, TEXT[len(TEXT) - size :], size))
+        np.testing.assert_array_equal(rows, expected[len(TEXT) - size :])
+        engine.close(first)
+        engine.close(second)
 
 
 CHECKS: dict[str, Check] = {

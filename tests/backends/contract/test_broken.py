@@ -93,6 +93,15 @@ class Hasty(fake.FakeEngine):
         return -logits if len(logits) == sum(len(part.tokens) for part in batch) == 1 else logits
 
 
+class Sociable(fake.FakeEngine):
+    """Promises what it does not keep: company changes the last bits."""
+
+    batch_invariant = True
+
+    def step(self, batch):
+        return super().step(batch) * np.float32(1 + 1e-6 * sum(len(part.tokens) for part in batch))
+
+
 class Forgetful(fake.FakeEngine):
     """Restores a state as an empty one."""
 
@@ -122,6 +131,7 @@ BROKEN = [
     (Immortal, contract.check_a_shut_engine_says_so),
     (Guesses, contract.check_what_makes_no_sense_is_refused_whole),
     (Forgetful, contract.check_a_saved_state_goes_on_where_it_was),
+    (Sociable, contract.check_a_batch_changes_no_bit),
     (Hasty, contract.check_greedy_tokens_do_not_hang_on_the_way_to_read),
 ]
 
