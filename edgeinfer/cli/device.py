@@ -116,7 +116,9 @@ def _heat(state: ThermalState, clocks: tuple[Clock, ...]) -> Iterator[Row]:
 def _memory(device: DeviceProfile) -> Iterator[Row]:
     memory = f"{ui.format_bytes(device.memory_available)} available"
     yield "memory", f"{memory} of {ui.format_bytes(device.memory_total)}"
-    yield "pages", ui.format_bytes(device.page_size)
+    large = device.large_page_size
+    more = f", large ones {ui.format_bytes(large)}" if large else ""
+    yield "pages", ui.format_bytes(device.page_size) + more
     if device.memory_limit is not None:
         yield "cgroup limit", ui.format_bytes(device.memory_limit)
     if device.address_limit is not None:

@@ -3,44 +3,69 @@
 from __future__ import annotations
 
 import math
-import os
 import platform
 import re
 from pathlib import Path
 
 from edgeinfer.device.cgroup import read_limits
 from edgeinfer.device.isa import isas_from_flags, native_isas
-from edgeinfer.device.procfs import parse_cpu_list, read_kilobytes, read_text
+from edgeinfer.device.procfs import parse_cpu_list, read_int, read_kilobytes, read_text
 from edgeinfer.device.profile import Cache, DeviceProfile
 
-# "CPU part" of implementer 0x41 (Arm) -> core; Arm's technical reference manuals, MIDR_EL1.
-_ARM_PARTS = {
-    0xD03: "Cortex-A53",
-    0xD04: "Cortex-A35",
-    0xD05: "Cortex-A55",
-    0xD07: "Cortex-A57",
-    0xD08: "Cortex-A72",
-    0xD09: "Cortex-A73",
-    0xD0A: "Cortex-A75",
-    0xD0B: "Cortex-A76",
-    0xD0C: "Neoverse-N1",
-    0xD0D: "Cortex-A77",
-    0xD40: "Neoverse-V1",
-    0xD41: "Cortex-A78",
-    0xD44: "Cortex-X1",
-    0xD46: "Cortex-A510",
-    0xD47: "Cortex-A710",
-    0xD48: "Cortex-X2",
-    0xD49: "Neoverse-N2",
-    0xD4D: "Cortex-A715",
-    0xD4E: "Cortex-X3",
-    0xD4F: "Neoverse-V2",
-    0xD80: "Cortex-A520",
-    0xD81: "Cortex-A720",
-    0xD82: "Cortex-X4",
+# "CPU implementer" and "CPU part" -> core: Arm's technical reference manuals (MIDR_EL1), and the
+# list that arch/arm64/include/asm/cputype.h of the kernel keeps of other makers.
+_ARM = 0x41
+_MAKERS = {0x48: "HiSilicon", 0x4E: "NVIDIA", 0x51: "Qualcomm", 0x53: "Samsung", 0x61: "Apple"}
+_PARTS = {
+    (_ARM, 0xD03): "Cortex-A53",
+    (_ARM, 0xD04): "Cortex-A35",
+    (_ARM, 0xD05): "Cortex-A55",
+    (_ARM, 0xD07): "Cortex-A57",
+    (_ARM, 0xD08): "Cortex-A72",
+    (_ARM, 0xD09): "Cortex-A73",
+    (_ARM, 0xD0A): "Cortex-A75",
+    (_ARM, 0xD0B): "Cortex-A76",
+    (_ARM, 0xD0C): "Neoverse-N1",
+    (_ARM, 0xD0D): "Cortex-A77",
+    (_ARM, 0xD40): "Neoverse-V1",
+    (_ARM, 0xD41): "Cortex-A78",
+    (_ARM, 0xD44): "Cortex-X1",
+    (_ARM, 0xD46): "Cortex-A510",
+    (_ARM, 0xD47): "Cortex-A710",
+    (_ARM, 0xD48): "Cortex-X2",
+    (_ARM, 0xD49): "Neoverse-N2",
+    (_ARM, 0xD4D): "Cortex-A715",
+    (_ARM, 0xD4E): "Cortex-X3",
+    (_ARM, 0xD4F): "Neoverse-V2",
+    (_ARM, 0xD80): "Cortex-A520",
+    (_ARM, 0xD81): "Cortex-A720",
+    (_ARM, 0xD82): "Cortex-X4",
+    (_ARM, 0xD42): "Cortex-A78AE",
+    (_ARM, 0xD4B): "Cortex-A78C",
+    (_ARM, 0xD4C): "Cortex-X1C",
+    (_ARM, 0xD85): "Cortex-X925",
+    (_ARM, 0xD87): "Cortex-A725",
+    (0x48, 0xD01): "TaiShan v110",
+    (0x51, 0x001): "Oryon",
+    (0x61, 0x022): "Apple Icestorm",
+    (0x61, 0x023): "Apple Firestorm",
+    (0x61, 0x024): "Apple Icestorm",
+    (0x61, 0x025): "Apple Firestorm",
+    (0x61, 0x032): "Apple Blizzard",
+    (0x61, 0x033): "Apple Avalanche",
 }
 
+_MIDR = ("implementer", "part")
+
 _CPUS = "sys/devices/system/cpu"
+# What tells fast cores from slow ones, best first, and the share of the fastest one's figure that
+# makes a core fast.
+_SPEEDS = (
+    ("cpu_capacity", 0.5),
+    ("acpi_cppc/highest_perf", 0.75),
+    ("cpufreq/cpuinfo_max_freq", 0.75),
+)
+_AT_PAGESZ = 6  # of getauxval(3)
 
 
 def detect(root: Path = Path("/")) -> DeviceProfile:
@@ -49,7 +74,7 @@ def detect(root: Path = Path("/")) -> DeviceProfile:
     cpuinfo = _read_cpuinfo(root)
     online = parse_cpu_list(read_text(root / _CPUS / "online")) or sorted(cpuinfo)
     allowed = _allowed_cpus(root, online)
-    fast = _performance_cpus(root, online)
+    fast = _performance_cpus(root, cpuinfo, online)
     cgroup = read_limits(root)
 
     usable = float(len(allowed))
@@ -93,7 +118,8 @@ def detect(root: Path = Path("/")) -> DeviceProfile:
         memory_limit=cgroup.memory_limit,
         address_limit=address_limit,
         memory_budget=budget,
-        page_size=os.sysconf("SC_PAGE_SIZE") if here else 4096,
+        page_size=_page_size(root),
+        large_page_size=_large_page_size(root),
     )
 
 
@@ -129,9 +155,9 @@ def _cpu_brand(cpuinfo: dict[int, dict[str, str]], fast: set[int]) -> str:
     for cpu in sorted(n for n in cpuinfo if n >= 0):
         fields = cpuinfo[cpu]
         name = fields.get("model name", "")
-        if fields.get("CPU implementer") == "0x41":
-            part = int(fields.get("CPU part", "0"), 16)
-            name = _ARM_PARTS.get(part, f"Arm part {part:#x}")
+        if "CPU implementer" in fields:
+            maker, part = (int(fields.get(f"CPU {what}", "0"), 16) for what in _MIDR)
+            name = _PARTS.get((maker, part), f"{_MAKERS.get(maker, 'Arm')} part {part:#x}")
         if name and name not in names:
             names.insert(0 if cpu in fast else len(names), name)
     return " + ".join(names)
@@ -154,21 +180,29 @@ def _allowed_cpus(root: Path, online: list[int]) -> list[int]:
     return [cpu for cpu in online if cpu in set(allowed)] or online
 
 
-def _performance_cpus(root: Path, online: list[int]) -> set[int]:
+def _performance_cpus(
+    root: Path, cpuinfo: dict[int, dict[str, str]], online: list[int]
+) -> set[int]:
     """The processors of the fast kind; all of them if there is one kind.
 
-    Intel's hybrids list theirs in a device of its own. Elsewhere a core is fast if it has at
-    least half the capacity that the kernel's scheduler gives the fastest one, or, where it
-    knows none, three quarters of the highest clock.
+    Intel's hybrids list theirs in a device of its own, where performance events may be seen.
+    Elsewhere a core is fast if it has at least half the capacity that the kernel's scheduler
+    gives the fastest one, or three quarters of the performance that the firmware tells, or of the
+    clock. A figure that is the same for all says nothing: some firmwares tell one for all. AMD's
+    tell which cores of one kind were made best.
     """
     hybrid = set(parse_cpu_list(read_text(root / "sys/devices/cpu_core/cpus")))
     if hybrid & set(online):
         return hybrid & set(online)
-    for name, share in (("cpu_capacity", 0.5), ("cpufreq/cpuinfo_max_freq", 0.75)):
-        speeds = {cpu: read_text(root / _CPUS / f"cpu{cpu}" / name).strip() for cpu in online}
-        if speeds and all(text.isdigit() for text in speeds.values()):
-            top = max(int(text) for text in speeds.values())
-            return {cpu for cpu, text in speeds.items() if int(text) >= share * top}
+    amd = any(fields.get("vendor_id") == "AuthenticAMD" for fields in cpuinfo.values())
+    for name, share in _SPEEDS:
+        if amd and name.startswith("acpi_cppc"):
+            continue
+        speeds = {cpu: read_int(root / _CPUS / f"cpu{cpu}" / name) or 0 for cpu in online}
+        top = max(speeds.values(), default=0)
+        fast = {cpu for cpu, speed in speeds.items() if speed >= share * top}
+        if min(speeds.values(), default=0) > 0 and len(fast) < len(online):
+            return fast
     return set(online)
 
 
@@ -203,6 +237,23 @@ def _caches(root: Path, cpu: int) -> tuple[Cache, ...]:
                 )
             )
     return tuple(caches)
+
+
+def _page_size(root: Path) -> int:
+    """From what the kernel tells each process as it starts: 4096, 16384 on a Raspberry Pi 5."""
+    try:
+        words = memoryview((root / "proc/self/auxv").read_bytes()).cast("L")
+    except (OSError, TypeError):
+        return 4096
+    return dict(zip(words[::2], words[1::2], strict=False)).get(_AT_PAGESZ, 4096)
+
+
+def _large_page_size(root: Path) -> int | None:
+    """Of the pages that memory is given in without asking for files of them."""
+    folder = root / "sys/kernel/mm/transparent_hugepage"
+    if "[never]" in read_text(folder / "enabled"):
+        return None
+    return read_int(folder / "hpage_pmd_size")
 
 
 def _address_limit(root: Path) -> int | None:

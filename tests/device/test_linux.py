@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import pytest
 
 from edgeinfer.device import linux
@@ -33,6 +36,8 @@ def test_a_raspberry_pi_4(profile_of):
     assert device.memory_budget == device.memory_available == 3321984 * KIB
     assert device.memory_limit is None
     assert device.caches == ()  # this kernel does not tell
+    assert device.page_size == 4096
+    assert device.large_page_size is None
 
 
 def test_a_raspberry_pi_5(profile_of):
@@ -42,6 +47,8 @@ def test_a_raspberry_pi_5(profile_of):
     assert device.isas == ("neon_dotprod", "neon", "scalar")
     assert device.caches[0] == Cache(level=1, kind="data", bytes=64 * KIB, shared_by=1)
     assert device.caches[-1] == Cache(level=3, kind="unified", bytes=2 * MIB, shared_by=4)
+    assert device.page_size == 16 * KIB
+    assert device.large_page_size == 32 * MIB
 
 
 def test_a_hybrid_laptop_computes_on_its_fast_cores(profile_of):
@@ -55,6 +62,60 @@ def test_a_hybrid_laptop_computes_on_its_fast_cores(profile_of):
     assert device.performance_cores == 4
     assert device.threads == 4
     assert device.batch_threads == 12  # prompts are read by all cores, once each
+
+
+def test_a_hybrid_laptop_where_performance_events_are_hidden(profile_of):
+    device = profile_of("hybrid_elitebook")
+
+    assert (device.logical_cores, device.physical_cores, device.performance_cores) == (20, 14, 6)
+    assert (device.threads, device.batch_threads) == (6, 14)
+    assert device.caches[-1] == Cache(level=3, kind="unified", bytes=24 * MIB, shared_by=20)
+
+
+def test_firmware_that_tells_one_performance_for_all_leaves_it_to_the_clocks(profile_of):
+    same = {f"sys/devices/system/cpu/cpu{cpu}/acpi_cppc/highest_perf": "64" for cpu in range(20)}
+    slow = {
+        f"sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq": "3500000"
+        for cpu in range(12, 20)
+    }
+
+    assert profile_of("hybrid_elitebook", same | slow).performance_cores == 6
+
+
+def test_the_cores_that_amd_prefers_are_of_the_same_kind_as_the_others(profile_of):
+    cpuinfo = recorded("hybrid_elitebook")["proc/cpuinfo"].replace("GenuineIntel", "AuthenticAMD")
+    clocks = {
+        f"sys/devices/system/cpu/cpu{cpu}/cpufreq/cpuinfo_max_freq": "5000000" for cpu in range(20)
+    }
+
+    assert profile_of("hybrid_elitebook", {"proc/cpuinfo": cpuinfo} | clocks).threads == 14
+
+
+def test_a_pixel_8(profile_of):
+    device = profile_of("pixel8")
+
+    assert device.cpu == "Cortex-X3 + Cortex-A715 + Cortex-A510"
+    assert device.isas == ("neon_i8mm", "neon_dotprod", "neon", "scalar")
+    assert (device.physical_cores, device.threads, device.batch_threads) == (9, 5, 9)
+
+
+def test_makers_other_than_arm_are_named(profile_of):
+    apple = recorded("pixel8")["proc/cpuinfo"].replace("0x41", "0x61")
+
+    assert profile_of("pixel8", {"proc/cpuinfo": apple}).cpu == (
+        "Apple part 0xd4e + Apple part 0xd4d + Apple part 0xd46"
+    )
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_pages_of_this_machine():
+    assert linux.detect().page_size == os.sysconf("SC_PAGE_SIZE")
+
+
+def test_no_large_pages_where_they_are_off(profile_of):
+    off = {"sys/kernel/mm/transparent_hugepage/enabled": "always madvise [never]"}
+
+    assert profile_of("rpi5", off).large_page_size is None
 
 
 def test_a_phone_leaves_its_small_cores_alone(profile_of):

@@ -11,7 +11,7 @@ from edgeinfer.device import thermal
 from edgeinfer.device.thermal import ThermalState
 from edgeinfer.device.thermal_linux import Clock, LinuxSensors, clocks
 from edgeinfer.device.thermal_macos import MacSensors
-from support.trees import write
+from support.trees import lay_out, write
 
 CPU = "sys/devices/system/cpu"
 ZONE = "sys/class/thermal/thermal_zone"
@@ -41,6 +41,25 @@ def policy(limit: int, top: int, cpus: str = "0 1 2 3") -> dict[str, str]:
 @pytest.fixture
 def state_of(tmp_path):
     return lambda files: LinuxSensors(write(tmp_path, files)).read()
+
+
+def test_a_raspberry_pi_4_on_a_weak_supply(tmp_path):
+    state = LinuxSensors(lay_out(tmp_path, "rpi4")).read()
+
+    assert state == ThermalState(
+        celsius=82.761,
+        throttled=True,
+        reasons=("under-voltage", "throttled by the firmware"),
+    )
+
+
+def test_a_raspberry_pi_5_whose_fan_turns(tmp_path):
+    root = lay_out(tmp_path, "rpi5")
+
+    assert LinuxSensors(root).read() == ThermalState(celsius=56.8)
+    assert clocks(root) == (
+        Clock(cpus="0,1,2,3", now=2_400_000_000, limit=2_400_000_000, maximum=2_400_000_000),
+    )
 
 
 def test_a_machine_that_tells_nothing(state_of):
