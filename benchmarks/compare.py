@@ -213,7 +213,8 @@ def loaded(setting: Setting, options: argparse.Namespace) -> Iterator[list[Conte
 def work(model: Path) -> Work:
     """What the model's matrices cost."""
     with open_gguf(model) as file:
-        return work_of({name: (info.shape, info.nbytes) for name, info in file.tensors.items()})
+        tensors = {name: (info.shape, info.nbytes) for name, info in file.tensors.items()}
+        return work_of(tensors, file.metadata)
 
 
 def parse(arguments: Sequence[str] | None = None) -> argparse.Namespace:

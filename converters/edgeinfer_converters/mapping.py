@@ -11,7 +11,7 @@ from edgeinfer.arch.tensors import file_shape, split_name
 from edgeinfer.arch.transforms import IDENTITY, TRANSFORMS
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.formats.safetensors import Checkpoint
-from edgeinfer_converters.tensors import CheckpointTensor
+from edgeinfer_converters.tensors import CheckpointTensor, StackedTensor, Tensor
 
 # Buffers that old versions of transformers saved beside the weights.
 _BUFFERS = (".rotary_emb.inv_freq",)
@@ -22,12 +22,14 @@ def tensor_names(
 ) -> dict[str, str]:
     """Returns GGUF name -> checkpoint name of every tensor a model must have, in file order.
 
+    The name of a tensor that stacks the experts' has "{}" for the expert's number.
+
     Args:
         arch: the family.
         config: the model's numbers.
         settings: config.json; its switches say which biases there are.
     """
-    block = arch.block_tensors()
+    block = arch.block_tensors(config.experts > 0)
     for switch, biases in BIAS_TENSORS.items():
         if settings.get(switch):
             block |= biases
@@ -45,7 +47,7 @@ def map_tensors(
     arch: Architecture,
     config: ModelConfig,
     settings: Mapping[str, Any],
-) -> list[CheckpointTensor]:
+) -> list[Tensor]:
     """Finds every tensor of a model in its checkpoint.
 
     Raises:
@@ -54,10 +56,11 @@ def map_tensors(
     """
     spelled = {_usual(arch, name): name for name in checkpoint.tensors}
     names = tensor_names(arch, config, settings)
-    missing = [theirs for theirs in names.values() if theirs not in spelled]
+    wanted = [name for theirs in names.values() for name in _each(theirs, config)]
+    missing = [theirs for theirs in wanted if theirs not in spelled]
     if missing:
         raise CorruptFileError(f"{checkpoint.path}: missing tensors: {_listed(missing)}")
-    unknown = spelled.keys() - set(names.values())
+    unknown = spelled.keys() - set(wanted)
     if config.tied_output:
         unknown -= {MODEL_TENSORS["output.weight"]}  # a copy of the embeddings
     unknown = {name for name in unknown if not name.endswith(_BUFFERS) and not _skipped(arch, name)}
@@ -65,16 +68,33 @@ def map_tensors(
         raise UnsupportedError(
             f"{checkpoint.path}: tensors that {arch.name} does not have: {_listed(unknown)}"
         )
-    return [
-        _tensor(checkpoint, arch, config, ours, spelled[theirs]) for ours, theirs in names.items()
-    ]
+    tensors: list[Tensor] = []
+    for ours, theirs in names.items():
+        expected = file_shape(arch, config, split_name(ours)[1])
+        stored = [spelled[name] for name in _each(theirs, config)]
+        if "{}" in theirs:
+            parts = [_tensor(checkpoint, arch, config, ours, s, expected[1:]) for s in stored]
+            tensors.append(StackedTensor(name=ours, parts=parts))
+        else:
+            tensors.append(_tensor(checkpoint, arch, config, ours, stored[0], expected))
+    return tensors
+
+
+def _each(theirs: str, config: ModelConfig) -> list[str]:
+    """The checkpoint's tensors under a name: one, or one an expert."""
+    return [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else [theirs]
 
 
 def _tensor(
-    checkpoint: Checkpoint, arch: Architecture, config: ModelConfig, ours: str, theirs: str
+    checkpoint: Checkpoint,
+    arch: Architecture,
+    config: ModelConfig,
+    ours: str,
+    theirs: str,
+    expected: tuple[int, ...],
 ) -> CheckpointTensor:
     kind = split_name(ours)[1]
-    shape, expected = checkpoint.tensors[theirs].shape, file_shape(arch, config, kind)
+    shape = checkpoint.tensors[theirs].shape
     if tuple(shape) != expected:
         raise CorruptFileError(
             f"{checkpoint.path}: tensor {theirs!r} has shape {tuple(shape)}, expected {expected}"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import mmap
+from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,9 +19,10 @@ from edgeinfer.quant import QuantType, decode
 
 
 class Tensor(Protocol):
-    """A tensor under its GGUF name, of shape (rows, columns) or (length,).
+    """A tensor under its GGUF name.
 
-    A vector counts as one row.
+    The shape is (rows, columns), (experts, rows, columns) or (length,). A vector counts as one
+    row; the rows of stacked matrices are counted through.
     """
 
     @property
@@ -42,8 +45,8 @@ class Tensor(Protocol):
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
     """Returns (rows, columns)."""
-    shape = tensor.shape
-    return (1, shape[0]) if len(shape) == 1 else (shape[0], shape[1])
+    *rows, columns = tensor.shape
+    return prod(rows), columns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +85,37 @@ class CheckpointTensor:
             near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
             rows = near[wanted - low]
         return self.transform.values(rows)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StackedTensor:
+    """Matrices of one shape, (rows, columns), one below the other: (parts, rows, columns)."""
+
+    name: str
+    parts: Sequence[CheckpointTensor]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in the GGUF."""
+        return (len(self.parts), *self.parts[0].shape)
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns None: a checkpoint's weights are always encoded anew."""
+        return None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows, which may be of several parts."""
+        rows = self.parts[0].shape[0]
+        blocks = [
+            self.parts[i].read(max(first - i * rows, 0), min(last - i * rows, rows))
+            for i in range(first // rows, (last - 1) // rows + 1)
+        ]
+        return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
+
+    def release(self) -> None:
+        """Lets the pages of the files go."""
+        for part in self.parts:
+            part.release()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -68,7 +68,10 @@ class ModelConfig:
     heads: int
     kv_heads: int
     head_dim: int
-    ff_width: int
+    ff_width: int  # of each expert where there are experts
+    experts: int = 0  # feed-forward blocks to choose from; 0 for one that all tokens take
+    experts_used: int = 0  # how many a token takes
+    expert_weights_norm: bool = True  # their weights add up to 1
     norm_eps: float
     activation: Activation = Activation.SILU
     norm_placement: NormPlacement = NormPlacement.PRE

@@ -43,6 +43,8 @@ KEYS: Mapping[str, str] = {
     "residual_scale": "residual_scale",
     "output_scale": "logit_scale",
     "experts": "expert_count",
+    "experts_used": "expert_used_count",
+    "expert_ff_width": "expert_feed_forward_length",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -100,6 +102,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
     heads = check_size("heads", keys.per_layer("heads", None), keys.name)
     head_dim = check_size("head_dim", keys.optional("head_dim", int, width // heads), keys.name)
     _refuse_other_graphs(keys, arch, head_dim)
+    experts = _experts(keys, arch)
     window = keys.optional("window", int, arch.default_window)
     rope, local = _ropes(gguf, keys, arch, head_dim)
     numbers = Hyperparameters(
@@ -111,7 +114,11 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         heads=heads,
         kv_heads=keys.per_layer("kv_heads", heads),
         head_dim=head_dim,
-        ff_width=keys.per_layer("ff_width", None),
+        ff_width=keys.optional("expert_ff_width", int, keys.per_layer("ff_width", None))
+        if experts
+        else keys.per_layer("ff_width", None),
+        experts=experts,
+        experts_used=keys.require("experts_used", int) if experts else 0,
         norm_eps=keys.require("norm_eps", float),
         rope=rope,
         local_rope=local if window else None,
@@ -187,12 +194,20 @@ class _Keys:
 
 def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None:
     """Refuses what would run, but wrongly."""
-    if keys.optional("experts", int, 0):
-        raise UnsupportedError(f"{arch.name} with experts ({keys.name('experts')})")
     if keys.optional("value_dim", int, head_dim) != head_dim:
         raise UnsupportedError(f"{keys.name('value_dim')} differs from the {head_dim} of keys")
     if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
         raise UnsupportedError(f"{arch.name} without rotary embeddings")
+
+
+def _experts(keys: _Keys, arch: Architecture) -> int:
+    """Returns how many experts there are; 0 for none."""
+    if arch.only_experts:
+        return check_size("experts", keys.require("experts", int), keys.name)
+    experts = keys.optional("experts", int, 0)
+    if experts and not arch.experts:
+        raise UnsupportedError(f"{arch.name} with experts ({keys.name('experts')})")
+    return experts
 
 
 def _vocab_size(gguf: GgufSource) -> int:

@@ -28,6 +28,8 @@ KEYS: Mapping[str, str] = {
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
     "ff_width": "intermediate_size",
+    "experts": "num_experts",
+    "experts_used": "num_experts_per_tok",
     "norm_eps": "rms_norm_eps",
     "window": "sliding_window",
     "attention_softcap": "attn_logit_softcapping",
@@ -65,6 +67,9 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     heads = check_size("heads", keys.number("heads", int), _name)
     head_dim = check_size("head_dim", keys.number("head_dim", int, width // heads), _name)
     context = keys.number("context", int)
+    experts = 0
+    if arch.only_experts:
+        experts = check_size("experts", keys.number("experts", int), _name)
     window = keys.number("window", int, 0) if keys.get("use_sliding_window", True) else 0
     rope, local_rope = _ropes(keys, arch, head_dim, context)
     scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
@@ -77,6 +82,8 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         kv_heads=keys.number("kv_heads", int, heads),
         head_dim=head_dim,
         ff_width=keys.number("ff_width", int),
+        experts=experts,
+        experts_used=keys.number("experts_used", int) if experts else 0,
         norm_eps=keys.number("norm_eps", float),
         rope=rope,
         local_rope=local_rope if window else None,
@@ -108,13 +115,14 @@ class _Keys:
 
     def __init__(self, values: Mapping[str, Any], arch: Architecture) -> None:
         self._values = {k: v for k, v in values.items() if k not in arch.hf_ignored}
+        self._keys = {**KEYS, **arch.hf_keys}
 
     def get(self, key: str, default: Any = None) -> Any:
         value = self._values.get(key)
         return default if value is None else value
 
     def number(self, field: str, kind: type[T], default: T | None = None) -> T:
-        value = self.get(KEYS.get(field, field), default)
+        value = self.get(self._keys.get(field, field), default)
         if value is None:
             raise CorruptFileError(f"{_name(field)} is missing")
         return checked_number(_name(field), value, kind)
@@ -136,11 +144,23 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
             "the checkpoint is quantised already ('quantization_config' in config.json)",
             hint="convert the original, unquantised checkpoint",
         )
+    if keys.get("clip_qkv"):
+        raise UnsupportedError("clipped queries, keys and values ('clip_qkv')")
+    if arch.only_experts:
+        _refuse_other_experts(keys, arch)
     if keys.get("use_bidirectional_attention"):
         raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
     activation = keys.get("hidden_activation", keys.get("hidden_act", _USUAL[arch.activation]))
     if _ACTIVATIONS.get(str(activation)) is not arch.activation:
         raise UnsupportedError(f"activation {activation!r} in {arch.name}")
+
+
+def _refuse_other_experts(keys: _Keys, arch: Architecture) -> None:
+    norm = bool(keys.get("norm_topk_prob", arch.expert_weights_norm))
+    if norm is not arch.expert_weights_norm:
+        raise UnsupportedError(f"{arch.name} with 'norm_topk_prob' {norm}: GGUF has no key for it")
+    if keys.get("mlp_only_layers") or keys.get("decoder_sparse_step", 1) != 1:
+        raise UnsupportedError(f"{arch.name} with experts in some layers only")
 
 
 def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:

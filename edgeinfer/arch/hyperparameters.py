@@ -25,6 +25,8 @@ _LIMITS = {
     "kv_heads": 1 << 12,
     "head_dim": 1 << 12,
     "ff_width": 1 << 20,
+    "experts": 1 << 12,
+    "experts_used": 1 << 12,
 }
 
 
@@ -50,6 +52,8 @@ class Hyperparameters:
     kv_heads: int
     head_dim: int
     ff_width: int
+    experts: int = 0
+    experts_used: int = 0
     norm_eps: float
     rope: Rope
     local_rope: Rope | None = None
@@ -89,6 +93,9 @@ class Hyperparameters:
             kv_heads=self.kv_heads,
             head_dim=self.head_dim,
             ff_width=self.ff_width,
+            experts=self.experts,
+            experts_used=self.experts_used,
+            expert_weights_norm=arch.expert_weights_norm,
             norm_eps=self.norm_eps,
             activation=arch.activation,
             norm_placement=arch.norm_placement,
@@ -119,7 +126,12 @@ class Hyperparameters:
             CorruptFileError: a number makes no sense.
         """
         for field in _LIMITS:
-            check_size(field, getattr(self, field), key)
+            if self.experts or not field.startswith("experts"):
+                check_size(field, getattr(self, field), key)
+        if self.experts_used > self.experts:
+            raise CorruptFileError(
+                f"{key('experts_used')} is {self.experts_used}, of {self.experts} experts"
+            )
         if self.heads % self.kv_heads:
             raise CorruptFileError(
                 f"{key('heads')} is {self.heads}, not a multiple of "

@@ -37,6 +37,19 @@ BLOCK_TENSORS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# The feed-forward block of a model with experts, in place of its three matrices: a router that
+# scores the experts, and the matrices of all experts stacked, (experts, rows, columns). A
+# checkpoint has a tensor for each expert, "{}".
+EXPERT_TENSORS: Mapping[str, str] = MappingProxyType(
+    {
+        "ffn_gate_inp.weight": "mlp.gate.weight",
+        "ffn_gate_exps.weight": "mlp.experts.{}.gate_proj.weight",
+        "ffn_up_exps.weight": "mlp.experts.{}.up_proj.weight",
+        "ffn_down_exps.weight": "mlp.experts.{}.down_proj.weight",
+    }
+)
+_DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
+
 # Biases that a switch in config.json turns on, in any family.
 BIAS_TENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -86,6 +99,10 @@ class Architecture:
         rope_switch: a GGUF's "rope.scaling.finetuned", if false, means no rotary embedding.
         requires_logit_scale: llama.cpp does not open a file without "logit_scale".
         tied_output: config.json's tie_word_embeddings where it does not say.
+        experts: tensors of its models with experts, as ``EXPERT_TENSORS``; empty if there are none.
+        only_experts: it has no models without experts.
+        expert_weights_norm: the weights of the experts that a token takes add up to 1.
+        hf_keys: our field -> the key of config.json, where it is not the usual one.
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
         rope_kinds: RoPE types of config.json that mean another type in this family.
@@ -115,6 +132,10 @@ class Architecture:
     rope_switch: bool = False
     requires_logit_scale: bool = False
     tied_output: bool = False
+    experts: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    only_experts: bool = False
+    expert_weights_norm: bool = True
+    hf_keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
     rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
@@ -125,7 +146,14 @@ class Architecture:
     prefixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     skipped: tuple[str, ...] = ()
 
-    def block_tensors(self) -> dict[str, str]:
-        """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off."""
+    def block_tensors(self, experts: bool | None = None) -> dict[str, str]:
+        """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off.
+
+        Args:
+            experts: whether the model has experts; None where the family's models all have or
+                all lack them.
+        """
         merged = {**BLOCK_TENSORS, **self.block, **self.biases}
+        if self.only_experts if experts is None else experts:
+            merged = {**merged, **dict.fromkeys(_DENSE), **self.experts}
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}

@@ -39,7 +39,18 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_gate.bias": ("ff",),
     "ffn_up.bias": ("ff",),
     "ffn_down.bias": ("width",),
+    "ffn_gate_inp.weight": ("experts", "width"),
+    "ffn_gate_exps.weight": ("experts", "ff", "width"),
+    "ffn_up_exps.weight": ("experts", "ff", "width"),
+    "ffn_down_exps.weight": ("experts", "width", "ff"),
     "post_ffw_norm.weight": ("width",),
+}
+
+# What a file has of all experts in one tensor, the graph has for each: "ffn_up.3.weight".
+_STACKED: Mapping[str, str] = {
+    "ffn_gate_exps.weight": "ffn_gate.{}.weight",
+    "ffn_up_exps.weight": "ffn_up.{}.weight",
+    "ffn_down_exps.weight": "ffn_down.{}.weight",
 }
 
 _OPTIONAL = frozenset(name for biases in BIAS_TENSORS.values() for name in biases)
@@ -50,7 +61,7 @@ _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 class EngineTensor:
     """A tensor of the graph as rows [row_start, row_start + row_count) of a file's tensor.
 
-    The rows of a vector (norms, biases) are its elements.
+    The rows of a vector (norms, biases) are its elements, those of stacked matrices all of theirs.
     """
 
     name: str
@@ -73,6 +84,7 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "vocab": config.vocab_size,
         "width": config.width,
         "ff": config.ff_width,
+        "experts": config.experts,
         "queries": queries,
         "keys": keys,
         "query_norm": config.head_dim if per_head else queries,
@@ -81,10 +93,10 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
     return tuple(dimensions[d] for d in _SHAPES[kind])
 
 
-def graph_tensors(arch: Architecture) -> tuple[str, ...]:
+def graph_tensors(arch: Architecture, config: ModelConfig) -> tuple[str, ...]:
     """Returns the kinds of tensor a block must have, fused ones taken apart."""
     kinds: list[str] = []
-    for kind in arch.block_tensors():
+    for kind in arch.block_tensors(config.experts > 0):
         kinds += arch.fused.get(kind, (kind,))
     return tuple(kinds)
 
@@ -115,9 +127,11 @@ def engine_tensors(
         if kind == "output.weight" and config.tied_output:
             continue
         found.append(_find(arch, config, shapes, "", kind))
+    kinds = graph_tensors(arch, config)
     for i in range(config.layers):
-        for kind in graph_tensors(arch):
-            found.append(_find(arch, config, shapes, f"blk.{i}.", kind))
+        for kind in kinds:
+            tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
+            found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
     for kind in sorted(_OPTIONAL.difference(arch.biases)):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
@@ -157,6 +171,15 @@ def _find(
     rows = [shape[0] for shape in wanted]
     at = parts.index(kind)
     return EngineTensor(block + kind, source, sum(rows[:at]), rows[at])
+
+
+def _unstacked(tensor: EngineTensor, config: ModelConfig) -> Iterator[EngineTensor]:
+    """Takes the experts' matrices apart."""
+    block, kind = split_name(tensor.name)
+    rows = graph_shape(config, kind)[1]
+    for expert in range(config.experts):
+        name = block + _STACKED[kind].format(expert)
+        yield EngineTensor(name, tensor.source, expert * rows, rows)
 
 
 def _holder(

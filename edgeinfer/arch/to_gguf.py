@@ -37,6 +37,7 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         "value_dim": numbers.head_dim,
         "ff_width": numbers.ff_width,
         "norm_eps": numbers.norm_eps,
+        **_experts(numbers),
         **_window(numbers, arch),
         **_scales(numbers, arch),
         **_rope(numbers, arch),
@@ -60,6 +61,16 @@ def rope_tensors(numbers: Hyperparameters) -> dict[str, NDArray[np.float32]]:
         for field, tensor in ROPE_TENSORS.items()
     }
     return {name: np.array(values, np.float32) for name, values in divisors.items() if values}
+
+
+def _experts(numbers: Hyperparameters) -> Mapping[str, GgufValue]:
+    if not numbers.experts:
+        return {}
+    return {
+        "experts": numbers.experts,
+        "experts_used": numbers.experts_used,
+        "expert_ff_width": numbers.ff_width,
+    }
 
 
 def _window(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
@@ -185,8 +186,9 @@ def tensor_sources(model: GGUFFile, config: ModelConfig) -> list[TensorSource]:
     sources: list[TensorSource] = []
     for part in engine_tensors(gguf_architecture(model.metadata), config, shapes):
         info = model.tensors[part.source]
-        row_bytes = info.nbytes // info.shape[0]
-        rows, cols = (part.row_count, info.shape[1]) if len(info.shape) > 1 else (1, part.row_count)
+        vector = len(info.shape) == 1
+        row_bytes = info.nbytes // (info.shape[0] if vector else math.prod(info.shape[:-1]))
+        rows, cols = (1, part.row_count) if vector else (part.row_count, info.shape[-1])
         offset = info.offset + part.row_start * row_bytes
         sources.append((part.name, str(info.path), info.type, offset, rows, cols))
     return sources

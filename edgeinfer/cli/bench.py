@@ -239,7 +239,8 @@ def _work(stored: StoredModel) -> Work | None:
         return None
     with open_gguf(stored.path) as file:
         return work_of(
-            {name: (tensor.shape, tensor.nbytes) for name, tensor in file.tensors.items()}
+            {name: (tensor.shape, tensor.nbytes) for name, tensor in file.tensors.items()},
+            file.metadata,
         )
 
 

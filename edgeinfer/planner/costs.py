@@ -64,18 +64,27 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
 def scratch_bytes(config: ModelConfig, batch: int) -> int:
     """Returns the bytes of the buffers of a step of ``batch`` tokens, and a row of logits."""
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    ff_rows = batch * (config.experts_used or 1)
     partials = max(batch, _MIN_PARTIALS)
     rope = len(config.rope_tables) * batch * (config.head_dim // 2)
-    floats = (
+    floats = [
         *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
         *(batch * queries, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
         *(partials * queries, partials * config.heads, partials * config.heads),  # attention
-        batch * config.ff_width,  # gated
+        ff_rows * config.ff_width,  # gated
         *(rope, rope),  # cosines, sines
-    )
+    ]
+    quantised = [(max(config.width, queries), batch), (config.ff_width, ff_rows)]
+    if config.experts:
+        floats += [
+            batch * config.experts,  # router
+            *(ff_rows,) * 3,  # chosen experts, their weights and rows
+            *(config.experts, 3 * config.experts),  # next rows, shares
+            ff_rows * config.width,  # inputs and outputs of the experts
+        ]
+        quantised.append((config.width, ff_rows))
     buffers = sum(_round_up(4 * count, _ALIGNMENT) for count in floats)
-    quantised = (max(config.width, queries), config.ff_width)
-    blocks = sum(_round_up(cols, _ACT_BLOCK) for cols in quantised) // _ACT_BLOCK * batch
+    blocks = sum(_round_up(cols, _ACT_BLOCK) // _ACT_BLOCK * rows for cols, rows in quantised)
     return buffers + blocks * _ACT_BLOCK_BYTES + 4 * config.vocab_size
 
 

@@ -14,6 +14,8 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any
 
 import numpy as np
 
@@ -47,7 +49,10 @@ class Test:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Work:
-    """What the matrices of a model cost. Attention and vectors are not counted."""
+    """What the matrices of a model cost. Attention and vectors are not counted.
+
+    Of experts, those count that one token takes: a step of many tokens reads more of them.
+    """
 
     parameters: int
     weight_bytes: int  # read in each step
@@ -64,17 +69,32 @@ class Work:
         return self.layer_macs * test.tokens + self.output_macs * rows
 
 
-def work_of(tensors: Mapping[str, tuple[tuple[int, ...], int]]) -> Work:
-    """The work of a GGUF's tensors: name to shape, (rows, columns) or (length,), and bytes."""
+def work_of(
+    tensors: Mapping[str, tuple[tuple[int, ...], int]], metadata: Mapping[str, Any]
+) -> Work:
+    """The work of a GGUF's tensors.
+
+    Args:
+        tensors: name to shape, (rows, columns), (experts, rows, columns) or (length,), and bytes.
+        metadata: of the file; says how many of the experts a token takes.
+    """
+    architecture = metadata.get("general.architecture")
+    experts, used = (metadata.get(f"{architecture}.expert_{n}") for n in ("count", "used_count"))
+    taken = Fraction(used, experts) if experts and used else Fraction(1)
     embedding, output = "token_embd.weight", "output.weight"
     if output not in tensors:  # tied: the embedding is the output matrix as well
         output = embedding
     vocabulary = (embedding, output)
-    layers = [n for n, (shape, _) in tensors.items() if len(shape) == 2 and n not in vocabulary]
+    layers = {
+        name: taken if len(shape) == 3 else Fraction(1)
+        for name, (shape, _) in tensors.items()
+        if len(shape) > 1 and name not in vocabulary
+    }
     return Work(
         parameters=sum(math.prod(shape) for shape, _ in tensors.values()),
-        weight_bytes=sum(tensors[name][1] for name in (*layers, output)),
-        layer_macs=sum(math.prod(tensors[name][0]) for name in layers),
+        weight_bytes=round(sum(tensors[name][1] * share for name, share in layers.items()))
+        + tensors[output][1],
+        layer_macs=round(sum(math.prod(tensors[n][0]) * share for n, share in layers.items())),
         output_macs=math.prod(tensors[output][0]),
     )
 

@@ -48,6 +48,9 @@ ModelConfig config_from(const nb::dict& d) {
   c.kv_heads = field<int64_t>(d, "kv_heads");
   c.head_dim = field<int64_t>(d, "head_dim");
   c.ff_width = field<int64_t>(d, "ff_width");
+  c.experts = field<int64_t>(d, "experts");
+  c.experts_used = field<int64_t>(d, "experts_used");
+  c.expert_weights_norm = field<bool>(d, "expert_weights_norm");
   c.norm_eps = field<float>(d, "norm_eps");
   c.activation = field<std::string>(d, "activation") == "gelu_tanh" ? Activation::kGeluTanh
                                                                     : Activation::kSilu;

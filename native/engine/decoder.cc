@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <utility>
 
 #include "quant/quant.h"
 
@@ -112,9 +113,21 @@ void Decoder::forward(Team& team) {
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
     each_token([&](int64_t t) { normalise(s_.x, layer.ffn_norm, s_.h, t); });
-    expand(team, layer);
-    project(team, {s_.gated, s_.ff_blocks, config_.ff_width, tokens_, tokens_, config_.ff_width},
-            {{layer.down, s_.y}});
+    const Activations h{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
+    const int64_t rows = tokens_ * config_.ff_rows_per_token(), n = config_.ff_width;
+    const Activations gated{s_.gated, s_.ff_blocks, n, rows, rows, n};
+    if (layer.router) {
+      project(team, h, {{layer.router, s_.router}});
+      each_token([&](int64_t t) { choose_experts(t); });
+      team.for_each(1, 1, [&](int64_t, int64_t) { sort_by_expert(); });
+      each_token([&](int64_t t) { gather(layer, t); });
+      expand(team, layer, {s_.ff_x, s_.ff_x_blocks, config_.width, rows, rows, config_.width});
+      contract(team, layer, gated, s_.ff_x);
+      each_token([&](int64_t t) { add_experts(t); });
+    } else {
+      expand(team, layer, h);
+      project(team, gated, {{layer.experts.front().down, s_.y}});
+    }
     each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
   }
   finish(team);
@@ -191,39 +204,130 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
   attention_.store(index, t, q, k, v);
 }
 
-// gated = activation(h * gate') * (h * up'), and its quantised form, a slice of tokens and rows
+// The experts of a token and their weights: the softmax of the router's scores, its largest
+// values, and, if the family has it so, these scaled to add up to 1.
+void Decoder::choose_experts(int64_t t) {
+  const int64_t experts = config_.experts, used = config_.experts_used;
+  float* p = s_.router + t * experts;
+  const float most = *std::max_element(p, p + experts);
+  float total = 0;
+  for (int64_t e = 0; e < experts; ++e) total += p[e] = std::exp(p[e] - most);
+
+  int32_t* chosen = s_.chosen + t * used;
+  float* weight = s_.chosen_weight + t * used;
+  float chosen_total = 0;
+  for (int64_t j = 0; j < used; ++j) {
+    float* best = std::max_element(p, p + experts);  // the first of equals
+    chosen[j] = static_cast<int32_t>(best - p);
+    chosen_total += weight[j] = *best;
+    *best = -1;
+  }
+  const float scale = 1 / (config_.expert_weights_norm ? chosen_total : total);
+  for (int64_t j = 0; j < used; ++j) weight[j] *= scale;
+}
+
+// Gives each token's experts their rows, so that those of an expert are consecutive.
+void Decoder::sort_by_expert() {
+  const int64_t rows = tokens_ * config_.experts_used;
+  int32_t* const next = s_.next_row;
+  std::fill_n(next, config_.experts, 0);
+  for (int64_t i = 0; i < rows; ++i) ++next[s_.chosen[i]];
+  FfShare* share = s_.shares;
+  int32_t first = 0;
+  for (int32_t e = 0; e < config_.experts; ++e) {
+    const int32_t count = std::exchange(next[e], first);
+    if (count) *share++ = {e, first, count};
+    first += count;
+  }
+  std::fill(share, s_.shares + config_.experts, FfShare{});
+  for (int64_t i = 0; i < rows; ++i) s_.row[i] = next[s_.chosen[i]]++;
+}
+
+// A token's normalised state to the rows of its experts, in the form that their weights read.
+void Decoder::gather(const Layer& layer, int64_t t) {
+  const int64_t used = config_.experts_used, rows = tokens_ * used, n = config_.width;
+  const bool quantised = layer.experts.front().gate.quantised();
+  for (int64_t j = 0; j < used; ++j) {
+    const int64_t row = s_.row[t * used + j];
+    if (quantised)
+      for (int64_t b = 0; b < n / kStep; ++b)
+        s_.ff_x_blocks[b * rows + row] = s_.blocks[b * tokens_ + t];
+    else
+      std::copy_n(s_.h + t * n, n, s_.ff_x + row * n);
+  }
+}
+
+// y = the weighted sum of what a token's experts give.
+void Decoder::add_experts(int64_t t) {
+  const int64_t used = config_.experts_used, n = config_.width;
+  float* y = s_.y + t * n;
+  std::fill_n(y, n, 0.0f);
+  for (int64_t i = t * used; i < (t + 1) * used; ++i)
+    kernels_.add_scaled(y, s_.ff_x + s_.row[i] * n, s_.chosen_weight[i], n);
+}
+
+// Calls f(feed-forward block, first row, rows, begin, end) for the groups [begin, end) of one
+// matrix of every block in use. How many are is known only when the tokens have chosen, so the
+// pieces are counted for as many as there can be.
+template <class F>
+void Decoder::for_each_expert(Team& team, const Layer& layer, Matrix FeedForward::* matrix, F&& f) {
+  const Matrix& m = layer.experts.front().*matrix;
+  const int64_t groups = m.groups();
+  const int64_t blocks =
+      std::min(static_cast<int64_t>(layer.experts.size()), tokens_ * config_.ff_rows_per_token());
+  const int64_t piece = piece_groups(team, m, blocks * groups);
+  const auto each = [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin / groups; i * groups < end; ++i) {
+      const int64_t g0 = std::max<int64_t>(begin - i * groups, 0);
+      const int64_t g1 = std::min(end - i * groups, groups);
+      const FfShare all{0, 0, static_cast<int32_t>(tokens_)};
+      const FfShare& share = layer.router ? s_.shares[i] : all;
+      if (share.count) f(layer.experts[static_cast<size_t>(share.expert)], share, g0, g1);
+    }
+  };
+  const int64_t own = team.own_range(blocks * groups, piece).first;
+  team.for_each(blocks * groups, piece, each, Ahead(m, layer.router ? groups : own));
+}
+
+// gated = activation(x * gate') * (x * up'), and its quantised form, a slice of rows and columns
 // at a time: the two products never reach memory.
-void Decoder::expand(Team& team, const Layer& layer) {
-  const int64_t n = config_.ff_width, groups = layer.gate.groups();
-  const Activations x{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
+void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
+  const int64_t n = config_.ff_width;
   const auto activate =
       config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
-  const int64_t piece = piece_groups(team, layer.gate, groups);
-  const int64_t tokens = std::min(tokens_, kSliceTokens);
-  const int64_t slice = kSliceFloats / tokens / (2 * kGroupRows) * 2;  // groups
+  for_each_expert(team, layer, &FeedForward::gate,
+                  [&](const FeedForward& ff, const FfShare& share, int64_t begin, int64_t end) {
+                    alignas(64) float gate[kSliceFloats], up[kSliceFloats];
+                    const int64_t tokens = std::min<int64_t>(share.count, kSliceTokens);
+                    const int64_t slice = kSliceFloats / tokens / (2 * kGroupRows) * 2;  // groups
+                    const int64_t share_end = share.first + share.count;
+                    for (int64_t t = share.first; t < share_end; t += tokens) {
+                      const Activations part = x.slice(t, std::min(tokens, share_end - t));
+                      for (int64_t g = begin; g < end; g += slice) {
+                        const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
+                        const int64_t rows = std::min(n, last * kGroupRows) - row;
+                        multiply(ff.gate, g, last, part, gate, rows);
+                        multiply(ff.up, g, last, part, up, rows);
+                        activate(gate, up, part.tokens * rows);
+                        if (ff.down.quantised())
+                          kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
+                                            s_.ff_blocks + row / kStep * x.tokens + t);
+                        else
+                          for (int64_t i = 0; i < part.tokens; ++i)
+                            std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
+                      }
+                    }
+                  });
+}
 
-  team.for_each(
-      groups, piece,
-      [&](int64_t begin, int64_t end) {
-        alignas(64) float gate[kSliceFloats], up[kSliceFloats];
-        for (int64_t t = 0; t < tokens_; t += tokens) {
-          const Activations part = x.slice(t, std::min(tokens, tokens_ - t));
-          for (int64_t g = begin; g < end; g += slice) {
-            const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
-            const int64_t rows = std::min(n, last * kGroupRows) - row;
-            multiply(layer.gate, g, last, part, gate, rows);
-            multiply(layer.up, g, last, part, up, rows);
-            activate(gate, up, part.tokens * rows);
-            if (layer.down.quantised())
-              kernels_.quantize(gate, rows, rows, tokens_, 0, part.tokens,
-                                s_.ff_blocks + row / kStep * tokens_ + t);
-            else
-              for (int64_t i = 0; i < part.tokens; ++i)
-                std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
-          }
-        }
-      },
-      Ahead(layer.gate, team.own_range(groups, piece).first));
+// out = gated * down', each row by its expert's matrix.
+void Decoder::contract(Team& team, const Layer& layer, const Activations& gated, float* out) {
+  const int64_t n = config_.width;
+  for_each_expert(team, layer, &FeedForward::down,
+                  [&](const FeedForward& ff, const FfShare& share, int64_t g0, int64_t g1) {
+                    multiply(ff.down, g0, g1, gated.slice(share.first, share.count),
+                             out + share.first * n + g0 * kGroupRows, n);
+                  });
 }
 
 // out = x * matrix' + bias for matrices that share their input.

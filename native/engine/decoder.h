@@ -2,8 +2,8 @@
 //
 // Vaswani et al., "Attention Is All You Need" (2017), with RMS norm (Zhang and Sennrich,
 // 2019), rotary embedding (Su et al., 2021), grouped queries (Ainslie et al., 2023) and gated
-// feed-forward blocks (Shazeer, 2020). What a family lacks is a null pointer or a neutral
-// number in its ModelConfig and Weights.
+// feed-forward blocks (Shazeer, 2020), one or a mixture of experts (Shazeer et al., 2017). What
+// a family lacks is a null pointer or a neutral number in its ModelConfig and Weights.
 #pragma once
 
 #include <cstdint>
@@ -48,7 +48,14 @@ class Decoder {
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
   void add_branch(const float* post_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
-  void expand(Team& team, const Layer& layer);
+  void choose_experts(int64_t t);
+  void sort_by_expert();
+  void gather(const Layer& layer, int64_t t);
+  void add_experts(int64_t t);
+  void expand(Team& team, const Layer& layer, const Activations& x);
+  void contract(Team& team, const Layer& layer, const Activations& gated, float* out);
+  template <class F>
+  void for_each_expert(Team& team, const Layer& layer, Matrix FeedForward::* matrix, F&& f);
   void project(Team& team, const Activations& x, std::initializer_list<Product> products);
   void multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out,
                 int64_t stride);

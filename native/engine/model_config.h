@@ -25,7 +25,10 @@ struct ModelConfig {
   int64_t heads = 0;
   int64_t kv_heads = 0;
   int64_t head_dim = 0;
-  int64_t ff_width = 0;
+  int64_t ff_width = 0;      // of each expert where there are experts
+  int64_t experts = 0;       // 0: one feed-forward block that all tokens take
+  int64_t experts_used = 0;  // by a token
+  bool expert_weights_norm = true;
   float norm_eps = 0;
   Activation activation = Activation::kSilu;
   QkNorm qk_norm = QkNorm::kNone;
@@ -41,6 +44,8 @@ struct ModelConfig {
   float output_scale = 1;
   bool tied_output = false;
 
+  /// Feed-forward blocks that a token goes through.
+  int64_t ff_rows_per_token() const { return experts ? experts_used : 1; }
   int64_t q_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
 };

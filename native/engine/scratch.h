@@ -11,6 +11,12 @@
 
 namespace edgeinfer {
 
+/// Rows of a step's feed-forward blocks that go through the same one.
+struct FfShare {
+  int32_t expert = 0;
+  int32_t first = 0, count = 0;
+};
+
 struct Scratch {
   /// Attention over a long context is cut into position ranges; each leaves a partial result.
   static constexpr int64_t kMinPartials = 64;
@@ -25,11 +31,21 @@ struct Scratch {
   float* mixed;  // (partials, heads, head_dim) as (split, kv_head, token, head of group, head_dim)
   float* mixed_max;     // (partials, heads)
   float* mixed_sum;     // (partials, heads)
-  float* gated;         // (batch, ff_width) the input of the down projection
+  float* gated;         // (ff rows, ff_width) the input of the down projection
   float* cosines;       // (rope tables, batch, head_dim / 2)
   float* sines;         // (rope tables, batch, head_dim / 2)
   ActBlock* blocks;     // (wider of width and q_width / 32, batch) h, or the attention's output
-  ActBlock* ff_blocks;  // (ff_width / 32, batch) gated
+  ActBlock* ff_blocks;  // (ff_width / 32, ff rows) gated
+
+  // With experts a token is a row for each that it takes, and rows are ordered by expert.
+  float* router;          // (batch, experts) scores, then probabilities
+  int32_t* chosen;        // (batch, experts_used) experts of a token, the best first
+  float* chosen_weight;   // (batch, experts_used)
+  int32_t* row;           // (batch, experts_used) row of a token's expert
+  int32_t* next_row;      // (experts,)
+  FfShare* shares;        // (experts,) those in use first
+  float* ff_x;            // (ff rows, width) inputs, then outputs
+  ActBlock* ff_x_blocks;  // (width / 32, ff rows)
 
   int64_t batch;
   int64_t partials;
@@ -69,11 +85,21 @@ struct Scratch {
     take(mixed, partials * c.q_width());
     take(mixed_max, partials * c.heads);
     take(mixed_sum, partials * c.heads);
-    take(gated, batch * c.ff_width);
+    const int64_t ff_rows = batch * c.ff_rows_per_token();
+    take(gated, ff_rows * c.ff_width);
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
     take(blocks, (std::max(c.width, c.q_width()) + 31) / 32 * batch);
-    take(ff_blocks, (c.ff_width + 31) / 32 * batch);
+    take(ff_blocks, (c.ff_width + 31) / 32 * ff_rows);
+    if (!c.experts) return used;
+    take(router, batch * c.experts);
+    take(chosen, ff_rows);
+    take(chosen_weight, ff_rows);
+    take(row, ff_rows);
+    take(next_row, c.experts);
+    take(shares, c.experts);
+    take(ff_x, ff_rows * c.width);
+    take(ff_x_blocks, (c.width + 31) / 32 * ff_rows);
     return used;
   }
 

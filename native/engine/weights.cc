@@ -201,10 +201,19 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
     layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
     layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
     layer.o = matrix(b + "attn_output", c.width, c.q_width());
-    layer.gate = matrix(b + "ffn_gate", c.ff_width, c.width);
-    layer.up = matrix(b + "ffn_up", c.ff_width, c.width);
-    layer.down = matrix(b + "ffn_down", c.width, c.ff_width);
-    layers_.push_back(layer);
+    const auto feed_forward = [&](const std::string& suffix) {
+      return FeedForward{matrix(b + "ffn_gate" + suffix, c.ff_width, c.width),
+                         matrix(b + "ffn_up" + suffix, c.ff_width, c.width),
+                         matrix(b + "ffn_down" + suffix, c.width, c.ff_width)};
+    };
+    if (c.experts) layer.router = matrix(b + "ffn_gate_inp", c.experts, c.width);
+    for (int64_t e = 0; e < c.experts; ++e) {
+      std::string suffix(".");
+      suffix += std::to_string(e);
+      layer.experts.push_back(feed_forward(suffix));
+    }
+    if (!c.experts) layer.experts.push_back(feed_forward(""));
+    layers_.push_back(std::move(layer));
   }
   output_norm_ = vector("output_norm.weight", c.width);
   if (!output_norm_) throw std::invalid_argument("tensor output_norm.weight is missing");

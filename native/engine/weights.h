@@ -41,6 +41,10 @@ struct Matrix {
   bool quantised() const;
 };
 
+struct FeedForward {
+  Matrix gate, up, down;
+};
+
 /// Null vectors are absent: a norm that a family does not have is skipped.
 struct Layer {
   const float* attn_norm;       // (width,) before attention
@@ -50,7 +54,8 @@ struct Layer {
   const float* q_norm;          // (head_dim,) or (q_width,)
   const float* k_norm;          // (head_dim,) or (kv_width,)
   Matrix q, k, v, o;
-  Matrix gate, up, down;
+  Matrix router;                     // (experts, width); null without experts
+  std::vector<FeedForward> experts;  // or the one block that all tokens take
 };
 
 class Weights {

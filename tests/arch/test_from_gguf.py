@@ -187,7 +187,6 @@ def test_a_value_that_makes_no_sense_is_named(key: str, value: object) -> None:
     ("key", "value", "words"),
     [
         ("general.architecture", "mamba", "'mamba'"),
-        ("expert_count", 8, "experts"),
         ("attention.value_length", 32, "value_length"),
         ("attention.head_count_kv", np.array([1, 2, 1], np.int32), "differs between layers"),
         ("rope.scaling.type", "spiral", "'spiral'"),
@@ -196,6 +195,17 @@ def test_a_value_that_makes_no_sense_is_named(key: str, value: object) -> None:
 def test_what_the_graph_does_not_have_is_refused(key: str, value: object, words: str) -> None:
     with pytest.raises(UnsupportedError, match=words):
         config_from_gguf(gguf_of("llama-gqa64-tied", **{key: value}))
+
+
+def test_experts_in_a_family_without_them_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="qwen2 with experts"):
+        config_from_gguf(gguf_of("qwen2-gqa64-tied", expert_count=8))
+
+
+@pytest.mark.parametrize(("key", "value"), [("expert_count", 0), ("expert_used_count", 9)])
+def test_numbers_of_experts_are_checked(key: str, value: int) -> None:
+    with pytest.raises(CorruptFileError, match=key):
+        config_from_gguf(gguf_of("qwen3moe-gqa128", **{key: value}))
 
 
 def test_granite_without_rotary_embeddings_is_refused() -> None:

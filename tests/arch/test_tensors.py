@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from edgeinfer.arch import EngineTensor, config_from_hf, engine_tensors
@@ -17,7 +19,7 @@ def file_of(name: str) -> Shapes:
     """The tensors of a model's GGUF."""
     model = tiny.BY_NAME[name]
     arch, config = model.arch, config_from_hf(model.config)
-    block = list(arch.block_tensors())
+    block = list(arch.block_tensors(config.experts > 0))
     for switch, biases in BIAS_TENSORS.items():
         block += biases if model.config.get(switch) else ()
     shapes = {
@@ -47,7 +49,18 @@ def test_every_row_of_every_tensor_is_used_once(model: tiny.Tiny) -> None:
         parts = sorted((t.row_start, t.row_count) for t in found if t.source == source)
         ends = [start + count for start, count in parts]
         assert [start for start, _ in parts] == [0, *ends[:-1]]
-        assert ends[-1] == shape[0]
+        assert ends[-1] == (math.prod(shape[:-1]) if len(shape) > 1 else shape[0])
+
+
+def test_stacked_experts_are_taken_apart() -> None:
+    found = find("qwen3moe-gqa128", file_of("qwen3moe-gqa128"))  # 8 experts of 96, width 192
+
+    assert found["blk.2.ffn_gate.5.weight"] == EngineTensor(
+        "blk.2.ffn_gate.5.weight", "blk.2.ffn_gate_exps.weight", 5 * 96, 96
+    )
+    assert found["blk.2.ffn_down.5.weight"] == EngineTensor(
+        "blk.2.ffn_down.5.weight", "blk.2.ffn_down_exps.weight", 5 * 192, 192
+    )
 
 
 def test_fused_tensors_are_taken_apart_by_rows() -> None:

@@ -44,7 +44,7 @@ def engine_says(arch, config, tensors, *, context=100, batch=64, kv_types=("f16"
     for part in engine_tensors(arch, config, shapes):
         source = tensors[part.source]
         vector = len(source.shape) == 1
-        rows, cols = (1, part.row_count) if vector else (part.row_count, source.shape[1])
+        rows, cols = (1, part.row_count) if vector else (part.row_count, source.shape[-1])
         sources.append((part.name, "", source.type, 0, rows, cols))
     return _native.engine_memory(
         plain(config),

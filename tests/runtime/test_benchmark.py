@@ -134,7 +134,22 @@ def test_the_work_of_a_tied_model_and_of_one_with_an_output_matrix():
     }
     untied = {**tied, "output.weight": ((100, 8), 700)}
 
-    assert work_of(tied) == Work(parameters=968, weight_bytes=1070, layer_macs=160, output_macs=800)
-    assert work_of(untied) == Work(
+    assert work_of(tied, {}) == Work(
+        parameters=968, weight_bytes=1070, layer_macs=160, output_macs=800
+    )
+    assert work_of(untied, {}) == Work(
         parameters=1768, weight_bytes=870, layer_macs=160, output_macs=800
+    )
+
+
+def test_a_token_reads_the_experts_that_it_takes():
+    tensors = {
+        "token_embd.weight": ((100, 8), 900),
+        "blk.0.ffn_gate_inp.weight": ((4, 8), 128),
+        "blk.0.ffn_up_exps.weight": ((4, 16, 8), 600),
+    }
+    metadata = {"general.architecture": "a", "a.expert_count": 4, "a.expert_used_count": 1}
+
+    assert work_of(tensors, metadata) == Work(
+        parameters=1344, weight_bytes=128 + 150 + 900, layer_macs=32 + 128, output_macs=800
     )

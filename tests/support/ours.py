@@ -29,9 +29,14 @@ def read_tensors(path: Path) -> tuple[ModelConfig, dict[str, NDArray[np.float32]
         for tensor in gguf.GGUFReader(path).tensors
     }
     return config, {
-        part.name: decoded[part.source][part.row_start : part.row_start + part.row_count]
+        part.name: rows_of(decoded[part.source])[part.row_start : part.row_start + part.row_count]
         for part in parts
     }
+
+
+def rows_of(tensor: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Stacked matrices, (experts, rows, columns), one below the other; others as they are."""
+    return tensor.reshape(-1, tensor.shape[-1]) if tensor.ndim > 2 else tensor
 
 
 def reference_logits(path: Path, tokens: Sequence[int]) -> NDArray[np.float64]:

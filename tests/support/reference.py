@@ -34,7 +34,8 @@ def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Arr
         h = _attention(config, weight, i, _norm_before(config, weight, "attn_norm", x))
         h = _norm_after(config, weight, "post_attention_norm", h)
         x = x + config.residual_scale * h
-        h = _feed_forward(config, weight, _norm_before(config, weight, "ffn_norm", x))
+        h = _norm_before(config, weight, "ffn_norm", x)
+        h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
         h = _norm_after(config, weight, "post_ffw_norm", h)
         x = x + config.residual_scale * h
     x = _rms_norm(x, tensors["output_norm.weight"], config.norm_eps)
@@ -82,9 +83,21 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
     return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
 
 
-def _feed_forward(config: ModelConfig, weight: Weight, x: Array) -> Array:
-    gate = _ACTIVATIONS[config.activation](_linear(weight, "ffn_gate", x))
-    return _linear(weight, "ffn_down", gate * _linear(weight, "ffn_up", x))
+def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:
+    gate = _ACTIVATIONS[config.activation](_linear(weight, f"ffn_gate{expert}", x))
+    return _linear(weight, f"ffn_down{expert}", gate * _linear(weight, f"ffn_up{expert}", x))
+
+
+def _mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
+    """The experts that the router finds most probable, each weighted by its probability."""
+    p = _softmax(_linear(weight, "ffn_gate_inp", x))
+    chosen = np.argsort(-p, axis=-1, kind="stable")[:, : config.experts_used]
+    weights = np.zeros_like(p)
+    np.put_along_axis(weights, chosen, np.take_along_axis(p, chosen, axis=-1), axis=-1)
+    if config.expert_weights_norm:
+        weights /= weights.sum(axis=-1, keepdims=True)
+    outputs = [_feed_forward(config, weight, x, f".{e}") for e in range(config.experts)]
+    return np.einsum("te,etw->tw", weights, np.array(outputs))
 
 
 def _rotate(table: RopeTable, style: RopeStyle, x: Array) -> Array:

@@ -54,7 +54,7 @@ class Tiny:
     def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Yields the checkpoint's tensors under their names in transformers."""
         arch, config = self.arch, config_from_hf(self.config)
-        block = arch.block_tensors()
+        block = arch.block_tensors(config.experts > 0)
         for switch, biases in BIAS_TENSORS.items():
             block |= biases if self.config.get(switch) else {}
         for kind, name in MODEL_TENSORS.items():
@@ -63,7 +63,12 @@ class Tiny:
         for i in range(config.layers):
             for kind, suffix in block.items():
                 name = f"model.layers.{i}.{suffix}"
-                yield name, self._random(name, kind, file_shape(arch, config, kind))
+                shape = file_shape(arch, config, kind)
+                if "{}" in name:
+                    for part in map(name.format, range(config.experts)):
+                        yield part, self._random(part, kind, shape[1:])
+                else:
+                    yield name, self._random(name, kind, shape)
 
     def _random(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draws weights that keep activations near 1, attention sharp and norms uneven.
@@ -77,12 +82,12 @@ class Tiny:
         elif kind.endswith(".bias"):
             values = 0.3 * values
         elif kind.startswith("attn_q") or kind.startswith("attn_k"):
-            values = values * 1.5 / np.sqrt(shape[1])
+            values = values * 1.5 / np.sqrt(shape[-1])
         elif kind == "token_embd.weight":
             # Small, so that the blocks and not the token itself decide the logits.
             values = 0.3 * values / config_from_hf(self.config).embedding_scale
         else:
-            values = values / np.sqrt(shape[1])
+            values = values / np.sqrt(shape[-1])
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
         return ((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32)
 
@@ -149,6 +154,8 @@ _YARN_BETAS = _rope(
 _TIED = {"tie_word_embeddings": True}
 _UNTIED = {"tie_word_embeddings": False}
 _BIASES = {"attention_bias": True, "mlp_bias": True}
+_EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size": 96}
+_ONE_EXPERT = {"num_experts_per_tok": 1}
 _SIX_LAYERS = {"num_hidden_layers": 6}
 _GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16}
 _CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5}  # low, so they bite
@@ -177,6 +184,9 @@ _CLASSES = {
     "phi3": "Phi3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
+    "mixtral": "MixtralForCausalLM",
+    "qwen3moe": "Qwen3MoeForCausalLM",
+    "olmoe": "OlmoeForCausalLM",
     "granite": "GraniteForCausalLM",
 }
 
@@ -251,6 +261,19 @@ MODELS: tuple[Tiny, ...] = (
     _tiny("olmo2-gqa128-yarn", _heads(2, 1, 128), _YARN),
     _tiny("granite-gqa64-tied", _heads(4, 2, 64), _MULTIPLIERS, _TIED),
     _tiny("granite-mha96-biases", _heads(2, 2, 96), _MULTIPLIERS, _UNTIED, _BIASES),
+    _tiny("mixtral-gqa64", _heads(4, 2, 64), {"num_local_experts": 4, "num_experts_per_tok": 2}),
+    _tiny("mixtral-one-of-three", _heads(2, 1, 64), {"num_local_experts": 3}, _ONE_EXPERT, _TIED),
+    _tiny("qwen3moe-gqa128", _heads(4, 2, 128, 192), _EXPERTS, {"norm_topk_prob": True}),
+    _tiny(
+        "qwen3moe-mha64-yarn",
+        _heads(4, 4, 64, 160),
+        _EXPERTS,
+        _ONE_EXPERT,
+        _YARN,
+        {"norm_topk_prob": True},
+    ),
+    _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
+    _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
 BY_NAME: Mapping[str, Tiny] = {model.name: model for model in MODELS}
 
