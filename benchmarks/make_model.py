@@ -47,6 +47,8 @@ class Shape:
     norm_eps: float
     context: int
     head_norms: bool = False  # norms on each head's query and key
+    experts: int = 0  # of ff_width
+    experts_used: int = 0
 
     def metadata(self) -> dict[str, WritableValue]:
         """The keys under the architecture's name."""
@@ -64,6 +66,12 @@ class Shape:
             "rope.freq_base": self.rope_base,
             "vocab_size": self.vocabulary,
         }
+        if self.experts:
+            values |= {
+                "expert_count": self.experts,
+                "expert_used_count": self.experts_used,
+                "expert_feed_forward_length": self.ff_width,
+            }
         return {f"{self.architecture}.{key}": value for key, value in values.items()}
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -78,15 +86,24 @@ class Shape:
                 "attn_v": (keys, self.width),
                 "attn_output": (self.width, queries),
                 "ffn_norm": (self.width,),
-                "ffn_gate": (self.ff_width, self.width),
-                "ffn_up": (self.ff_width, self.width),
-                "ffn_down": (self.width, self.ff_width),
+                **self._feed_forward(),
             }
             if self.head_norms:
                 block |= {"attn_q_norm": (self.head_dim,), "attn_k_norm": (self.head_dim,)}
             shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
         shapes["output_norm.weight"] = (self.width,)
         return shapes
+
+    def _feed_forward(self) -> dict[str, tuple[int, ...]]:
+        up, down = (self.ff_width, self.width), (self.width, self.ff_width)
+        if not self.experts:
+            return {"ffn_gate": up, "ffn_up": up, "ffn_down": down}
+        return {
+            "ffn_gate_inp": (self.experts, self.width),
+            "ffn_gate_exps": (self.experts, *up),
+            "ffn_up_exps": (self.experts, *up),
+            "ffn_down_exps": (self.experts, *down),
+        }
 
 
 SHAPES: Mapping[str, Shape] = {
@@ -118,6 +135,23 @@ SHAPES: Mapping[str, Shape] = {
         norm_eps=1e-6,
         context=40960,
         head_norms=True,
+    ),
+    "qwen30b8": Shape(  # Qwen3 30B A3B, 8 of its 48 layers
+        architecture="qwen3moe",
+        tokenizer="qwen2",
+        layers=8,
+        width=2048,
+        ff_width=768,
+        heads=32,
+        kv_heads=4,
+        head_dim=128,
+        vocabulary=151936,
+        rope_base=1e6,
+        norm_eps=1e-6,
+        context=40960,
+        head_norms=True,
+        experts=128,
+        experts_used=8,
     ),
     "tiny": Shape(  # as small as models that tell children's stories: overheads show
         architecture="llama",
@@ -179,9 +213,14 @@ class Weights:
         return part
 
 
+def is_float(name: str, size: tuple[int, ...]) -> bool:
+    """Whether a tensor is not quantised: norms, and the routers of experts."""
+    return len(size) == 1 or "ffn_gate_inp" in name
+
+
 def write(shape: Shape, quant_type: quant.QuantType, path: Path) -> None:
     """Writes the model; the file appears when it is whole."""
-    weights = Weights(quant_type)
+    weights, floats = Weights(quant_type), np.random.default_rng(1)
     with GGUFWriter(path) as writer:
         writer.add_metadata("general.architecture", shape.architecture)
         writer.add_metadata("general.name", f"random {shape.architecture}")
@@ -189,13 +228,17 @@ def write(shape: Shape, quant_type: quant.QuantType, path: Path) -> None:
         for key, value in (keys | {"tokenizer.ggml.pre": shape.tokenizer}).items():
             writer.add_metadata(key, value)
         sizes = {
-            name: writer.declare_tensor(name, quant_type.name if len(size) > 1 else "f32", size)
+            name: writer.declare_tensor(
+                name, "f32" if is_float(name, size) else quant_type.name, size
+            )
             for name, size in shape.tensors().items()
         }
         writer.begin()
         for name, nbytes in sizes.items():
-            if len(shape.tensors()[name]) == 1:
-                writer.write(name, np.ones(nbytes // 4, np.float32))
+            size = shape.tensors()[name]
+            if is_float(name, size):
+                values = np.ones(size) if len(size) == 1 else floats.standard_normal(size)
+                writer.write(name, values.astype(np.float32))
                 continue
             while nbytes:
                 part = weights.take(nbytes)
