@@ -7,7 +7,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from enum import Enum
-from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -42,11 +41,11 @@ class NativeBackend:
     formats = frozenset({"gguf"})
 
     def version(self) -> str:
-        """The package's version, the instruction set, and the build of the extension."""
+        """The instruction set, and the build of the extension."""
         from edgeinfer import _native
 
         built = Path(_native.__file__).stat()
-        return f"{version('edgeinfer')} {_native.isa()} ({built.st_size} {built.st_mtime_ns})"
+        return f"{_native.isa()} ({built.st_size} {built.st_mtime_ns})"
 
     def probe(self, device: DeviceProfile) -> Support:
         """Runs wherever the extension does; it has scalar kernels for the rest."""
@@ -92,9 +91,7 @@ class NativeBackend:
                 have_bytes=plan.budget_bytes,
                 suggest="close other programs, or use a smaller quantisation",
             ) from error
-        # The order of the lanes in a block is the kernels' own.
-        form = f"native {version('edgeinfer')} {_native.isa()} {plan.kv_types}"
-        return NativeEngine(engine, config, form)
+        return NativeEngine(engine, config, plan.kv_types)
 
 
 class NativeEngine:
@@ -102,10 +99,10 @@ class NativeEngine:
 
     batch_invariant: Literal[True] = True
 
-    def __init__(self, engine: _native.Engine, config: ModelConfig, state_form: str) -> None:
+    def __init__(self, engine: _native.Engine, config: ModelConfig, kv_types: str) -> None:
         self.config = config
-        self.state_form = state_form
         self._engine = engine
+        self._kv_types = kv_types
 
     def open(self) -> int:
         """As ``Engine.open``."""
@@ -121,6 +118,15 @@ class NativeEngine:
         """As ``Embedder.embed``."""
         with _translated():
             return self._engine.embed(_plain(batch))
+
+    @property
+    def state_form(self) -> str:
+        """As ``StateKeeper.state_form``; the order of the lanes in a block is the kernels' own."""
+        from importlib.metadata import version
+
+        from edgeinfer import _native
+
+        return f"native {version('edgeinfer')} {_native.isa()} {self._kv_types}"
 
     def save_state(self, sequence: int) -> memoryview:
         """As ``StateKeeper.save_state``."""

@@ -18,12 +18,12 @@ import sys
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import EntryPoint
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 from edgeinfer.backends.base import Backend, Support
+from edgeinfer.backends.entry_points import EntryPoint, path_stamps
 from edgeinfer.device.accelerator import Accelerator
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.formats.remembered import Remembered
@@ -145,12 +145,9 @@ def _written(point: EntryPoint) -> str:
 
 def _surroundings(device: DeviceProfile) -> str:
     """Changes when a package or a driver comes or goes, or interpreter or machine is another."""
-    stamps = []
-    for entry in sys.path:
-        with suppress(OSError):
-            stamps.append(f"{entry}={os.stat(entry or '.').st_mtime_ns}")
+    machine = [device.os, device.machine, device.cpu, *device.isas]
     return "\n".join(
-        [sys.executable, sys.version, device.os, device.machine, device.cpu, *device.isas, *stamps]
+        [sys.executable, sys.version, *machine, *path_stamps()]
         + [str(path) for pattern in _DRIVERS for path in sorted(Path("/dev").glob(pattern))]
     )
 
@@ -159,7 +156,7 @@ def _main(value: str) -> None:
     from edgeinfer.device.detect import detect
 
     try:
-        backend = EntryPoint("probed", value, "").load()()
+        backend = EntryPoint("probed", value).load()()
         answer = ask_here(backend, detect())
         record: dict[str, Any] = {
             "support": asdict(answer.support),

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
-from importlib.metadata import EntryPoint, entry_points
 
 from edgeinfer.backends import probing
 from edgeinfer.backends.base import Backend, Support
+from edgeinfer.backends.entry_points import EntryPoint, entry_points
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import NotFoundError, UnsupportedError
 
 GROUP = "edgeinfer.backends"
 AUTO = "auto"
 # Asked for its devices, though it runs no models yet.
-_LIBRARIES = (
-    EntryPoint("onnxruntime", "edgeinfer.backends.onnxruntime_devices:OnnxRuntime", GROUP),
-)
+_LIBRARIES = (EntryPoint("onnxruntime", "edgeinfer.backends.onnxruntime_devices:OnnxRuntime"),)
 # Asked in this process: the rest of the program needs its extension as well.
 _IN_PROCESS = frozenset({"edgeinfer.backends.native"})
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from edgeinfer.errors import UnsupportedError
-from edgeinfer.runtime.model import Model, Parts
 from edgeinfer.runtime.recommended import recommended, system_message
 
 if TYPE_CHECKING:
     from edgeinfer.planner.plan import MemoryPlan
+    from edgeinfer.runtime.model import Model
     from edgeinfer.tokenizer import ChatTemplate, Tokenizer
 
 DEFAULT_MODEL = "smollm2"
@@ -71,7 +71,6 @@ def load(
     from edgeinfer.planner.planner import DEFAULT_BATCH
     from edgeinfer.runtime.choice import Choice, Job
     from edgeinfer.store import resolve
-    from edgeinfer.tokenizer import load_tokenizer
 
     stored = resolve(os.fspath(reference), offline=offline, progress=progress)
     if stored.format != "gguf":
@@ -103,10 +102,14 @@ def load(
         )
         choice = Choice(backend, Job(files=files, device=device, plan=plan))
         sampling, system = recommended(file.metadata), system_message(file.metadata)
-        # The engine packs its weights without the GIL; meanwhile the vocabulary is read.
+        # The engine packs its weights without the GIL; meanwhile the rest is imported and the
+        # vocabulary read.
         with ThreadPoolExecutor(1) as worker:
             opening = worker.submit(choice.open)
             try:
+                from edgeinfer.runtime.model import Model, Parts
+                from edgeinfer.tokenizer import load_tokenizer
+
                 tokenizer = load_tokenizer(file)
                 template = _template(tokenizer)
             except BaseException:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+from importlib import metadata
+
 import pytest
 
 from edgeinfer.backends import registry
 from edgeinfer.backends.base import ModelFiles, Slice
+from edgeinfer.backends.entry_points import entry_points
 from edgeinfer.device.detect import detect
 from edgeinfer.errors import NotFoundError, UnsupportedError
 from support.fake_model import fake_plan
@@ -81,3 +85,33 @@ def test_a_package_of_somebody_else_adds_one_by_its_entry_point(monkeypatch, tmp
     assert {"native", "theirs"} <= registry.installed().keys()
     engine = named("theirs").load(ModelFiles(path=tmp_path, format="fake"), fake_plan())
     assert len(engine.step([Slice(engine.open(), [1, 2], wants_logits=2)])) == 2
+
+
+def test_entry_points_are_looked_for_again_when_a_package_comes_or_changes(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEINFER_HOME", str(tmp_path / "home"))
+    site = tmp_path / "site"
+    info = site / "theirs-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: theirs\nVersion: 1.0\n")
+    monkeypatch.syspath_prepend(site)
+
+    def found():
+        return {point.name: point.value for point in entry_points("edgeinfer.trial")}
+
+    assert found() == {}
+    points = info / "entry_points.txt"
+    points.write_text("[edgeinfer.trial]\none = os:getpid\n")
+    assert found() == {"one": "os:getpid"}
+    points.write_text("[edgeinfer.trial]\ntwo = os:path.join\n")
+    os.utime(points, ns=(1, 1))
+    assert found() == {"two": "os:path.join"}
+    assert entry_points("edgeinfer.trial")[0].load() is os.path.join
+
+
+def test_entry_points_are_looked_for_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("EDGEINFER_HOME", str(tmp_path))
+    first = entry_points(registry.GROUP)
+    monkeypatch.setattr(metadata, "entry_points", lambda group: pytest.fail("looked again"))
+
+    assert entry_points(registry.GROUP) == first
+    assert {point.name for point in first} >= {"native", "llamacpp"}

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import pytest
 
 from edgeinfer.backends import registry
+from edgeinfer.backends.entry_points import EntryPoint
 
 HEAD = """
 import os, signal, time
@@ -36,7 +36,7 @@ def install(
     def make(source: str, **classes: str) -> Path:
         (folder / "third_party.py").write_text(HEAD + source)
         sys.modules.pop("third_party", None)
-        points = [EntryPoint(n, f"third_party:{c}", registry.GROUP) for n, c in classes.items()]
+        points = [EntryPoint(n, f"third_party:{c}") for n, c in classes.items()]
         monkeypatch.setattr(registry, "entry_points", lambda group: points)
         registry._load.cache_clear()
         return folder
