@@ -7,7 +7,6 @@ ceilings that were taken right beside it.
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -57,6 +56,8 @@ def interpolated(x: float, points: Sequence[tuple[float, float]]) -> float:
 
 def measure(threads: int, seconds: float = 0.4, stream_bytes: int = STREAM_BYTES) -> Ceilings:
     """Measures with the kernels in use, about half of ``seconds`` each; medians of the passes."""
+    import statistics
+
     from edgeinfer import _native
 
     isa = _native.isa()

@@ -10,7 +10,6 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 from edgeinfer.backends.base import Engine, Slice
@@ -104,6 +103,8 @@ class Speeds:
 
     def predict(self, setting: Setting) -> Speed | None:
         """The speed that other models of the same kind suggest, or None."""
+        from statistics import median
+
         rates = []
         for _, record in self._memory.items():
             speed, weights = _speed(record), record.get("weights_bytes")
@@ -137,6 +138,8 @@ def _speed(record: dict[str, Any]) -> Speed | None:
 
 def measure(engine: Engine, plan: MemoryPlan, seconds: float) -> Speed:
     """Reads a prompt and generates, for at most about so long (two steps at least)."""
+    from statistics import median
+
     began = time.perf_counter()
     sequence = engine.open()
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 
 import pytest
 
@@ -103,3 +106,26 @@ def test_usage_errors(edgeinfer, echo, arguments):
 
 def test_a_missing_file_is_not_found(edgeinfer, echo):
     assert edgeinfer("run", "m", "-f", "/no/such/file").exit_code == 3
+
+
+@pytest.mark.parametrize("given", [None, "3"])
+def test_another_librarys_threads_are_left_as_they_were(monkeypatch, given):
+    """Numpy's alone are held back, and only while it starts."""
+    from edgeinfer.cli._model_options import _import_numpy
+
+    name = "OPENBLAS_NUM_THREADS"
+    monkeypatch.setenv(name, given) if given else monkeypatch.delenv(name, raising=False)
+    _import_numpy()
+
+    assert os.environ.get(name) == given
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="counts threads in /proc")
+def test_numpy_starts_no_threads():
+    script = (
+        "import os\nfrom edgeinfer.cli._model_options import _import_numpy\n_import_numpy()\n"
+        "print(len(os.listdir('/proc/self/task')))"
+    )
+    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+
+    assert told.stdout == "1\n"
