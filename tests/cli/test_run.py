@@ -126,6 +126,9 @@ def test_numpy_starts_no_threads():
         "import os\nfrom edgeinfer.cli._model_options import _import_numpy\n_import_numpy()\n"
         "print(len(os.listdir('/proc/self/task')))"
     )
-    told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    clean = {key: value for key, value in os.environ.items() if key != "OPENBLAS_NUM_THREADS"}
+    told = subprocess.run(
+        [sys.executable, "-c", script], env=clean, stdout=subprocess.PIPE, text=True
+    )
 
     assert told.stdout == "1\n"
