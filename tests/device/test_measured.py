@@ -46,12 +46,12 @@ def quick(monkeypatch):
 
 def test_this_machine_is_measured_in_less_than_three_seconds():
     device = detect()
-    start = time.perf_counter()
+    start = time.process_time()
 
     found = measured.measure(device)
 
-    # Others may hold the processor meanwhile; `edgeinfer device --measure` says how long it took.
-    assert time.perf_counter() - start < 15
+    # Processor time, as others may hold the processor meanwhile.
+    assert time.process_time() - start < 3 * found.points[-1].threads
     assert found.points[0].threads == 1
     assert all(point.stream_bytes_per_second > 1e8 for point in found.points)
     assert all(point.int8_macs_per_second > 1e8 for point in found.points)
