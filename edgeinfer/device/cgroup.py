@@ -53,7 +53,7 @@ def read_limits(root: Path = Path("/")) -> CgroupLimits:
     limit: int | None = None
     left: int | None = None
     cpus: float | None = None
-    for files, group in _groups(root, "memory"):
+    for files, group in groups(root, "memory"):
         for name in files.limits:
             bound = read_int(group / name)
             if bound is None or bound >= _UNLIMITED:
@@ -61,14 +61,14 @@ def read_limits(root: Path = Path("/")) -> CgroupLimits:
             limit = bound if limit is None else min(limit, bound)
             free = max(0, bound - _held_bytes(group, files))
             left = free if left is None else min(left, free)
-    for files, group in _groups(root, "cpu"):
+    for files, group in groups(root, "cpu"):
         quota = _cpu_quota(group, version1=files is _V1)
         if quota is not None:
             cpus = quota if cpus is None else min(cpus, quota)
     return CgroupLimits(memory_limit=limit, memory_left=left, cpus=cpus)
 
 
-def _groups(root: Path, controller: str) -> Iterator[tuple[_Files, Path]]:
+def groups(root: Path, controller: str) -> Iterator[tuple[_Files, Path]]:
     """Yields the folders of the process's group and its parents, the own one first."""
     paths = _own_paths(root)
     for version1, visible, mount in _mounts(root, controller):

@@ -38,7 +38,8 @@ class Task:
     """What to generate.
 
     ``on_prefill`` is told (tokens read, tokens to read) after each chunk of the prompt;
-    ``is_cancelled`` is asked after each step, and may be answered from any thread;
+    ``on_step`` is told of each step, of the prompt too; ``is_cancelled`` is asked after each
+    step, and may be answered from any thread;
     ``drafter`` makes one that guesses tokens ahead; ``shift`` goes on when the context is
     full, without the middle of the text, where it would end otherwise.
     """
@@ -48,6 +49,7 @@ class Task:
     decoder: Decoder
     end_tokens: frozenset[int] = frozenset()
     on_prefill: OnPrefill | None = None
+    on_step: Callable[[], None] = lambda: None
     is_cancelled: Callable[[], bool] = lambda: False
     drafter: Callable[[], Drafter] | None = None
     shift: bool = False
@@ -116,6 +118,7 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
         if task.on_prefill is not None and clock.prefilled is None:
             done = len(task.prompt) - cached - len(sequence.pending)
             task.on_prefill(done, len(task.prompt) - cached)
+        task.on_step()
         if task.is_cancelled():
             raise _Cancelled
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.runtime.recommended import recommended, system_message
+from edgeinfer.runtime.running import Entry, Listed
 
 if TYPE_CHECKING:
     from edgeinfer.planner.plan import MemoryPlan
@@ -127,6 +128,7 @@ def load(
             system=system,
             reference=stored.reference,
             path=str(stored.path),
+            listed=Listed(Entry.of(chosen, model=stored.reference, path=str(stored.path))),
         )
     )
     if draft is not None:

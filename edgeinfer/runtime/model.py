@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
+from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,10 +20,12 @@ from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, Us
 from edgeinfer.planner.plan import MemoryPlan
 from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
 from edgeinfer.runtime.generator import Task, collect, generate
+from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
+from edgeinfer.runtime.watch import Watch
 from edgeinfer.types import Completion, Message, SamplingParams, TokenEvent
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class Parts:
     reference: str = ""
     path: str = ""
     draft: Model | None = None
+    listed: Listed | None = None  # in the list of ``edgeinfer ps``
 
 
 class Model:
@@ -81,6 +86,9 @@ class Model:
         self.draft = parts.draft
         self._engine: Engine | None = parts.engine
         self._scheduler = Scheduler(parts.engine, parts.plan.batch)
+        self._watch = Watch(parts.listed)
+        if parts.listed is not None:
+            weakref.finalize(self, parts.listed.remove)
         self._process = os.getpid()
         # One sequence outlives its call, so that a prompt which goes on from the last one
         # (a conversation) reads only what is new.
@@ -266,6 +274,7 @@ class Model:
         """Gives the memory back. Every later call raises ClosedError; closing twice is fine."""
         if self.draft is not None:
             self.draft.close()
+        self._watch.close()
         engine, self._engine, self._idle = self._engine, None, None
         if engine is not None and os.getpid() == self._process:
             engine.shutdown()
@@ -366,7 +375,11 @@ class Model:
 
     def _run(self, sequence: TextSequence, task: Task) -> Iterator[TokenEvent]:
         self._live()
-        yield from generate(self._scheduler, sequence, task)
+        task = replace(task, on_step=partial(self._watch.step, sequence))
+        for event in generate(self._scheduler, sequence, task):
+            if event.timings is not None:
+                self._watch.finished(sequence, event.timings)
+            yield event
 
     @contextmanager
     def _lease(self) -> Iterator[TextSequence]:
