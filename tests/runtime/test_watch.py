@@ -128,7 +128,7 @@ def test_a_model_watches_every_step_and_leaves_the_list(entry, monkeypatch):
     monkeypatch.setattr(watch, "step", lambda sequence: (steps.append(sequence), step(sequence)))
 
     with fake_model("abc", batch=4) as model:
-        done = model.generate([1] * 9, max_tokens=5)
+        done = model.generate([1] * 9, max_tokens=5, speculate="off")
         assert len(steps) == 3 + 4  # the prompt in chunks, then a token each; the first is free
         (found,) = listed()
         assert found.context_used == 13
