@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.device.resident import peak_resident_bytes
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.quant import QuantType
 from edgeinfer_converters.quantize import encoded_blocks
@@ -59,6 +60,7 @@ class ConvertReport:
         parameters: how many weights.
         tensors: how many tensors were written.
         seconds: how long it took.
+        peak_resident_bytes: memory that the process took at its peak, pages of files included.
         bits_per_weight: bits of tensor data over weights.
         types: quant type -> how many tensors have it.
         replaced: "wanted type -> type" -> how many tensors have rows that are not whole blocks
@@ -75,6 +77,7 @@ class ConvertReport:
     parameters: int
     tensors: int
     seconds: float
+    peak_resident_bytes: int
     bits_per_weight: float
     types: dict[str, int]
     replaced: dict[str, int]
@@ -165,6 +168,7 @@ def report(
         parameters=parameters,
         tensors=len(jobs),
         seconds=round(seconds, 3),
+        peak_resident_bytes=peak_resident_bytes(),
         bits_per_weight=round(8 * sum(job.nbytes for job in jobs) / parameters, 4),
         types=dict(Counter(job.type.name for job in jobs).most_common()),
         replaced=dict(

@@ -109,7 +109,8 @@ def _summarise(report: Mapping[str, Any]) -> None:
         f"{report['output']}: {ui.format_bytes(report['bytes_out'])} "
         f"from {ui.format_bytes(report['bytes_in'])}, "
         f"{report['bits_per_weight']:.2f} bits a weight, "
-        f"{report['tensors']} tensors ({types}), {report['seconds']:.1f} s"
+        f"{report['tensors']} tensors ({types}), {report['seconds']:.1f} s, "
+        f"{ui.format_bytes(report['peak_resident_bytes'])} of memory at the peak"
     )
     for change, count in report["replaced"].items():
         ui.emit(f"{change} in {count} tensors, whose rows are not whole blocks")

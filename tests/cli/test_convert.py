@@ -33,6 +33,7 @@ def test_a_report_is_printed_as_json(
     assert report["quant"] == "q8_0"
     assert 8.5 <= report["bits_per_weight"] < 9
     assert report["seconds"] > 0
+    assert 20 << 20 < report["peak_resident_bytes"] < 4 << 30
 
 
 def test_a_summary_is_printed_for_people(
