@@ -1,9 +1,11 @@
-"""The plan's bytes beside the resident peak that the kernel measured, at several contexts.
+"""The plan's bytes beside the resident peak that the kernel measured, over models and backends.
 
-Each context runs in a process of its own, filled to the last token; its peak is read from the
-kernel's accounting (VmHWM), which counts the interpreter and the libraries too.
+Each row is a process of its own that fills the context to the last token through the public
+interface; its peak is read from the kernel's accounting (VmHWM), which counts the interpreter,
+the libraries and the mapped pages of the model's file that were touched.
 
-    python benchmarks/memory.py [--model FILE.gguf] [--contexts 512 2048 8192]
+    python benchmarks/memory.py smollm2 --settings 512/f16 2048/q8_0 8192/q4_0
+    python benchmarks/memory.py a.gguf b.gguf --backends native llamacpp --append
 """
 
 from __future__ import annotations
@@ -18,61 +20,85 @@ from typing import Any
 import record
 
 COLUMNS = {
+    "model": "s",
+    "backend": "s",
     "context": "d",
-    "planned_mib": ".1f",
-    "measured_mib": ".1f",
+    "cache": "s",
+    "weights": ".0f",
+    "kv": ".0f",
+    "scratch": ".0f",
+    "runtime": ".0f",
+    "planned": ".0f",
+    "measured": ".0f",
     "error": "+.1%",
-    "weights_mib": ".1f",
-    "kv_mib": ".1f",
-    "scratch_mib": ".1f",
-    "runtime_mib": ".1f",
 }
 MIB = 1 << 20
 
 CHILD = """
-import json, pathlib, re, sys
+import json, sys
 import edgeinfer
+from edgeinfer.device.resident import peak_resident_bytes
 
-context = int(sys.argv[2])
-model = edgeinfer.load(sys.argv[1], context=context, backend="native")  # a race would count
-model.generate(" fox" * (context - 8), max_tokens=4, temperature=0)
-status = pathlib.Path("/proc/self/status").read_text()
+path, backend, context, kv = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
+model = edgeinfer.load(path, context=context, backend=backend, kv_type_k=kv, kv_type_v=kv)
+word = len(model.tokenizer.encode(" fox fox")) - len(model.tokenizer.encode(" fox"))
+done = model.generate(" fox" * ((context - 8) // word - 2), max_tokens=4, temperature=0)
 plan = model.plan
 print(json.dumps({
-    "measured": int(re.search(r"VmHWM:\\s+(\\d+) kB", status)[1]) * 1024,
-    "total": plan.total_bytes, "weights": plan.weights_bytes, "kv": plan.kv_bytes,
+    "measured": peak_resident_bytes(), "planned": plan.total_bytes,
+    "weights": plan.weights_bytes, "kv": plan.kv_bytes,
     "scratch": plan.scratch_bytes, "runtime": plan.runtime_bytes,
+    "reclaimable": plan.reclaimable_bytes, "prompt_tokens": done.timings.prompt_tokens,
 }))
 """
 
 
-def measure(model: str, context: int) -> dict[str, Any]:
-    found = json.loads(
-        subprocess.run(
-            [sys.executable, "-c", CHILD, model, str(context)],
-            check=True,
-            stdout=subprocess.PIPE,
-            text=True,
-        ).stdout
+def measure(model: str, backend: str, context: int, kv: str) -> dict[str, Any]:
+    """Runs one process; sizes in MiB."""
+    done = subprocess.run(
+        [sys.executable, "-c", CHILD, model, backend, str(context), kv],
+        check=True,
+        stdout=subprocess.PIPE,
+        text=True,
     )
+    found = json.loads(done.stdout)
+    tokens = found.pop("prompt_tokens")
     return {
+        "model": Path(model).stem,
+        "backend": backend,
         "context": context,
-        "planned_mib": found["total"] / MIB,
-        "measured_mib": found["measured"] / MIB,
-        "error": found["total"] / found["measured"] - 1,
-        **{f"{p}_mib": found[p] / MIB for p in ("weights", "kv", "scratch", "runtime")},
+        "cache": kv,
+        "prompt_tokens": tokens,
+        **{name: count / MIB for name, count in found.items()},
+        "error": found["planned"] / found["measured"] - 1,
     }
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2", help="a reference or a GGUF file")
-    parser.add_argument("--contexts", type=int, nargs="+", default=[512, 2048, 8192])
+    parser.add_argument("models", nargs="*", default=["smollm2"], help="references or GGUF files")
+    parser.add_argument("--backends", nargs="+", default=["native", "llamacpp"])
+    parser.add_argument(
+        "--settings",
+        nargs="+",
+        default=["512/f16", "2048/q8_0", "8192/f16"],
+        metavar="CONTEXT/CACHE",
+    )
+    parser.add_argument("--append", action="store_true", help="keep the rows of earlier runs")
     options = parser.parse_args()
 
-    rows = [measure(options.model, context) for context in options.contexts]
+    saved = record.RESULTS / "memory.json"
+    rows = json.loads(saved.read_text())["rows"] if options.append and saved.exists() else []
+    for model in options.models:
+        for setting in options.settings:
+            context, _, kv = setting.partition("/")
+            for backend in options.backends:
+                rows.append(measure(model, backend, int(context), kv or "f16"))
+                print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
     print(record.table(rows, COLUMNS))
-    print(record.save("memory", {**record.context(), "model": Path(options.model).name}, rows))
+    worst = max(rows, key=lambda row: abs(row["error"]))
+    print(f"{len(rows)} configurations, the worst {worst['error']:+.1%}")
+    print(record.save("memory", record.context(["llama-cpp-python"]), rows))
 
 
 if __name__ == "__main__":

@@ -38,6 +38,10 @@ from edgeinfer.errors import (
     UnsupportedError,
 )
 from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.planner import llamacpp as memory
+from edgeinfer.planner import paces
+from edgeinfer.planner.footprint import Footprint, Pace, Setting
+from edgeinfer.planner.outline import Outline
 from edgeinfer.planner.plan import MemoryPlan
 
 PACKAGE = "llama-cpp-python"
@@ -46,7 +50,7 @@ INSTALL = "pip install 'edgeinfer[llamacpp]'"
 MOST_SEQUENCES = 256  # LLAMA_MAX_SEQ
 # Rows of logits that a call of llama_decode computes. It reserves memory for so many, and
 # its default, one a token of the batch, is 256 MiB for 512 tokens of a vocabulary of 128K.
-MOST_ROWS = 64
+MOST_ROWS = memory.MOST_ROWS
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +80,14 @@ class LlamaCppBackend:
             rank=50,
             accelerators=ggml_devices.accelerators(import_module(f"{MODULE}._ggml").libggml),
         )
+
+    def footprint(self, model: Outline, setting: Setting) -> Footprint:
+        """As ``Predictor.footprint``."""
+        return memory.footprint(model, setting)
+
+    def pace(self, model: Outline) -> Pace:
+        """As ``Predictor.pace``."""
+        return paces.llamacpp_pace(model)
 
     def load(self, files: ModelFiles, plan: MemoryPlan) -> LlamaCppEngine:
         """Maps the weights and makes a context for one sequence.

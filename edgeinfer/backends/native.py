@@ -25,6 +25,9 @@ from edgeinfer.errors import (
     UnsupportedError,
 )
 from edgeinfer.formats.gguf import GGUFFile, open_gguf
+from edgeinfer.planner import costs, paces
+from edgeinfer.planner.footprint import Footprint, Pace, Setting
+from edgeinfer.planner.outline import Outline
 from edgeinfer.planner.plan import MemoryPlan
 
 if TYPE_CHECKING:
@@ -50,6 +53,14 @@ class NativeBackend:
     def probe(self, device: DeviceProfile) -> Support:
         """Runs wherever the extension does; it has scalar kernels for the rest."""
         return Support(usable=True, reason=device.isas[0] if device.isas else "", rank=100)
+
+    def footprint(self, model: Outline, setting: Setting) -> Footprint:
+        """As ``Predictor.footprint``."""
+        return costs.footprint(model, setting)
+
+    def pace(self, model: Outline) -> Pace:
+        """As ``Predictor.pace``."""
+        return paces.native_pace(model)
 
     def load(self, files: ModelFiles, plan: MemoryPlan) -> NativeEngine:
         """Packs the weights into memory.

@@ -11,6 +11,7 @@ from edgeinfer.backends.base import Backend, Support
 from edgeinfer.backends.entry_points import EntryPoint, entry_points
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import NotFoundError, UnsupportedError
+from edgeinfer.planner.footprint import Predictor
 
 GROUP = "edgeinfer.backends"
 AUTO = "auto"
@@ -106,6 +107,13 @@ def named(name: str, model_format: str, device: DeviceProfile) -> Candidate:
             f"the backend {name!r} {reason}", hint="--backend auto takes one that does"
         )
     return found[0]
+
+
+def predictor(name: str) -> Predictor | None:
+    """What a backend predicts of memory and speed, or None if it does not."""
+    point = installed().get(name)
+    backend = _load(point) if point is not None else None
+    return backend if isinstance(backend, Predictor) else None
 
 
 def unfit(candidate: Candidate, model_format: str) -> str | None:

@@ -7,12 +7,15 @@ kv_cache.h, scratch.h).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from functools import lru_cache
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import engine_tensors
 from edgeinfer.formats.ggml_types import BY_NAME
+from edgeinfer.planner.footprint import Footprint, Setting
+from edgeinfer.planner.outline import EMBEDDING, Outline, Tensor
+from edgeinfer.planner.resident import runtime_bytes
 
 _GROUP_ROWS = 16  # rows are packed 16 at a time
 _ALIGNMENT = 64  # a tensor, and a buffer, begins on a cache line
@@ -21,16 +24,19 @@ _MIN_PARTIALS = 64  # rows of partial attention results, at least
 _KV_BLOCK = 256  # positions of the cache that become resident together
 
 
-class Tensor(Protocol):
-    """What is needed to know of a tensor of the file."""
+def footprint(model: Outline, setting: Setting) -> Footprint:
+    """Returns what the native engine takes of a model."""
+    return Footprint(
+        weights_bytes=_packed(model),
+        kv_bytes=kv_bytes(model.config, setting.context, setting.kv_type_k, setting.kv_type_v),
+        scratch_bytes=scratch_bytes(model.config, setting.batch),
+        runtime_bytes=runtime_bytes(model.config.vocab_size, model.merges),
+    )
 
-    @property
-    def type(self) -> str:
-        """The quant type."""
 
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(rows, cols) or (length,)."""
+@lru_cache(maxsize=64)
+def _packed(model: Outline) -> int:
+    return weights_bytes(model.arch, model.config, model.tensors) + model.surplus_bytes
 
 
 def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str, Tensor]) -> int:
@@ -46,7 +52,7 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
         source = tensors[part.source]
         if len(source.shape) == 1:  # norms and biases are kept as float32
             size = 4 * part.row_count
-        elif part.name == "token_embd.weight" and not config.tied_output:
+        elif part.name == EMBEDDING and not config.tied_output:
             size = part.row_count * _row_bytes(source)  # only looked up, row by row
         else:
             size = _round_up(part.row_count, _GROUP_ROWS) * _row_bytes(source)

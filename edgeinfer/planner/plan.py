@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeinfer.planner.sizes import format_bytes
@@ -40,17 +41,26 @@ class MemoryPlan:
     gpu_layers: int | None = None  # layers on a GPU; None: as the backend does by itself
     chosen_because: str = ""  # why this backend
     rejected: tuple[Rejection, ...] = ()  # the other backends
-    decode_tokens_per_second: float | None = None  # if the device's bandwidth is known
+    reclaimable_bytes: int = 0  # of the weights: file pages that are not read again
+    # Predicted, where the device's ceilings are known; of the first tokens, and the last.
+    prefill_tokens_per_second: float | None = None
+    decode_tokens_per_second: float | None = None
+    decode_full_tokens_per_second: float | None = None
 
     @property
     def total_bytes(self) -> int:
-        """All resident bytes."""
+        """All resident bytes at the peak, as the system counts them."""
         return self.weights_bytes + self.kv_bytes + self.scratch_bytes + self.runtime_bytes
 
     @property
+    def needed_bytes(self) -> int:
+        """The total without the pages that the system takes back when memory is short."""
+        return self.total_bytes - self.reclaimable_bytes
+
+    @property
     def fits(self) -> bool:
-        """True if the total is within the budget."""
-        return self.total_bytes <= self.budget_bytes
+        """True if what is needed is within the budget."""
+        return self.needed_bytes <= self.budget_bytes
 
     @property
     def kv_types(self) -> str:
@@ -69,9 +79,23 @@ class MemoryPlan:
             f"weights {format_bytes(self.weights_bytes)}, cache {format_bytes(self.kv_bytes)}, "
             f"scratch {format_bytes(self.scratch_bytes)}, "
             f"runtime {format_bytes(self.runtime_bytes)}",
+            *self._more(),
             *self.notes,
         ]
         return "\n".join(lines)
+
+    def _more(self) -> Iterator[str]:
+        if self.reclaimable_bytes:
+            yield (
+                f"{format_bytes(self.reclaimable_bytes)} of the weights are pages of the file, "
+                "copied and not read again; the system may take them back"
+            )
+        if self.decode_tokens_per_second and self.decode_full_tokens_per_second:
+            yield (
+                f"predicted {self.decode_tokens_per_second:.3g} tokens/s, "
+                f"{self.decode_full_tokens_per_second:.3g} with a full context, "
+                f"prompt {self.prefill_tokens_per_second or 0:.3g} tokens/s"
+            )
 
     def _more_threads(self) -> str:
         if self.batch_threads in (None, self.threads):
@@ -99,6 +123,9 @@ class MemoryPlan:
             "gpu_layers": self.gpu_layers,
             "chosen_because": self.chosen_because,
             "rejected": [{"backend": r.backend, "reason": r.reason} for r in self.rejected],
+            "reclaimable_bytes": self.reclaimable_bytes,
+            "prefill_tokens_per_second": self.prefill_tokens_per_second,
             "decode_tokens_per_second": self.decode_tokens_per_second,
+            "decode_full_tokens_per_second": self.decode_full_tokens_per_second,
             "notes": list(self.notes),
         }

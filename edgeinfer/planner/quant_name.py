@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from math import prod
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edgeinfer.formats.ggml_types import FILE_TYPES
-from edgeinfer.planner.costs import Tensor
+
+if TYPE_CHECKING:
+    from edgeinfer.planner.outline import Tensor
 
 _NAMES = {number: name for name, number in FILE_TYPES.items()}
 

@@ -18,11 +18,16 @@ _MERGE_BYTES = 234
 _MERGES_PER_PIECE = 2
 
 
-def runtime_bytes(metadata: Mapping[str, Any], vocab_size: int) -> int:
+def runtime_bytes(vocab_size: int, merges: int) -> int:
     """Returns the resident bytes of everything but weights, KV cache and scratch."""
+    return _LIBRARIES_BYTES + _TOKEN_BYTES * vocab_size + _MERGE_BYTES * merges
+
+
+def merges_of(metadata: Mapping[str, Any], vocab_size: int) -> int:
+    """Returns how many merges the tokenizer of a GGUF file will have."""
     # Keys of another type than they should have are for the tokenizer to refuse.
     listed, model = (metadata.get(f"tokenizer.ggml.{key}") for key in ("merges", "model"))
     merges = len(listed) if isinstance(listed, list) else 0
     if isinstance(model, str) and model == "llama" and not merges:
-        merges = _MERGES_PER_PIECE * vocab_size
-    return _LIBRARIES_BYTES + _TOKEN_BYTES * vocab_size + _MERGE_BYTES * merges
+        return _MERGES_PER_PIECE * vocab_size
+    return merges

@@ -65,6 +65,7 @@ def load(
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from edgeinfer.backends import registry
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.formats.gguf import open_gguf
@@ -94,6 +95,7 @@ def load(
                 kv_type_k=kv_type_k,
                 kv_type_v=kv_type_v,
                 backend=name,
+                predictor=registry.predictor(name),
                 batch=DEFAULT_BATCH if batch is None else batch,
             )
             return replace(planned, gpu_layers=gpu_layers)

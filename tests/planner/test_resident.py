@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import pytest
 
-from edgeinfer.planner.resident import runtime_bytes
+from edgeinfer.planner.resident import merges_of, runtime_bytes
 
 MIB = 1 << 20
-EMPTY = runtime_bytes({}, 0)
+EMPTY = runtime_bytes(0, 0)
 
 
 @pytest.mark.parametrize(
@@ -29,7 +29,7 @@ def test_a_tokenizer_is_predicted_within_seven_mebibytes(kind, tokens, merges, m
     if merges:
         metadata["tokenizer.ggml.merges"] = ["a b"] * merges
 
-    predicted = (runtime_bytes(metadata, tokens) - EMPTY) / MIB
+    predicted = (runtime_bytes(tokens, merges_of(metadata, tokens)) - EMPTY) / MIB
 
     # Loading any tokenizer brings about 5 MiB of library with it, which EMPTY has.
     assert predicted + 4.7 == pytest.approx(measured, abs=7)

@@ -1,0 +1,68 @@
+"""What a model takes of a backend, and the seam by which each backend says it.
+
+A backend that predicts has the two methods of ``Predictor``; of one that has not, nothing is
+known before it is measured, and plans take the native engine's sums for it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
+
+from edgeinfer.planner.outline import Outline
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Setting:
+    """How a model is to be run."""
+
+    context: int  # tokens
+    batch: int  # tokens a prefill step
+    threads: int
+    kv_type_k: str
+    kv_type_v: str
+    isas: tuple[str, ...] = ()  # kernel sets of the device, best first
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Footprint:
+    """Resident bytes at the peak, the context filled.
+
+    ``reclaimable_bytes`` are pages of the model's file that are counted as the process's, but
+    are never read again: the system takes them back when memory is short, at no cost.
+    """
+
+    weights_bytes: int
+    kv_bytes: int
+    scratch_bytes: int
+    runtime_bytes: int
+    reclaimable_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """How much of a machine's ceilings a backend reaches with a model.
+
+    Attributes:
+        decode: share of the int8 multiply-adds that a step of one token reaches where the
+            weights are in a near cache.
+        prefill: the same of a step of many tokens.
+        attention: the same of attention, in steps of one token.
+        layer_seconds: what a layer costs besides, in a step of one token.
+    """
+
+    decode: float
+    prefill: float
+    attention: float
+    layer_seconds: float
+
+
+@runtime_checkable
+class Predictor(Protocol):
+    """What a backend may offer besides ``Backend``: predictions from a header alone."""
+
+    def footprint(self, model: Outline, setting: Setting) -> Footprint:
+        """What the model will take, interpreter and libraries included."""
+
+    def pace(self, model: Outline) -> Pace:
+        """How near the machine's ceilings it comes."""

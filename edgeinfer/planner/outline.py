@@ -1,0 +1,129 @@
+"""What plans are made of: a model's numbers and tensors, without its weights."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch import config_from_gguf, gguf_architecture
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.formats.ggml_types import BY_NAME
+from edgeinfer.planner.quant_name import quant_name
+from edgeinfer.planner.resident import merges_of
+
+EMBEDDING, OUTPUT = "token_embd.weight", "output.weight"
+
+
+class Tensor(Protocol):
+    """What is needed to know of a tensor of the file."""
+
+    @property
+    def type(self) -> str:
+        """The quant type."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(rows, cols) or (length,)."""
+
+
+class ModelHeader(Protocol):
+    """A GGUF file, or only its header."""
+
+    @property
+    def metadata(self) -> Mapping[str, Any]:
+        """Values by key."""
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Tensors by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Retyped:
+    """A tensor as if it were of another type."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Outline:
+    """A model as its header describes it, or as it would be in another quant type."""
+
+    arch: Architecture
+    config: ModelConfig
+    tensors: Mapping[str, Tensor]
+    quant: str
+    longest_context: int  # tokens, with the file's RoPE scaling
+    merges: int  # of the tokenizer
+    surplus_bytes: int = 0  # what a file has beyond its tensors as they are thought to be
+
+    @classmethod
+    def of_gguf(cls, header: ModelHeader) -> Outline:
+        """Reads an open GGUF file, or its parsed header.
+
+        Raises:
+            UnsupportedError: the architecture is not known.
+            CorruptFileError: the header contradicts itself.
+        """
+        metadata = header.metadata
+        config = config_from_gguf(_Shapes(header))
+        return cls(
+            arch=gguf_architecture(metadata),
+            config=config,
+            tensors=header.tensors,
+            quant=quant_name(metadata, header.tensors),
+            longest_context=_longest_context(metadata, config),
+            merges=merges_of(metadata, config.vocab_size),
+        )
+
+    def retyped(self, quant: str, types: Mapping[str, str], surplus_bytes: int = 0) -> Outline:
+        """The model with tensors of other types, by name."""
+        tensors = {
+            name: Retyped(types.get(name, tensor.type), tensor.shape)
+            for name, tensor in self.tensors.items()
+        }
+        return replace(self, tensors=tensors, quant=quant, surplus_bytes=surplus_bytes)
+
+    @property
+    def file_bytes(self) -> int:
+        """Bytes of the tensors in a file."""
+        return sum(map(tensor_bytes, self.tensors.values())) + self.surplus_bytes
+
+    @property
+    def parameters(self) -> int:
+        """How many weights."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+
+def tensor_bytes(tensor: Tensor) -> int:
+    """Bytes of a tensor's data in a file."""
+    kind = BY_NAME[tensor.type]
+    return prod(tensor.shape) // kind.block * kind.nbytes
+
+
+class _Shapes:
+    """A header without data: sizes do not depend on the values of RoPE divisors."""
+
+    def __init__(self, header: ModelHeader) -> None:
+        self.metadata = header.metadata
+        self.tensors = header.tensors
+
+    def data(self, name: str) -> NDArray[np.uint8]:
+        return np.ones(self.tensors[name].shape, np.float32).view(np.uint8)
+
+
+def _longest_context(metadata: Mapping[str, Any], config: ModelConfig) -> int:
+    """The trained context, or what the file's RoPE scaling stretches it to."""
+    prefix = f"{metadata['general.architecture']}.rope.scaling."
+    if metadata.get(prefix + "type", "none") == "none":
+        return config.context
+    factor = float(metadata.get(prefix + "factor", 1.0))
+    original = metadata.get(prefix + "original_context_length", config.context)
+    return max(config.context, int(factor * original))

@@ -1,0 +1,78 @@
+"""How near a machine's ceilings the engines come, by quant type: measured, as data.
+
+Shares of the int8 multiply-adds of all threads, taken beside the ceilings on x86-64 with
+AVX-512 (benchmarks/prediction.py). On other processors they are the best guess there is.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+from edgeinfer.planner.footprint import Pace
+from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline
+
+Shares = Mapping[str, tuple[float, float]]  # quant type -> (steps of one token, of many)
+
+NATIVE: Shares = {
+    "q4_0": (0.24, 0.60),
+    "q4_1": (0.24, 0.55),
+    "q4_k": (0.21, 0.58),
+    "q5_k": (0.18, 0.55),
+    "q6_k": (0.155, 0.53),
+    "q8_0": (0.16, 0.60),
+    "f16": (0.06, 0.10),
+    "bf16": (0.06, 0.10),
+    "f32": (0.04, 0.05),
+}
+NATIVE_OTHER = (0.16, 0.45)
+NATIVE_ATTENTION = 0.12
+NATIVE_LAYER_SECONDS = 9e-6
+
+LLAMACPP: Shares = {
+    "q4_0": (0.125, 0.26),
+    "q4_k": (0.10, 0.21),
+    "q5_k": (0.06, 0.25),
+    "q6_k": (0.055, 0.33),
+    "q8_0": (0.063, 0.14),
+    "q4_1": (0.04, 0.06),
+    "f16": (0.04, 0.06),
+    "bf16": (0.04, 0.06),
+    "f32": (0.03, 0.04),
+}
+LLAMACPP_OTHER = (0.05, 0.12)
+LLAMACPP_ATTENTION = 0.02
+LLAMACPP_LAYER_SECONDS = 60e-6
+
+
+def native_pace(model: Outline) -> Pace:
+    """The native engine's."""
+    return _pace(model, NATIVE, NATIVE_OTHER, NATIVE_ATTENTION, NATIVE_LAYER_SECONDS)
+
+
+def llamacpp_pace(model: Outline) -> Pace:
+    """llama.cpp's."""
+    return _pace(model, LLAMACPP, LLAMACPP_OTHER, LLAMACPP_ATTENTION, LLAMACPP_LAYER_SECONDS)
+
+
+def _pace(
+    model: Outline,
+    shares: Shares,
+    other: tuple[float, float],
+    attention: float,
+    layer_seconds: float,
+) -> Pace:
+    """Mixes the shares of a model's types: times add up, so it is a harmonic mean."""
+    total, single, many = 0.0, 0.0, 0.0
+    for name, tensor in model.tensors.items():
+        if len(tensor.shape) < 2 or (name == EMBEDDING and OUTPUT in model.tensors):
+            continue
+        macs = math.prod(tensor.shape)
+        decode, prefill = shares.get(tensor.type, other)
+        total, single, many = total + macs, single + macs / decode, many + macs / prefill
+    return Pace(
+        decode=total / single if total else other[0],
+        prefill=total / many if total else other[1],
+        attention=attention,
+        layer_seconds=layer_seconds,
+    )
