@@ -150,7 +150,7 @@ SHAPES: Mapping[str, Shape] = {
         context=40960,
         head_norms=True,
     ),
-    "gemma1b": Shape(  # the numbers of Gemma 3 1B in Llama's graph: one key head, a large vocabulary
+    "gemma1b": Shape(  # Gemma 3 1B's numbers in Llama's graph: a large vocabulary
         architecture="llama",
         tokenizer="llama-bpe",
         layers=26,

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from edgeinfer.arch import Architecture, ModelConfig
-from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
-from edgeinfer.arch.tensors import file_shape, split_name
+from edgeinfer.arch.spec import MODEL_TENSORS
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
 from edgeinfer.arch.transforms import IDENTITY, TRANSFORMS
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.formats.safetensors import Checkpoint
@@ -15,31 +15,6 @@ from edgeinfer_converters.tensors import CheckpointTensor, StackedTensor, Tensor
 
 # Buffers that old versions of transformers saved beside the weights.
 _BUFFERS = (".rotary_emb.inv_freq",)
-
-
-def tensor_names(
-    arch: Architecture, config: ModelConfig, settings: Mapping[str, Any]
-) -> dict[str, str]:
-    """Returns GGUF name -> checkpoint name of every tensor a model must have, in file order.
-
-    The name of a tensor that stacks the experts' has "{}" for the expert's number.
-
-    Args:
-        arch: the family.
-        config: the model's numbers.
-        settings: config.json; its switches say which biases there are.
-    """
-    block = arch.block_tensors(config.experts > 0)
-    for switch, biases in BIAS_TENSORS.items():
-        if settings.get(switch):
-            block |= biases
-    names = dict(MODEL_TENSORS)
-    if config.tied_output:
-        del names["output.weight"]
-    for i in range(config.layers):
-        for ours, theirs in block.items():
-            names[f"blk.{i}.{ours}"] = f"model.layers.{i}.{theirs}"
-    return names
 
 
 def map_tensors(
@@ -54,8 +29,8 @@ def map_tensors(
         CorruptFileError: tensors are missing or have the wrong shape; named.
         UnsupportedError: the checkpoint has tensors the model has no place for; named.
     """
-    spelled = {_usual(arch, name): name for name in checkpoint.tensors}
-    names = tensor_names(arch, config, settings)
+    spelled = {usual_name(arch, name): name for name in checkpoint.tensors}
+    names = checkpoint_names(arch, config, settings)
     wanted = [name for theirs in names.values() for name in _each(theirs, config)]
     missing = [theirs for theirs in wanted if theirs not in spelled]
     if missing:
@@ -108,13 +83,6 @@ def _tensor(
         config=config,
         transform=transform,
     )
-
-
-def _usual(arch: Architecture, name: str) -> str:
-    for prefix, usual in arch.prefixes.items():
-        if name.startswith(prefix):
-            return usual + name[len(prefix) :]
-    return name
 
 
 def _skipped(arch: Architecture, name: str) -> bool:

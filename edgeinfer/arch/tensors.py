@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from edgeinfer.arch.config import ModelConfig, QkNorm
 from edgeinfer.arch.from_gguf import ROPE_TENSORS
@@ -105,6 +106,39 @@ def file_shape(arch: Architecture, config: ModelConfig, kind: str) -> tuple[int,
     """Returns the shape a converter writes for a kind of tensor: parts of a fused one add up."""
     parts = [graph_shape(config, part) for part in arch.fused.get(kind, (kind,))]
     return (sum(shape[0] for shape in parts), *parts[0][1:])
+
+
+def checkpoint_names(
+    arch: Architecture, config: ModelConfig, settings: Mapping[str, Any]
+) -> dict[str, str]:
+    """Returns GGUF name -> checkpoint name of every tensor a model must have, in file order.
+
+    The name of a tensor that stacks the experts' has "{}" for the expert's number.
+
+    Args:
+        arch: the family.
+        config: the model's numbers.
+        settings: config.json; its switches say which biases there are.
+    """
+    block = arch.block_tensors(config.experts > 0)
+    for switch, biases in BIAS_TENSORS.items():
+        if settings.get(switch):
+            block |= biases
+    names = dict(MODEL_TENSORS)
+    if config.tied_output:
+        del names["output.weight"]
+    for i in range(config.layers):
+        for ours, theirs in block.items():
+            names[f"blk.{i}.{ours}"] = f"model.layers.{i}.{theirs}"
+    return names
+
+
+def usual_name(arch: Architecture, name: str) -> str:
+    """Returns a checkpoint tensor's name in the usual spelling."""
+    for prefix, usual in arch.prefixes.items():
+        if name.startswith(prefix):
+            return usual + name[len(prefix) :]
+    return name
 
 
 def engine_tensors(

@@ -1,93 +1,181 @@
-"""``edgeinfer plan``: what a model takes, and whether that fits, before anything is loaded."""
+"""``edgeinfer plan``: every way to run a model here, what each takes, and which one to take."""
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 import click
 
 from edgeinfer.cli import ui
-from edgeinfer.cli._model_options import cache_type_options
-from edgeinfer.errors import DoesNotFitError
 
 if TYPE_CHECKING:
     from edgeinfer.device import DeviceProfile
-    from edgeinfer.planner import MemoryPlan
+    from edgeinfer.errors import DoesNotFitError
+    from edgeinfer.planner.footprint import Predictor
+    from edgeinfer.planner.plan import Rejection
+    from edgeinfer.planner.survey import Row, Wish
+    from edgeinfer.planner.variants import Variant
+
+DEFAULT_CACHE = "f16"
 
 
 @click.command()
 @click.argument("model")
-@click.option("-c", "--context", type=int, help="Tokens of context.")
+@click.option("-c", "--context", type=int, help="Tokens of context; all usual ones by default.")
 @click.option("--memory", metavar="SIZE", help="A budget, such as 2GiB.")
-@click.option("--device", "board", metavar="NAME", help="Plan for a board, such as rpi5-8gb.")
+@click.option("--device", "board", metavar="NAME", help="Plan for a device, such as rpi5-8gb.")
+@click.option("-q", "--quant", metavar="TYPE", help="Only this quantisation, such as q4_k_m.")
+@click.option("--backend", metavar="NAME", help="Only this backend.")
 @click.option("-t", "--threads", type=int, help="Compute threads.")
-@cache_type_options
+@click.option("-ctk", "--cache-type-k", metavar="TYPE", help="Keys in the KV cache.")
+@click.option("-ctv", "--cache-type-v", metavar="TYPE", help="Values in the KV cache.")
+@click.option("--all", "show_all", is_flag=True, help="Print every combination.")
 @click.option("--offline", is_flag=True, help="Never ask the network.")
-@click.option("--json", "as_json", is_flag=True, help="Print a record.")
+@click.option("--json", "as_json", is_flag=True, help="Print a record with every combination.")
 def command(
     model: str,
     context: int | None,
     memory: str | None,
     board: str | None,
+    quant: str | None,
+    backend: str | None,
     threads: int | None,
-    cache_type_k: str,
-    cache_type_v: str,
+    cache_type_k: str | None,
+    cache_type_v: str | None,
+    show_all: bool,
     offline: bool,
     as_json: bool,
 ) -> None:
-    """Show what MODEL takes in memory, and whether it fits.
+    """Show what MODEL takes in memory and how fast it will be, and pick a way to run it.
 
-    Only the file's header is read. The exit code is 4 if it does not fit.
+    Only headers are read; a model of the hub need not be downloaded. The exit code is 4 if
+    nothing fits.
     """
-    from edgeinfer import device as devices
-    from edgeinfer.cli._fetch import fetch_gguf
-    from edgeinfer.formats.gguf import open_gguf
-    from edgeinfer.planner import parse_bytes, plan_model
+    from edgeinfer.cli import _plan_table
+    from edgeinfer.planner import parse_bytes
+    from edgeinfer.planner.survey import Wish, survey
 
-    budget = parse_bytes(memory) if memory is not None else None
-    device = devices.board(board) if board is not None else devices.detect()
-    with open_gguf(fetch_gguf(model, offline=offline).path) as header:
-
-        def plan(refuse: bool) -> MemoryPlan:
-            return plan_model(
-                header,
-                device=device,
-                memory=budget,
-                context=context,
-                threads=threads,
-                kv_type_k=cache_type_k,
-                kv_type_v=cache_type_v,
-                refuse=refuse,
-            )
-
-        try:
-            chosen, refusal = plan(refuse=True), None
-        except DoesNotFitError as error:
-            chosen, refusal = plan(refuse=False), error
+    caches = None
+    if cache_type_k is not None or cache_type_v is not None:
+        caches = (cache_type_k or DEFAULT_CACHE, cache_type_v or DEFAULT_CACHE)
+    wish = Wish(
+        memory=parse_bytes(memory) if memory is not None else None,
+        context=context,
+        threads=threads,
+        kv_types=caches,
+    )
+    device = _device(board)
+    variants = _variants(model, quant, offline=offline)
+    backends = _backends(board, backend)
+    found = survey(variants, backends.predictors, device, wish)
+    least = min(found.rows, key=lambda row: row.plan.needed_bytes)
+    refusal = None if found.pick else _refusal(least, backends.predictors, device, wish)
+    shown = found.pick or least
     if as_json:
-        ui.emit_json(chosen.to_json() | {"suggest": refusal.suggest if refusal else None})
+        ui.emit_json(
+            shown.to_json()
+            | {
+                "rejected": [asdict(one) for one in backends.rejected],
+                "suggest": refusal.suggest if refusal else None,
+                "device": device.name or device.cpu,
+                "ceilings": found.ceilings_source,
+                "rows": [row.to_json() for row in found.rows],
+            }
+        )
     else:
-        _show(chosen, device)
+        _plan_table.show(found, shown, model, device, backends.rejected, every=show_all)
     if refusal is not None:
         if not as_json:
             ui.error(refusal.message, refusal.suggest)
         raise click.exceptions.Exit(refusal.exit_code)
 
 
-def _show(plan: MemoryPlan, device: DeviceProfile) -> None:
-    rows = [
-        ("weights", plan.weights_bytes, plan.quant),
-        ("KV cache", plan.kv_bytes, f"{plan.context} tokens, {plan.kv_types}"),
-        ("scratch", plan.scratch_bytes, f"{plan.batch} tokens a step"),
-        ("runtime", plan.runtime_bytes, "interpreter, libraries, tokenizer"),
-        ("total", plan.total_bytes, f"{plan.backend} backend, {plan.threads} threads"),
-        ("available", plan.budget_bytes, device.name or "this machine"),
-    ]
-    for name, count, text in rows:
-        ui.emit(f"{name:10} {ui.format_bytes(count):>10}  {text}")
-    speed = plan.decode_tokens_per_second
-    if speed:
-        ui.emit(f"{'speed':10} {speed:>6.0f}/s     tokens, at most, by memory bandwidth")
-    for note in plan.notes:
-        ui.note(note)
-    ui.emit("fits" if plan.fits else "does not fit")
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Backends:
+    """What each backend that could be taken predicts, and why the others could not."""
+
+    predictors: dict[str, Predictor]
+    rejected: tuple[Rejection, ...]
+
+
+def _device(board: str | None) -> DeviceProfile:
+    """The machine to plan for, with its ceilings if they are known."""
+    from edgeinfer import device as devices
+    from edgeinfer.device.measured import ceilings
+
+    if board is not None:
+        return devices.board(board)
+    here = devices.detect()
+    return replace(here, ceilings=ceilings(here))
+
+
+def _variants(reference: str, quant: str | None, *, offline: bool) -> list[Variant]:
+    """The forms of the model: on disk, or else on the hub."""
+    from edgeinfer import store
+    from edgeinfer.cli._fetch import fetch
+    from edgeinfer.planner.variants import remote_variants, stored_variants
+    from edgeinfer.store.peek import peek
+
+    found = store.locate(reference)
+    if found is None:
+        remote = peek(reference, offline=offline)
+        if remote is not None:
+            return remote_variants(remote, quant)
+        found = fetch(reference, offline=offline)
+    return stored_variants(found, quant)
+
+
+def _backends(board: str | None, only: str | None) -> _Backends:
+    """Asks the installed backends; for another device, also those that do not run here."""
+    from edgeinfer.backends import registry
+    from edgeinfer.device import detect
+    from edgeinfer.errors import NotFoundError, UnsupportedError
+    from edgeinfer.planner.plan import Rejection
+
+    found, rejected = {}, []
+    for candidate in registry.candidates(detect(), None if only is None else [only]):
+        reason = candidate.problem
+        if not reason and board is None and not candidate.support.usable:
+            reason = candidate.support.reason
+        if not reason and "gguf" not in candidate.backend.formats:
+            reason = "does not read GGUF"
+        predictor = None if reason else registry.predictor(candidate.name)
+        if predictor is not None:
+            found[candidate.name] = predictor
+            continue
+        reason = reason or "predicts nothing before it has run"
+        rejected.append(Rejection(backend=candidate.name, reason=reason))
+    if not found and not rejected:
+        known = ", ".join(sorted(registry.installed()))
+        raise NotFoundError(f"no backend is called {only!r}", hint=f"installed: {known}")
+    if not found:
+        raise UnsupportedError(
+            "no backend can be planned for",
+            hint="; ".join(f"{one.backend}: {one.reason}" for one in rejected),
+        )
+    return _Backends(predictors=found, rejected=tuple(rejected))
+
+
+def _refusal(
+    least: Row, predictors: dict[str, Predictor], device: DeviceProfile, wish: Wish
+) -> DoesNotFitError:
+    """Why not even what takes least fits, and what would."""
+    from edgeinfer.errors import DoesNotFitError
+    from edgeinfer.planner import plan_model
+
+    try:
+        plan_model(
+            least.variant.outline,
+            device=device,
+            memory=wish.memory,
+            context=least.plan.context,
+            threads=wish.threads,
+            kv_type_k=least.plan.kv_type_k,
+            kv_type_v=least.plan.kv_type_v,
+            backend=least.plan.backend,
+            predictor=predictors[least.plan.backend],
+        )
+    except DoesNotFitError as error:
+        return error
+    raise AssertionError("the survey says that it does not fit")

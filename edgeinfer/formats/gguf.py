@@ -34,6 +34,7 @@ __all__ = [
     "ShortPrefixError",
     "TensorInfo",
     "ValueType",
+    "merge_headers",
     "open_gguf",
     "parse_header",
 ]
@@ -148,10 +149,15 @@ def _open_split(path: Path, first_map: mmap.mmap | bytes, first: Header) -> GGUF
         shard = sibling(path, f"{named[1]}-{number:05}-of-{count:05}.gguf")
         maps[shard] = map_file(shard)
         headers.append(parse_header(maps[shard], path=shard))
-    return GGUFFile(path, _merge(list(maps), headers), maps)
+    return GGUFFile(path, merge_headers(list(maps), headers), maps)
 
 
-def _merge(paths: list[Path], headers: list[Header]) -> Header:
+def merge_headers(paths: list[Path], headers: list[Header]) -> Header:
+    """Returns the headers of a split model's files, in order, as if they were one file's.
+
+    Raises:
+        CorruptFileError: they do not belong together.
+    """
     first = headers[0]
     tensors: dict[str, TensorInfo] = {}
     for number, (path, header) in enumerate(zip(paths, headers, strict=True)):

@@ -51,8 +51,15 @@ class StoredTensor:
     path: Path
 
 
-def parse_safetensors_header(buffer: bytes | mmap, *, path: Path) -> dict[str, StoredTensor]:
+def parse_safetensors_header(
+    buffer: bytes | mmap, *, path: Path, file_size: int | None = None
+) -> dict[str, StoredTensor]:
     """Reads the table of tensors, in the order of their data.
+
+    Args:
+        buffer: the file, or its beginning with all of the header.
+        path: the name that errors and tensors carry.
+        file_size: bytes of the whole file if the buffer is only its beginning.
 
     Raises:
         CorruptFileError: not a safetensors file, or one that contradicts itself.
@@ -68,6 +75,7 @@ def parse_safetensors_header(buffer: bytes | mmap, *, path: Path) -> dict[str, S
         corrupt(f"not a safetensors file, or damaged: a header of {size} bytes")
     if size > len(buffer) - 8:
         corrupt(f"truncated: a header of {size} bytes in a file of {len(buffer)}")
+    whole = len(buffer) if file_size is None else file_size
     try:
         table = parse_json(buffer[8 : 8 + size])
     except ValueError as error:
@@ -75,7 +83,7 @@ def parse_safetensors_header(buffer: bytes | mmap, *, path: Path) -> dict[str, S
     _check_notes(table.pop(METADATA_KEY, None), path)
     tensors = [_tensor(name, row, 8 + size, path) for name, row in table.items()]
     tensors.sort(key=lambda tensor: (tensor.offset, tensor.nbytes))
-    _check_layout(tensors, 8 + size, len(buffer), path)
+    _check_layout(tensors, 8 + size, whole, path)
     return {tensor.name: tensor for tensor in tensors}
 
 

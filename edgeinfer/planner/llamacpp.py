@@ -63,8 +63,8 @@ def repacked_bytes(model: Outline, isas: tuple[str, ...]) -> int:
     total = 0
     for name, tensor in model.tensors.items():
         is_multiplied = name != EMBEDDING or OUTPUT not in model.tensors
-        if len(tensor.shape) == 2 and tensor.type in kinds and is_multiplied:
-            total += tensor_bytes(tensor) if tensor.shape[0] % _REPACKED_ROWS == 0 else 0
+        if len(tensor.shape) > 1 and tensor.type in kinds and is_multiplied:
+            total += tensor_bytes(tensor) if tensor.shape[-2] % _REPACKED_ROWS == 0 else 0
     return total
 
 
@@ -86,7 +86,8 @@ def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:
         attention = 2 * (queries + keys) + 3 * config.width
     else:
         attention = context * config.heads + 2 * config.width + 3 * queries + 2 * keys
-    forward = 3 * config.ff_width + 4 * config.width
+    experts = config.experts_used or 1
+    forward = experts * 3 * config.ff_width + (experts + 3) * config.width
     layer = mask + 4 * batch * max(attention, forward)
     rows = min(batch, MOST_ROWS)
     logits = 4 * rows * (config.vocab_size + 4 * config.width)

@@ -10,9 +10,11 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch import config_from_gguf, gguf_architecture
+from edgeinfer.arch import config_from_gguf, gguf_architecture, numbers_from_hf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.errors import CorruptFileError
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.quant_name import quant_name
 from edgeinfer.planner.resident import merges_of
@@ -83,6 +85,43 @@ class Outline:
             merges=merges_of(metadata, config.vocab_size),
         )
 
+    @classmethod
+    def of_checkpoint(
+        cls, settings: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]
+    ) -> Outline:
+        """Reads a checkpoint's config.json and the shapes of its tensors, by checkpoint name.
+
+        The tensors are of f16, under their GGUF names; the vocabulary is taken to have as many
+        merges as tokens.
+
+        Raises:
+            UnsupportedError: the model class, or something of the checkpoint, is not known.
+            CorruptFileError: a key or a tensor is missing or makes no sense.
+        """
+        arch, numbers = numbers_from_hf(settings)
+        config = numbers.model_config(arch)
+        found = {usual_name(arch, name): shape for name, shape in shapes.items()}
+        tensors = {}
+        for name, theirs in checkpoint_names(arch, config, settings).items():
+            expected = file_shape(arch, config, split_name(name)[1])
+            # Of experts, a checkpoint has a tensor each.
+            parts = [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else []
+            for part in parts or [theirs]:
+                wanted = expected[1:] if parts else expected
+                if found.get(part) != wanted:
+                    raise CorruptFileError(
+                        f"tensor {part!r} has the shape {found.get(part)}, expected {wanted}"
+                    )
+            tensors[name] = Retyped("f16" if len(expected) > 1 else "f32", expected)
+        return cls(
+            arch=arch,
+            config=config,
+            tensors=tensors,
+            quant="f16",
+            longest_context=config.context,
+            merges=config.vocab_size,
+        )
+
     def retyped(self, quant: str, types: Mapping[str, str], surplus_bytes: int = 0) -> Outline:
         """The model with tensors of other types, by name."""
         tensors = {
@@ -90,6 +129,11 @@ class Outline:
             for name, tensor in self.tensors.items()
         }
         return replace(self, tensors=tensors, quant=quant, surplus_bytes=surplus_bytes)
+
+    def share_used(self, name: str) -> float:
+        """How much of a tensor a token is multiplied with: of experts, those chosen."""
+        config = self.config
+        return config.experts_used / config.experts if "_exps." in name else 1.0
 
     @property
     def file_bytes(self) -> int:

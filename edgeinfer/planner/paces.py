@@ -67,7 +67,7 @@ def _pace(
     for name, tensor in model.tensors.items():
         if len(tensor.shape) < 2 or (name == EMBEDDING and OUTPUT in model.tensors):
             continue
-        macs = math.prod(tensor.shape)
+        macs = model.share_used(name) * math.prod(tensor.shape)
         decode, prefill = shares.get(tensor.type, other)
         total, single, many = total + macs, single + macs / decode, many + macs / prefill
     return Pace(

@@ -120,6 +120,7 @@ class MemoryPlan:
             "batch": self.batch,
             "kv_type_k": self.kv_type_k,
             "kv_type_v": self.kv_type_v,
+            "kv_types": self.kv_types,
             "gpu_layers": self.gpu_layers,
             "chosen_because": self.chosen_because,
             "rejected": [{"backend": r.backend, "reason": r.reason} for r in self.rejected],

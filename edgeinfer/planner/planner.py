@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
-from edgeinfer.device.ceilings import Ceilings
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import DoesNotFitError, UsageError
 from edgeinfer.formats.ggml_types import BY_NAME
@@ -48,14 +47,13 @@ def plan_model(
     backend: str = "native",
     batch: int = DEFAULT_BATCH,
     predictor: Predictor | None = None,
-    measured: Ceilings | None = None,
     refuse: bool = True,
 ) -> MemoryPlan:
     """Plans a model for a device.
 
     Args:
         header: an open GGUF file, a parsed header or an outline; tensor data is not read.
-        device: where it will run.
+        device: where it will run; with its ceilings, speeds are predicted as well.
         memory: a budget in bytes, on top of what the device leaves.
         context: tokens; None takes the trained context up to 8192, or less if that fits.
         threads: None takes the device's.
@@ -66,7 +64,6 @@ def plan_model(
         backend: the way to run it.
         batch: tokens of a prefill step.
         predictor: what the backend says it takes; None: as the native one.
-        measured: the device's ceilings, where they were taken.
         refuse: raise if it does not fit, rather than return a plan that says so.
 
     Raises:
@@ -88,7 +85,7 @@ def plan_model(
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = header if isinstance(header, Outline) else Outline.of_gguf(header)
-    planner = _Planner(predictor or Native(), device, measured, backend)
+    planner = _Planner(predictor or Native(), device, backend)
     for kind in (kv_type_k, kv_type_v):
         if model.config.head_dim % BY_NAME[kind].block:
             raise UsageError(
@@ -201,7 +198,6 @@ class _Planner:
 
     predictor: Predictor
     device: DeviceProfile
-    measured: Ceilings | None
     backend: str
 
     def plan(
@@ -228,8 +224,8 @@ class _Planner:
             ),
         )
         speed = None
-        if self.measured is not None or device.bandwidth is not None:
-            limits = limits_of(device, threads, self.measured)
+        if device.ceilings is not None:
+            limits = limits_of(device.ceilings, threads, batch_threads or threads)
             speed = forecast(model, self.predictor.pace(model), limits, context, takes.kv_bytes)
         return MemoryPlan(
             backend=self.backend,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from edgeinfer.device.ceilings import Ceilings
+from edgeinfer.device.ceilings import Ceilings, CeilingsByThreads
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.planner.footprint import Pace
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, tensor_bytes
@@ -31,15 +31,16 @@ _CAUTIOUS_MACS = {
     "avx512": 120e9,
 }
 _CAUTIOUS_STREAM = 8e9
+GUESSED = "a cautious guess; edgeinfer device --measure takes the real ones"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """What a machine can do, and how that is known."""
+    """What a machine can do."""
 
-    stream: float  # bytes a second
-    macs: float  # 8-bit multiply-adds a second, all compute threads together
-    source: str  # "measured", or a word about the guess
+    stream: float  # bytes a second, read by the threads that generate
+    macs: float  # 8-bit multiply-adds a second of the same threads
+    batch_macs: float  # of the threads that read prompts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -51,20 +52,27 @@ class Forecast:
     decode_full: float  # with the context nearly full
 
 
-def limits_of(device: DeviceProfile, threads: int, measured: Ceilings | None = None) -> Limits:
-    """The ceilings of a device; cautious ones where none were measured."""
-    if measured is not None:
-        share = min(1.0, threads / measured.threads)
-        return Limits(
-            stream=measured.stream_bytes_per_second,
-            macs=measured.int8_macs_per_second * share,
-            source="measured",
-        )
+def limits_of(ceilings: CeilingsByThreads, threads: int, batch_threads: int) -> Limits:
+    """The ceilings of the threads that generate and of those that read prompts."""
+    single = ceilings.at(threads)
+    return Limits(
+        stream=single.stream_bytes_per_second,
+        macs=single.int8_macs_per_second,
+        batch_macs=ceilings.at(batch_threads).int8_macs_per_second,
+    )
+
+
+def cautious_ceilings(device: DeviceProfile) -> CeilingsByThreads:
+    """What a slow machine of the device's kind can do, where nothing better is known."""
     best = device.isas[0] if device.isas else "scalar"
-    macs = threads * _CAUTIOUS_MACS.get(best, _CAUTIOUS_MACS["scalar"])
-    if device.bandwidth is not None:
-        return Limits(stream=device.bandwidth, macs=macs, source="known bandwidth")
-    return Limits(stream=_CAUTIOUS_STREAM, macs=macs, source="a cautious guess")
+    macs = _CAUTIOUS_MACS.get(best, _CAUTIOUS_MACS["scalar"])
+    stream = device.bandwidth or _CAUTIOUS_STREAM
+    most = max(1, device.threads, device.batch_threads or 1)
+    points = tuple(
+        Ceilings(threads=n, stream_bytes_per_second=stream, int8_macs_per_second=n * macs)
+        for n in sorted({1, most})
+    )
+    return CeilingsByThreads(points=points, source=GUESSED)
 
 
 def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes: int) -> Forecast:
@@ -88,7 +96,9 @@ def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes:
 
     prompt = min(PROMPT, context)
     multiply = prompt * layers + output + attention_macs(model, prompt) * prompt / 2
-    seconds = math.hypot(nbytes / limits.stream, multiply / pace.prefill / limits.macs) + overhead
+    seconds = (
+        math.hypot(nbytes / limits.stream, multiply / pace.prefill / limits.batch_macs) + overhead
+    )
     return Forecast(prefill=prompt / seconds, decode=decode(0), decode_full=decode(context))
 
 
@@ -99,14 +109,15 @@ def attention_macs(model: Outline, depth: int) -> int:
     return 2 * positions * config.heads * config.head_dim
 
 
-def work_of(model: Outline) -> tuple[int, int, int]:
+def work_of(model: Outline) -> tuple[float, int, float]:
     """Multiply-adds of a token in the layers, of a row of logits, and bytes of weights read."""
     output = OUTPUT if OUTPUT in model.tensors else EMBEDDING
-    layers = nbytes = 0
+    layers = nbytes = 0.0
     for name, tensor in model.tensors.items():
         if name in (EMBEDDING, OUTPUT) and name != output:
             continue
-        nbytes += tensor_bytes(tensor)
+        share = model.share_used(name)
+        nbytes += share * tensor_bytes(tensor)
         if len(tensor.shape) > 1 and name != output:
-            layers += math.prod(tensor.shape)
+            layers += share * math.prod(tensor.shape)
     return layers, math.prod(model.tensors[output].shape), nbytes + model.surplus_bytes

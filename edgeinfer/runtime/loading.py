@@ -68,6 +68,7 @@ def load(
     from edgeinfer.backends import registry
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
+    from edgeinfer.device.measured import ceilings
     from edgeinfer.formats.gguf import open_gguf
     from edgeinfer.planner import parse_bytes, plan_model
     from edgeinfer.planner.planner import DEFAULT_BATCH
@@ -81,6 +82,7 @@ def load(
             hint=f"convert it: edgeinfer convert {stored.path} --to gguf -q q4_k_m -o MODEL.gguf",
         )
     device = detect()
+    device = replace(device, ceilings=ceilings(device))
     budget = parse_bytes(memory) if isinstance(memory, str) else memory
     with open_gguf(stored.path) as file:
 

@@ -126,6 +126,55 @@ def download(
         time.sleep(wait)
 
 
+def read_range(
+    client: httpx2.Client, url: str, start: int, end: int, headers: dict[str, str]
+) -> bytes:
+    """Returns the bytes [start, end) of a file, or up to where it ends.
+
+    Of a server that does not do ranges, what comes first is read and no more.
+
+    Raises:
+        NotFoundError: the server says no, or stays away.
+    """
+    import httpx2
+
+    got = b""
+    waits = _waits()
+    while True:
+        at, problem = start + len(got), "the connection ended early"
+        wanted = {**headers, "Range": f"bytes={at}-{end - 1}"}
+        try:
+            with client.stream("GET", url, headers=wanted) as response:
+                status = response.status_code
+                if status in (200, 206):
+                    begin, total = _position(response, at)
+                    skip = at - begin
+                    for chunk in response.iter_raw():
+                        got += chunk[skip:]
+                        skip = max(0, skip - len(chunk))
+                        if start + len(got) >= end:
+                            break
+                    if start + len(got) >= min(end, total or end):
+                        return got[: end - start]
+                elif status in _RETRY_STATUS:
+                    problem = f"HTTP status {status}"
+                elif status in (401, 403):
+                    raise NotFoundError(
+                        f"cannot fetch {url}: HTTP status {status}",
+                        hint="if it is gated, accept its terms on its page, then set HF_TOKEN",
+                    )
+                else:
+                    raise _unreachable(url, f"HTTP status {status}")
+        except httpx2.TransportError as error:
+            problem = str(error) or type(error).__name__
+        if start + len(got) > at:
+            waits = _waits()
+        wait = next(waits, None)
+        if wait is None:
+            raise _unreachable(url, problem)
+        time.sleep(wait)
+
+
 def _check_room(folder: Path, need: int) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:

@@ -104,6 +104,20 @@ class HubSource:
         return strategy.expected_freed_size
 
 
+def listing(repo: str) -> tuple[str, dict[str, int]]:
+    """Asks for the commit of a repository's main branch, and the size of each of its files.
+
+    Raises:
+        NotFoundError: it does not exist, or cannot be asked.
+    """
+    from huggingface_hub import HfApi
+
+    with _explained(repo):
+        info = HfApi().model_info(repo, files_metadata=True)
+    sizes = {sibling.rfilename: sibling.size or 0 for sibling in info.siblings or ()}
+    return info.sha or "main", sizes
+
+
 def split_repo(reference: str) -> tuple[str, str | None] | None:
     """Returns (org/repo, quant or None), or None if the reference is of another form."""
     match = _REFERENCE.fullmatch(reference)

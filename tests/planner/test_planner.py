@@ -221,5 +221,5 @@ def test_decoding_speed_is_bounded_by_bandwidth(header, device):
 
     assert 0 < plan.decode_tokens_per_second < device.bandwidth / plan.weights_bytes
     assert plan.decode_full_tokens_per_second < plan.decode_tokens_per_second
-    unknown = plan_model(header(), device=replace(device, bandwidth=None))
+    unknown = plan_model(header(), device=replace(device, ceilings=None))
     assert unknown.decode_tokens_per_second is None

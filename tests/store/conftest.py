@@ -25,6 +25,8 @@ class Server:
     statuses: list[int] = field(default_factory=list)  # answers to the next requests of a body
     cuts: list[int] = field(default_factory=list)  # bytes after which the next bodies break off
     seconds: float = 0.0  # that each chunk takes
+    redirects: dict[str, str] = field(default_factory=dict)  # path -> address
+    sent: int = 0  # bytes of bodies
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
     authorizations: list[str | None] = field(default_factory=list)
 
@@ -52,6 +54,12 @@ def server() -> Iterator[Server]:
             wanted = self.headers.get("Range")
             shared.requests.append((self.command, path, wanted))
             shared.authorizations.append(self.headers.get("Authorization"))
+            if path in shared.redirects:
+                self.send_response(302)
+                self.send_header("Location", shared.redirects[path])
+                self.send_header("Content-Length", "0")
+                self.end_headers()
+                return
             content = shared.files.get(path)
             if content is None or (body and shared.statuses):
                 self.send_response(404 if content is None else shared.statuses.pop(0))
@@ -60,31 +68,31 @@ def server() -> Iterator[Server]:
                 self.send_header("Content-Length", "0")
                 self.end_headers()
                 return
-            start = 0
+            start, stop = 0, len(content)
             if wanted and shared.ranges:
-                start = int(re.fullmatch(r"bytes=(\d+)-", wanted)[1])
+                first, last = re.fullmatch(r"bytes=(\d+)-(\d*)", wanted).groups()
+                start, stop = int(first), min(stop, int(last) + 1) if last else stop
                 if start >= len(content):
                     self.send_response(416)
                     self.send_header("Content-Length", "0")
                     self.end_headers()
                     return
                 self.send_response(206)
-                self.send_header(
-                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
-                )
+                self.send_header("Content-Range", f"bytes {start}-{stop - 1}/{len(content)}")
             else:
                 self.send_response(200)
             for name, value in shared.headers.get(path, {}).items():
                 self.send_header(name, value)
-            self.send_header("Content-Length", str(len(content) - start))
+            self.send_header("Content-Length", str(stop - start))
             self.end_headers()
             if not body:
                 return
             cut = shared.cuts.pop(0) if shared.cuts and len(content) > 1000 else None
-            end = len(content) if cut is None else min(len(content), start + cut)
+            end = stop if cut is None else min(stop, start + cut)
             try:
                 for at in range(start, end, 65536):
                     self.wfile.write(content[at : min(at + 65536, end)])
+                    shared.sent += min(at + 65536, end) - at
                     time.sleep(shared.seconds)
             except (BrokenPipeError, ConnectionResetError):
                 self.close_connection = True
