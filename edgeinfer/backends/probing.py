@@ -30,7 +30,8 @@ from edgeinfer.formats.remembered import Remembered
 from edgeinfer.store.home import home
 
 TIMEOUT = 20.0  # seconds; a large library from a cold disk takes some
-_DRIVERS = ("dri/*", "nvidia*", "kfd", "accel/*", "mali*")  # in /dev, where there is one
+_DEV = Path("/dev")
+_DRIVERS = ("dri/*", "nvidia*", "kfd", "accel/*", "mali*")  # there, where there is one
 _MARK = "edgeinfer-probe:"  # libraries print what they like before
 
 
@@ -148,7 +149,7 @@ def _surroundings(device: DeviceProfile) -> str:
     machine = [device.os, device.machine, device.cpu, *device.isas]
     return "\n".join(
         [sys.executable, sys.version, *machine, *path_stamps()]
-        + [str(path) for pattern in _DRIVERS for path in sorted(Path("/dev").glob(pattern))]
+        + [str(path) for pattern in _DRIVERS for path in sorted(_DEV.glob(pattern))]
     )
 
 

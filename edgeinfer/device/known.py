@@ -7,7 +7,6 @@ the cores' execution units allow at the clocks they hold.
 
 from __future__ import annotations
 
-import difflib
 import json
 from functools import cache
 from pathlib import Path
@@ -40,6 +39,8 @@ def load(name: str) -> DeviceProfile:
     """
     device = _facts()["devices"].get(name.lower())
     if device is None:
+        import difflib
+
         near = difflib.get_close_matches(name.lower(), names(), n=3)
         raise NotFoundError(
             f"no device is called {name!r}",

@@ -77,6 +77,22 @@ def test_an_answer_is_remembered_until_something_is_installed(install, monkeypat
     assert started == ["chats", "crashes"]
 
 
+def test_a_new_driver_makes_it_ask_again(install, monkeypatch, tmp_path):
+    install(BAD, chats="Chats")
+    monkeypatch.setattr(probing, "_DEV", tmp_path)
+    asked()
+    asked()  # the first import made a __pycache__ beside the module
+    started = []
+    start = probing._start
+    monkeypatch.setattr(probing, "_start", lambda point: started.append(point.name) or start(point))
+
+    asked()
+    assert started == []
+    (tmp_path / "nvidia0").touch()
+    asked()
+    assert started == ["chats"]
+
+
 def test_where_nothing_can_be_remembered_it_is_asked_each_time(install, monkeypatch, tmp_path):
     install(BAD, chats="Chats")
     monkeypatch.setenv("EDGEINFER_HOME", str(tmp_path / "home"))
