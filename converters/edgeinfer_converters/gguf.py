@@ -30,6 +30,9 @@ from edgeinfer_converters.pipeline import (
     report,
     write_tensors,
 )
+from edgeinfer_converters.tensors import Tensor
+from edgeinfer_converters.verify import Forward, Verification
+from edgeinfer_converters.verify import verify as check
 from edgeinfer_converters.vocabulary import gguf_vocabulary
 
 QUANTIZATION_VERSION = 2  # of the blocks' layout, since May 2023
@@ -43,6 +46,7 @@ def convert(
     overrides: Overrides | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
+    verify: Forward | None = None,
 ) -> ConvertReport:
     """Converts a Hugging Face folder to GGUF, or a GGUF file to another quant type.
 
@@ -54,8 +58,11 @@ def convert(
         overrides: types that win over the recipe's.
         threads: None for one a processor.
         progress: called after each block of rows.
+        verify: runs tokens through a GGUF file; if given, the output is compared with the source
+            before it gets its name.
 
     Raises:
+        CheckFailedError: the output is not what the source is; what was there before still is.
         UsageError: no such recipe or type, a pattern that matches nothing, or the output is
             the source.
         NotFoundError: the source, or a file of it, does not exist.
@@ -66,6 +73,8 @@ def convert(
     recipe = get_recipe(quant)
     target = Path(output)
     opened = open_source(Path(source))
+    threads = threads or os.cpu_count() or 1
+    verification = None
     try:
         _refuse_to_overwrite(target, opened.files)
         keys = _metadata(opened, recipe)
@@ -73,7 +82,9 @@ def convert(
         with GGUFWriter(target) as writer:
             for key, (value, type_) in keys.items():
                 writer.add_metadata(key, value, type_)
-            write_tensors(writer, jobs, threads=threads or os.cpu_count() or 1, progress=progress)
+            write_tensors(writer, jobs, threads=threads, progress=progress)
+            if verify is not None:
+                verification = _verified(writer, target, opened, jobs, verify)
     finally:
         opened.close()
     return report(
@@ -84,7 +95,40 @@ def convert(
         quant=recipe.name,
         jobs=jobs,
         seconds=time.perf_counter() - start,
+        verification=verification,
     )
+
+
+def _verified(
+    writer: GGUFWriter,
+    target: Path,
+    source: HuggingFaceSource | GgufSource,
+    jobs: Sequence[Job],
+    forward: Forward,
+) -> Verification:
+    """Compares what was written with the source, read and laid out anew."""
+    tensors = _tensors(source)
+    recipe = get_recipe("f32")
+    # The source in its own precision; it never gets a name.
+    with GGUFWriter(target) as exact:
+
+        def write_exact() -> Path:
+            for key, (value, type_) in _metadata(source, recipe).items():
+                exact.add_metadata(key, value, type_)
+            write_tensors(exact, [Job(t, get(t.exact_type)) for t in tensors], threads=1)
+            return exact.preview()
+
+        found = check(
+            writer.preview(),
+            name=target,
+            source=source,
+            tensors=tensors,
+            types={job.tensor.name: job.type for job in jobs},
+            exact=write_exact,
+            forward=forward,
+        )
+        exact.abort()
+    return found
 
 
 def _refuse_to_overwrite(output: Path, files: Sequence[Path]) -> None:
@@ -103,10 +147,19 @@ def _jobs(
         Job(tensor, choices[tensor.name].type, wanted=choices[tensor.name].wanted)
         for tensor in source.tensors
     ]
-    if isinstance(source, HuggingFaceSource):
-        divisors = to_gguf.rope_tensors(source.numbers)
-        jobs += [Job(_Given(name, values), get("f32")) for name, values in divisors.items()]
-    return jobs
+    return jobs + [Job(tensor, get("f32")) for tensor in _made(source)]
+
+
+def _made(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
+    """The tensors that a GGUF has and a checkpoint has not."""
+    if isinstance(source, GgufSource):
+        return []
+    return [_Given(name, values) for name, values in to_gguf.rope_tensors(source.numbers).items()]
+
+
+def _tensors(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
+    """All that the output has to hold."""
+    return [*source.tensors, *_made(source)]
 
 
 # A metadata value with its type; None lets the writer choose.
@@ -152,6 +205,10 @@ class _Given:
     @property
     def shape(self) -> tuple[int, ...]:
         return self.values.shape
+
+    @property
+    def exact_type(self) -> str:
+        return "f32"
 
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         return None

@@ -17,6 +17,7 @@ from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.quant import QuantType
 from edgeinfer_converters.quantize import encoded_blocks
 from edgeinfer_converters.tensors import Tensor
+from edgeinfer_converters.verify import Verification
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,6 +66,7 @@ class ConvertReport:
         types: quant type -> how many tensors have it.
         replaced: "wanted type -> type" -> how many tensors have rows that are not whole blocks
             of the type that was wanted.
+        verification: what a comparison with the source found, if it was asked for.
     """
 
     source: str
@@ -81,6 +83,7 @@ class ConvertReport:
     bits_per_weight: float
     types: dict[str, int]
     replaced: dict[str, int]
+    verification: Verification | None = None
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""
@@ -154,6 +157,7 @@ def report(
     quant: str,
     jobs: Sequence[Job],
     seconds: float,
+    verification: Verification | None = None,
 ) -> ConvertReport:
     """Sums up a conversion that is done."""
     parameters = sum(prod(job.tensor.shape) for job in jobs)
@@ -176,4 +180,5 @@ def report(
                 f"{job.wanted} -> {job.type}" for job in jobs if job.wanted not in (None, job.type)
             ).most_common()
         ),
+        verification=verification,
     )

@@ -33,6 +33,10 @@ class Tensor(Protocol):
     def shape(self) -> tuple[int, ...]:
         """The shape in the GGUF that is written."""
 
+    @property
+    def exact_type(self) -> str:
+        """The smallest float type that holds the weights as they are."""
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns the bytes of rows if they are stored as ``type`` already, else None."""
 
@@ -59,6 +63,12 @@ class CheckpointTensor:
     source: str
     config: ModelConfig
     transform: Transform = IDENTITY
+
+    @property
+    def exact_type(self) -> str:
+        """Vectors are f32: a transform may add to them."""
+        dtype = self.checkpoint.tensors[self.source].dtype.lower()
+        return dtype if dtype in ("f16", "bf16") and len(self.shape) > 1 else "f32"
 
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns None: a checkpoint's weights are always encoded anew."""
@@ -99,6 +109,12 @@ class StackedTensor:
         """The shape in the GGUF."""
         return (len(self.parts), *self.parts[0].shape)
 
+    @property
+    def exact_type(self) -> str:
+        """That of all parts, if they agree."""
+        types = {part.exact_type for part in self.parts}
+        return types.pop() if len(types) == 1 else "f32"
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns None: a checkpoint's weights are always encoded anew."""
         return None
@@ -126,6 +142,11 @@ class GgufTensor:
     shape: tuple[int, ...]
     gguf: GGUFFile
     type: QuantType
+
+    @property
+    def exact_type(self) -> str:
+        """That of the file if it is a float, else f32."""
+        return self.type.name if self.type.is_float else "f32"
 
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns the rows of the file if the type is the file's."""

@@ -39,6 +39,11 @@ if TYPE_CHECKING:
 @click.option("--token-embedding-type", metavar="TYPE", help="Type of the token embedding.")
 @click.option("--pure", is_flag=True, help="One type for all matrices, no mix.")
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
+@click.option(
+    "--verify",
+    is_flag=True,
+    help="Compare the output with SOURCE, weights and logits; exit code 7 if it is not the same.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print a report as JSON.")
 def command(
     source: Path,
@@ -50,6 +55,7 @@ def command(
     token_embedding_type: str | None,
     pure: bool,
     threads: int | None,
+    verify: bool,
     as_json: bool,
 ) -> None:
     """Converts SOURCE to GGUF.
@@ -87,6 +93,7 @@ def command(
             overrides=overrides,
             threads=threads,
             progress=show,
+            verify=verify,
         )
     if as_json:
         ui.emit_json(report.to_json())
@@ -114,3 +121,17 @@ def _summarise(report: Mapping[str, Any]) -> None:
     )
     for change, count in report["replaced"].items():
         ui.emit(f"{change} in {count} tensors, whose rows are not whole blocks")
+    if report["verification"]:
+        _tell_verification(report["verification"])
+
+
+def _tell_verification(found: Mapping[str, Any]) -> None:
+    worst = ", ".join(
+        f"{tensor['name']} {tensor['type']} {tensor['error']:.2%} (limit {tensor['limit']:.2%})"
+        for tensor in found["worst"]
+    )
+    ui.emit(
+        f"verified: {found['tensors']} tensors, {found['texts']} texts, KL {found['kl_mean']:.5f} "
+        f"(limit {found['kl_limit']:.3f}) and {found['top1_agreement']:.1%} the same top token of "
+        f"{found['tokens']}; worst tensors: {worst}"
+    )

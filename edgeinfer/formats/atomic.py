@@ -65,6 +65,12 @@ class AtomicFile:
         with self._explained():
             self._file.write(data)
 
+    def readable(self) -> Path:
+        """Where this process can read what was written so far."""
+        with self._explained():
+            self._file.flush()
+        return self._part if self._named else Path(f"/proc/self/fd/{self._file.fileno()}")
+
     def commit(self) -> None:
         """Makes the file durable and gives it its name, in place of any file of that name."""
         try:

@@ -14,6 +14,7 @@ import math
 import os
 import struct
 from dataclasses import dataclass
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -141,13 +142,15 @@ class GGUFWriter:
             self._unwritten.pop()
             self._written = 0
 
+    def preview(self) -> Path:
+        """Where the complete file can be read before it has its name; in this process only."""
+        self._complete()
+        return self._file.readable()
+
     def finish(self) -> None:
         """Makes the file durable and gives it its name."""
         try:
-            if self._unwritten is None:
-                self.begin()
-            if self._unwritten:
-                raise EdgeInferError(f"the data of tensor {self._unwritten[-1]!r} is missing")
+            self._complete()
             self._file.commit()
         except BaseException:
             self.abort()
@@ -156,6 +159,12 @@ class GGUFWriter:
     def abort(self) -> None:
         """Forgets what was written; after ``finish`` it does nothing."""
         self._file.abort()
+
+    def _complete(self) -> None:
+        if self._unwritten is None:
+            self.begin()
+        if self._unwritten:
+            raise EdgeInferError(f"the data of tensor {self._unwritten[-1]!r} is missing")
 
     def _pad(self, size: int) -> None:
         self._file.write(bytes(padded(size, self._alignment) - size))

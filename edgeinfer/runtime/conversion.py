@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from importlib.metadata import entry_points
+from inspect import signature
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from edgeinfer.errors import NotFoundError
+from edgeinfer.errors import NotFoundError, UnsupportedError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 GROUP = "edgeinfer.converters"
 
@@ -18,6 +24,7 @@ def convert(
     *,
     quant: str | None = None,
     output: str | os.PathLike[str],
+    verify: bool = False,
     **options: Any,
 ) -> Any:
     """Converts a checkpoint or a GGUF file.
@@ -27,6 +34,8 @@ def convert(
         to: the target format, "gguf".
         quant: a quant type or recipe, such as "q4_k_m"; None leaves it to the converter.
         output: the file to write; nothing half-written is left behind.
+        verify: compare the output with the source, tensor by tensor and by its logits, before it
+            takes the place of what was there.
         options: of the converter; see ``edgeinfer convert --help``.
 
     Returns:
@@ -36,6 +45,8 @@ def convert(
         NotFoundError: no converter makes this format, or the source does not exist.
         UnsupportedError: the architecture or a tensor is not known.
         CorruptFileError: the source is damaged.
+        CheckFailedError: the output was verified and is not what the source is.
+        DoesNotFitError: the source's weights do not fit the memory, which ``verify`` needs.
     """
     known = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
     if to not in known:
@@ -44,4 +55,30 @@ def convert(
         )
     if quant is not None:
         options["quant"] = quant
-    return known[to].load()(Path(source), output=Path(output), **options)
+    converter = known[to].load()
+    if verify:
+        if "verify" not in signature(converter).parameters:
+            raise UnsupportedError(f"{to!r} files cannot be verified", hint="leave --verify out")
+        options["verify"] = native_logits
+    return converter(Path(source), output=Path(output), **options)
+
+
+def native_logits(path: Path, tokens: Sequence[int]) -> NDArray[np.float32]:
+    """Runs tokens through a GGUF file: logits after each of them, float32 (tokens, vocabulary).
+
+    Raises:
+        DoesNotFitError: the weights do not fit the memory.
+    """
+    from edgeinfer.backends.base import ModelFiles, Slice
+    from edgeinfer.backends.native import NativeBackend
+    from edgeinfer.device.detect import detect
+    from edgeinfer.formats.gguf import open_gguf
+    from edgeinfer.planner import plan_model
+
+    with open_gguf(path) as file:
+        plan = plan_model(file, device=detect(), context=len(tokens), batch=len(tokens))
+        engine = NativeBackend().load(ModelFiles(path=path, format="gguf", gguf=file), plan)
+    try:
+        return engine.step([Slice(engine.open(), tokens, wants_logits=len(tokens))])
+    finally:
+        engine.shutdown()
