@@ -204,7 +204,7 @@ nb::tuple quantize(const std::string& isa, Matrix x) {
       for (int half = 0; half < 2; ++half) {
         const int64_t i = t * cols / 16 + 2 * b + half;
         scale.data()[i] = block.half_scale(half);
-        sum.data()[i] = block.sum[half];
+        sum.data()[i] = block.sum(half);
         total.data()[i] = block.total[half];
       }
     }

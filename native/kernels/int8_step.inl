@@ -70,52 +70,62 @@ EI_INLINE void prefetch_step(const uint8_t* step) {
   unroll<kLines>(EI_LAMBDA(i) { V::prefetch(step + kPrefetchBytes + 64 * i); });
 }
 
-/// The activations of one token and step as the operands of step_sum.
+/// What is added to codes that have a bias, where many tokens share them and a dot product takes
+/// any unsigned byte: the bias is then the same for all types, and a token's start of the sums one
+/// broadcast from memory.
 template <class Q>
-struct TokenStep {
-  static constexpr int kCenter = Q::kBias - V::kOperandOffset<Q::kMaxCode>;
-  const int8_t* q;
-  Ints start[2];
-  Floats scale, ratio;
-  Floats total[2];
+constexpr int kLift =
+    V::kOperandOffset<255> == 0 && Q::kBias > 0 ? ActBlock::kLiftedBias - Q::kBias : 0;
 
-  EI_INLINE explicit TokenStep(const ActBlock& a) : q(a.q) {
-    unroll<2>(EI_LAMBDA(h) {
-      start[h] = V::set_i32(-kCenter * a.sum[h]);
-      if constexpr (Q::kMins && Q::kScaleBlock == 16) total[h] = V::set(a.total[h]);
-    });
-    scale = V::set(a.scale);
-    ratio = V::set(a.ratio);
-    if constexpr (Q::kMins && Q::kScaleBlock == 32) total[0] = V::set(a.total_all);
-  }
-};
-
-/// The exact integer sums of one half of a step for N vectors of rows, as floats.
+/// Expands a step's codes for N vectors of rows, lifted.
 template <class Q, int N>
-EI_INLINE void half_sums(const Ints (*codes)[8], const TokenStep<Q>& x, int half, Floats* sums) {
-  Ints acc[N];
-  unroll<N>(EI_LAMBDA(v) { acc[v] = x.start[half]; });
-  V::template dot<Q::kMaxCode, N>(acc, codes, 4 * half, x.q + 16 * half);
-  unroll<N>(EI_LAMBDA(v) { sums[v] = V::to_f32(acc[v]); });
+EI_INLINE void expand_lifted(const uint8_t* const* steps, Ints (*codes)[8]) {
+  unroll<N>(EI_LAMBDA(v) {
+    expand_codes<Q>(steps[v], codes[v]);
+    if constexpr (kLift<Q> > 0) {
+      unroll<8>(
+          EI_LAMBDA(j) { codes[v][j] = V::add(codes[v][j], V::set_i32(0x01010101 * kLift<Q>)); });
+    }
+  });
 }
 
-/// acc + the products of one step for one vector of rows and one token, from its half_sums. The
-/// ratio is a power of two, but what saves a multiplication then (the exponent of the ratio, for
-/// one) has to serve several vectors, N, to be worth it. Both ways round once, to the same bits.
+/// The exact integer sums of one half of a step for N vectors of rows, whose codes are lifted.
+template <class Q, int N, int Lift>
+EI_INLINE void half_sums(const Ints (*codes)[8], const ActBlock& a, int half, Ints* sums) {
+  constexpr int kCenter = Lift + Q::kBias - V::kOperandOffset<Q::kMaxCode>;
+  const int32_t start = kCenter == ActBlock::kLiftedBias ? a.start[half] : -kCenter * a.sum(half);
+  unroll<N>(EI_LAMBDA(v) { sums[v] = V::set_i32(start); });
+  V::template dot<Q::kMaxCode, N>(sums, codes, 4 * half, a.q + 16 * half);
+}
+
+/// The products of one step for one vector of rows and one token, from its half_sums as floats, but
+/// for the factor `product_factor`. The ratio is a power of two, but what saves a multiplication
+/// then has to serve several vectors, N, to be worth it. Both ways round once, to the same bits.
 template <class Q, int N>
-EI_INLINE Floats step_sum(Floats f0, Floats f1, const Floats* scale, const Floats* min,
-                          const TokenStep<Q>& x, Floats acc) {
+EI_INLINE Floats step_product(Floats f0, Floats f1, const Floats* scale, const ActBlock& a) {
+  const Floats ratio = V::set(a.ratio), log2 = V::set(a.exponent);
   if constexpr (Q::kScaleBlock == 32) {
-    const Floats f = N == 1 ? V::fma(f1, x.ratio, f0) : V::fma_pow2(f1, x.ratio, f0);
-    acc = V::fma(V::mul(scale[0], x.scale), f, acc);
+    return N == 1 ? V::fma(f1, ratio, f0) : V::fma_pow2(f1, ratio, log2, f0);
   } else {
-    const Floats g1 = N == 1 ? V::mul(f1, x.ratio) : V::mul_pow2(f1, x.ratio);
-    const Floats f = V::fma(scale[1], g1, V::mul(scale[0], f0));
-    acc = V::fma(f, x.scale, acc);
+    const Floats g1 = N == 1 ? V::mul(f1, ratio) : V::mul_pow2(f1, ratio, log2);
+    return V::fma(scale[1], g1, V::mul(scale[0], f0));
   }
-  if constexpr (Q::kMins) {
-    acc = V::fnma(min[0], x.total[0], acc);
-    if constexpr (Q::kScaleBlock == 16) acc = V::fnma(min[1], x.total[1], acc);
+}
+template <class Q>
+EI_INLINE Floats product_factor(const Floats* scale, const ActBlock& a) {
+  const Floats x = V::set(a.scale);
+  return Q::kScaleBlock == 32 ? V::mul(scale[0], x) : x;
+}
+
+/// acc + the step for one vector of rows and one token.
+template <class Q>
+EI_INLINE Floats add_step(Floats product, Floats factor, const Floats* min, const ActBlock& a,
+                          Floats acc) {
+  if constexpr (Q::kMins && Q::kScaleBlock == 32) {
+    acc = V::fnma(min[0], V::set(a.total_all), acc);
+  } else if constexpr (Q::kMins) {
+    acc = V::fnma(min[0], V::set(a.total[0]), acc);
+    acc = V::fnma(min[1], V::set(a.total[1]), acc);
   }
-  return acc;
+  return V::fma(product, factor, acc);
 }

@@ -18,14 +18,18 @@ namespace edgeinfer {
 /// power of two. That is nearly as close as two free scales, and costs no multiplication where
 /// powers of two are cheaper (Simd::fma_pow2).
 struct alignas(64) ActBlock {
-  int8_t q[32];     // in [-127, 127]
-  float scale;      // of the first half
-  float ratio;      // of the second half's scale to the first's: 2^-12 ... 2^12
-  int32_t sum[2];   // of q, per half
-  float total[2];   // scale * sum, per half
-  float total_all;  // total[0] + total[1]
-  uint32_t reserved;
+  int8_t q[32];      // in [-127, 127]
+  float scale;       // of the first half
+  float ratio;       // of the second half's scale to the first's: 2^-12 ... 2^12
+  float exponent;    // of the ratio
+  int32_t start[2];  // -kLiftedBias times the sum of q, per half
+  float total[2];    // scale times the sum of q, per half
+  float total_all;   // total[0] + total[1]
 
+  /// What is subtracted of codes that have a bias, once they are lifted by kLiftedBias - kBias.
+  static constexpr int kLiftedBias = 128;
+
+  int32_t sum(int half) const { return -(start[half] >> 7); }
   float half_scale(int half) const { return half ? scale * ratio : scale; }
 };
 static_assert(sizeof(ActBlock) == 64);

@@ -23,14 +23,17 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
         Ints codes[1][8];
         if constexpr (T > 1) expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
         unroll<T>(EI_LAMBDA(t) {
-          const TokenStep<Q> token(a[t]);
-          Floats f[2][1];
+          Floats f[2];
           unroll<2>(EI_LAMBDA(h) {
             if constexpr (T == 1) expand_codes<Q, 4 * h, 4>(step + 4 * kWidth * v, codes[0]);
-            half_sums<Q, 1>(codes, token, h, f[h]);
+            Ints sum;
+            half_sums<Q, 1, 0>(codes, a[t], h, &sum);
+            f[h] = V::to_f32(sum);
           });
-          acc[t][v] = step_sum<Q, 1>(f[0][0], f[1][0], scales[v].scale + sub,
-                                     scales[v].min + (Q::kMins ? sub : 0), token, acc[t][v]);
+          const Floats* scale = scales[v].scale + sub;
+          const Floats product = step_product<Q, 1>(f[0], f[1], scale, a[t]);
+          acc[t][v] = add_step<Q>(product, product_factor<Q>(scale, a[t]),
+                                  scales[v].min + (Q::kMins ? sub : 0), a[t], acc[t][v]);
         });
       });
     }

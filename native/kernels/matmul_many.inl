@@ -5,27 +5,60 @@ inline constexpr int64_t kTokensPerTile = 128;  // accumulators and a step's act
 
 /// Streams `tokens` tokens over one step of N vectors of rows; acc (tokens, N * kWidth). The
 /// activations of the next step begin `next` blocks on.
+///
+/// A token's dot products, conversion, scaling and addition are one chain of some 40 cycles, and
+/// the processor does not look far enough ahead to begin the next tokens meanwhile. So with several
+/// vectors a token's sums are scaled between the dot products of the next one.
 template <class Q, int N>
 EI_INLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
                              const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
   Ints codes[N][8];
   Floats scale[N][2], min[N][2];
+  expand_lifted<Q, N>(steps, codes);
   unroll<N>(EI_LAMBDA(v) {
-    expand_codes<Q>(steps[v], codes[v]);
     unroll<BlockScales<Q>::kPerStep>(EI_LAMBDA(i) {
       scale[v][i] = scales[v].scale[sub + i];
       if constexpr (Q::kMins) min[v][i] = scales[v].min[sub + i];
     });
   });
-  for (int64_t t = 0; t < tokens; ++t, acc += N * kWidth) {
-    V::prefetch(a + t + next);
-    const TokenStep<Q> x(a[t]);
-    Floats f[2][N];
-    unroll<2>(EI_LAMBDA(h) { half_sums<Q, N>(codes, x, h, f[h]); });
+  const auto sum_half =
+      [&](const ActBlock& x, int half, Ints* sums)
+          __attribute__((always_inline)) { half_sums<Q, N, kLift<Q>>(codes, x, half, sums); };
+  // Adds the current token to its accumulators, and starts the next one's sums between.
+  const auto finish = [&](Ints(*sums)[N], auto again) __attribute__((always_inline)) {
+    Floats f[2][N], product[N], factor[N];
+    unroll<2>(EI_LAMBDA(h) { unroll<N>(EI_LAMBDA(v) { f[h][v] = V::to_f32(sums[h][v]); }); });
+    if constexpr (again) sum_half(a[1], 0, sums[0]);
+    unroll<N>(EI_LAMBDA(v) {
+      product[v] = step_product<Q, N>(f[0][v], f[1][v], scale[v], *a);
+      factor[v] = product_factor<Q>(scale[v], *a);
+    });
+    if constexpr (again) sum_half(a[1], 1, sums[1]);
     unroll<N>(EI_LAMBDA(v) {
       float* p = acc + v * kWidth;
-      V::store(p, step_sum<Q, N>(f[0][v], f[1][v], scale[v], min[v], x, V::load(p)));
+      V::store(p, add_step<Q>(product[v], factor[v], min[v], *a, V::load(p)));
     });
+  };
+  Ints sums[2][N];
+  if constexpr (N == 1) {
+    for (const ActBlock* end = a + tokens; a < end; ++a, acc += kWidth) {
+      V::prefetch(a + next);
+      Floats f[2];
+      unroll<2>(EI_LAMBDA(h) {
+        sum_half(*a, h, sums[h]);
+        f[h] = V::to_f32(sums[h][0]);
+      });
+      const Floats product = step_product<Q, 1>(f[0], f[1], scale[0], *a);
+      V::store(acc,
+               add_step<Q>(product, product_factor<Q>(scale[0], *a), min[0], *a, V::load(acc)));
+    }
+  } else {
+    unroll<2>(EI_LAMBDA(h) { sum_half(*a, h, sums[h]); });
+    for (const ActBlock* last = a + tokens - 1; a < last; ++a, acc += N * kWidth) {
+      V::prefetch(a + next);
+      finish(sums, Index<1>{});
+    }
+    finish(sums, Index<0>{});
   }
 }
 

@@ -50,13 +50,14 @@ EI_INLINE void quantize_block(const float* x, ActBlock& out) {
       sum = V::add(sum, q);
       V::store_s8(out.q + i, q);
     }
-    out.sum[half] = V::sum(sum);
-    out.total[half] = half_scale * static_cast<float>(out.sum[half]);
+    const int32_t total = V::sum(sum);
+    out.start[half] = -ActBlock::kLiftedBias * total;
+    out.total[half] = half_scale * static_cast<float>(total);
   }
   out.scale = scale * power_of_two(-halvings[0]);
   out.ratio = power_of_two(halvings[0] - halvings[1]);
+  out.exponent = static_cast<float>(halvings[0] - halvings[1]);
   out.total_all = out.total[0] + out.total[1];
-  out.reserved = 0;
 }
 
 void quantize(const float* x, int64_t stride, int64_t cols, int64_t tokens, int64_t t0, int64_t t1,

@@ -90,8 +90,10 @@ def test_many_tokens_stream_over_registers(isa: str) -> None:
     # registers: 82 GMAC/s, against 70 if made again for every token.
     signed = {f"multiply_tile<{name}, 1>": 8 for name in ("Q8_0", "IQ4_NL", "IQ4_XS")}
     allowed = signed if isa == "avx2" else {}
-    # Two minimums and two scales a step: not all stay beside the codes and the activations.
-    wide = {"multiply_tile<Q2_K, 1>": 2, "multiply_tile<Q2_K, 2>": 3}
+    # Beside the codes, two tokens' sums and the activations not all minimums and scales stay; what
+    # is read again takes a port that is free.
+    wide = {f"multiply_tile<{name}, 2>": 2 for name in ("Q4_1", "Q4_K", "Q5_1", "Q5_K")}
+    wide |= {"multiply_tile<Q2_K, 1>": 2, "multiply_tile<Q2_K, 2>": 4}
     assert {
         name: found for name, found in moves.items() if len(found) > (allowed | wide).get(name, 0)
     } == {}

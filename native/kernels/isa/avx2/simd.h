@@ -36,8 +36,8 @@ struct Simd {
   }
   static EI_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm256_fmadd_ps(a, b, c); }
   static EI_INLINE F32 fnma(F32 a, F32 b, F32 c) { return _mm256_fnmadd_ps(a, b, c); }
-  static EI_INLINE F32 mul_pow2(F32 a, F32 p) { return mul(a, p); }
-  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32 c) { return fma(a, p, c); }
+  static EI_INLINE F32 mul_pow2(F32 a, F32 p, F32) { return mul(a, p); }
+  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32, F32 c) { return fma(a, p, c); }
   static EI_INLINE float sum(F32 a) {
     const __m128 x = _mm_add_ps(_mm256_castps256_ps128(a), _mm256_extractf128_ps(a, 1));
     const __m128 y = _mm_add_ps(x, _mm_movehl_ps(x, x));

@@ -34,9 +34,11 @@ struct Simd {
   static EI_INLINE F32 abs(F32 a) { return _mm512_abs_ps(a); }
   static EI_INLINE F32 fma(F32 a, F32 b, F32 c) { return _mm512_fmadd_ps(a, b, c); }
   static EI_INLINE F32 fnma(F32 a, F32 b, F32 c) { return _mm512_fnmadd_ps(a, b, c); }
-  /// VSCALEFPS, VGETEXPPS and VADDPS run beside VPDPBUSD on Zen 5; VMULPS and FMA take its place.
-  static EI_INLINE F32 mul_pow2(F32 a, F32 p) { return _mm512_scalef_ps(a, _mm512_getexp_ps(p)); }
-  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32 c) { return add(c, mul_pow2(a, p)); }
+  /// VSCALEFPS and VADDPS run beside VPDPBUSD on Zen 5; VMULPS and FMA take its place.
+  static EI_INLINE F32 mul_pow2(F32 a, F32, F32 log2) { return _mm512_scalef_ps(a, log2); }
+  static EI_INLINE F32 fma_pow2(F32 a, F32, F32 log2, F32 c) {
+    return add(c, _mm512_scalef_ps(a, log2));
+  }
   static EI_INLINE float sum(F32 a) { return _mm512_reduce_add_ps(a); }
   static EI_INLINE float maximum(F32 a) { return _mm512_reduce_max_ps(a); }
 

@@ -37,8 +37,8 @@ struct Simd {
   static EI_INLINE F32 abs(F32 a) { return vabsq_f32(a); }
   static EI_INLINE F32 fma(F32 a, F32 b, F32 c) { return vfmaq_f32(c, a, b); }
   static EI_INLINE F32 fnma(F32 a, F32 b, F32 c) { return vfmsq_f32(c, a, b); }
-  static EI_INLINE F32 mul_pow2(F32 a, F32 p) { return mul(a, p); }
-  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32 c) { return fma(a, p, c); }
+  static EI_INLINE F32 mul_pow2(F32 a, F32 p, F32) { return mul(a, p); }
+  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32, F32 c) { return fma(a, p, c); }
   static EI_INLINE float sum(F32 a) { return vaddvq_f32(a); }
   static EI_INLINE float maximum(F32 a) { return vmaxvq_f32(a); }
 

@@ -45,8 +45,8 @@ struct Simd {
   static EI_INLINE F32 abs(F32 a) { return as_f32(as_i32(a) & 0x7fffffff); }
   static EI_INLINE F32 fma(F32 a, F32 b, F32 c) { return a * b + c; }
   static EI_INLINE F32 fnma(F32 a, F32 b, F32 c) { return c - a * b; }
-  static EI_INLINE F32 mul_pow2(F32 a, F32 p) { return a * p; }
-  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32 c) { return a * p + c; }
+  static EI_INLINE F32 mul_pow2(F32 a, F32 p, F32) { return a * p; }
+  static EI_INLINE F32 fma_pow2(F32 a, F32 p, F32, F32 c) { return a * p + c; }
   static EI_INLINE float sum(F32 a) { return (a[0] + a[2]) + (a[1] + a[3]); }
   static EI_INLINE float maximum(F32 a) {
     const float x = a[0] > a[1] ? a[0] : a[1], y = a[2] > a[3] ? a[2] : a[3];
