@@ -107,13 +107,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
-    rows = []
     for reference in options.models:
         with edgeinfer.load(reference, context=2048, backend="native") as model:
-            for name, text in TEXTS.items():
-                rows.append(measure(model, name, text, options.tokens, options.rounds))
-    print(record.table(rows, COLUMNS))
-    print(record.save("speculation", {**record.context(), "tokens": options.tokens}, rows))
+            rows = [
+                measure(model, name, text, options.tokens, options.rounds)
+                for name, text in TEXTS.items()
+            ]
+        print(record.table(rows, COLUMNS))
+        about = {**record.context(), "tokens": options.tokens, "rounds": options.rounds}
+        print(record.save(f"speculation_{rows[0]['model']}", about, rows))
 
 
 if __name__ == "__main__":
