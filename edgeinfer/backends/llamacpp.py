@@ -19,7 +19,6 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -63,6 +62,8 @@ class LlamaCppBackend:
 
     def version(self) -> str:
         """The version of llama-cpp-python, or "" where it is not installed."""
+        from importlib.metadata import PackageNotFoundError, version
+
         try:
             return version(PACKAGE)
         except PackageNotFoundError:
