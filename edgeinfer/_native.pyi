@@ -317,6 +317,17 @@ def read_strings(
     Reads the strings of a GGUF array: (strings, offset behind them). None if one is not whole, longer than allowed, or no UTF-8.
     """
 
+def guard_file(fd: int) -> int:
+    """
+    Lets missing pages of maps of an open file read as zeros and be counted. Returns its number, or -1 where that is not possible.
+    """
+
+def release_file(number: int) -> None:
+    """Takes one guard off a file."""
+
+def file_losses(number: int) -> int:
+    """How often pages of a file were missing."""
+
 class Sampler:
     """Chooses the next token; see edgeinfer.runtime.sampler."""
 

@@ -37,6 +37,7 @@ from edgeinfer.errors import (
     UnsupportedError,
 )
 from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.formats.guard import Guard
 from edgeinfer.planner import llamacpp as memory
 from edgeinfer.planner import paces
 from edgeinfer.planner.footprint import Footprint, Pace, Setting
@@ -112,7 +113,16 @@ class LlamaCppBackend:
             )
         with nullcontext(files.gguf) if files.gguf else open_gguf(files.path) as model:
             config = config_from_gguf(model, plan.context)
-        return LlamaCppEngine(api, files, plan, config)
+            paths = {info.path for info in model.tensors.values()}
+        # llama.cpp keeps the file mapped.
+        guard = Guard(paths)
+        try:
+            engine = LlamaCppEngine(api, files, plan, config, guard)
+            guard.check()
+        except BaseException:
+            guard.close()
+            raise
+        return engine
 
 
 @dataclass(slots=True)
@@ -126,8 +136,12 @@ class _Place:
 class LlamaCppEngine:
     """``base.Engine`` over a llama_model and its llama_context."""
 
-    def __init__(self, api: Any, files: ModelFiles, plan: MemoryPlan, config: ModelConfig) -> None:
+    def __init__(
+        self, api: Any, files: ModelFiles, plan: MemoryPlan, config: ModelConfig, guard: Guard
+    ) -> None:
         self.config = config
+        self._guard = guard
+        weakref.finalize(self, guard.close)
         self._api = api
         self._plan = plan
         self._lock = threading.Lock()  # llama.cpp's objects are for one thread at a time
@@ -237,6 +251,7 @@ class LlamaCppEngine:
         with self._lock:
             self._free_context()
             self._free_model()
+            self._guard.close()
             self._context = None
             self._places.clear()
             _trim_heap()
@@ -388,6 +403,7 @@ class LlamaCppEngine:
             setattr(batch, name, ctypes.cast(array.ctypes.data, pointer))
         _heard.clear()
         status = api.llama_decode(self._context, batch)
+        self._guard.check()
         if status != 0:
             raise EdgeInferError(f"llama.cpp cannot compute a step ({status}){_said()}")
 

@@ -70,6 +70,7 @@ def load(
     from edgeinfer.device.detect import detect
     from edgeinfer.device.measured import ceilings
     from edgeinfer.formats.gguf import open_gguf
+    from edgeinfer.formats.guard import Guard
     from edgeinfer.planner import parse_bytes, plan_model
     from edgeinfer.planner.planner import DEFAULT_BATCH
     from edgeinfer.runtime.choice import Choice, Job
@@ -84,7 +85,7 @@ def load(
     device = detect()
     device = replace(device, ceilings=ceilings(device))
     budget = parse_bytes(memory) if isinstance(memory, str) else memory
-    with open_gguf(stored.path) as file:
+    with Guard([Path(stored.path)]), open_gguf(stored.path) as file:
 
         def plan(name: str) -> MemoryPlan:
             planned = plan_model(

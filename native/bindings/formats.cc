@@ -1,10 +1,12 @@
-// The one loop of header reading that is too long for Python: an array of strings.
+// What reading model files needs of C++: the loop over an array of strings, which is too long for
+// Python, and the guard of maps.
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
 #include <cstring>
 
 #include "bindings/bindings.h"
+#include "core/file_guard.h"
 
 namespace nb = nanobind;
 using namespace nb::literals;
@@ -64,6 +66,11 @@ void bind_formats(nb::module_& m) {
                 "tuple[list[str], int] | None"),
         "Reads the strings of a GGUF array: (strings, offset behind them). None if one is not "
         "whole, longer than allowed, or no UTF-8.");
+  m.def("guard_file", guard_file, "fd"_a,
+        "Lets missing pages of maps of an open file read as zeros and be counted. Returns its "
+        "number, or -1 where that is not possible.");
+  m.def("release_file", release_file, "number"_a, "Takes one guard off a file.");
+  m.def("file_losses", file_losses, "number"_a, "How often pages of a file were missing.");
 }
 
 }  // namespace edgeinfer

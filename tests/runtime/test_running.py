@@ -6,9 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
-import psutil
 import pytest
 
 import edgeinfer
@@ -128,7 +128,10 @@ def test_a_folder_that_cannot_be_written_to_stops_nothing(monkeypatch, tmp_path)
 
 def test_when_a_process_started():
     assert process_start(os.getpid()) == process_start(os.getpid()) != ""
-    assert process_start(os.getpid()) != process_start(psutil.Process().ppid())
+    time.sleep(0.05)  # the clock's ticks are 10 ms
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as child:
+        assert process_start(child.pid) not in ("", process_start(os.getpid()))
+        child.communicate(b"\n")
 
 
 @pytest.mark.skipif(not hasattr(os, "waitid"), reason="needs waitid")
