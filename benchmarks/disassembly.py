@@ -119,14 +119,14 @@ def short_name(demangled: str) -> str:
     return re.sub(r"^.*? (?=\S*<)|edgeinfer::(\w+::)?(?=\w)", "", name).strip()
 
 
-def extension_objects() -> dict[str, Path]:
-    """The object of each instruction set in the builds that made the extension.
+def extension_objects(unit: str = "isa") -> dict[str, Path]:
+    """The object of each instruction set's kernels, or "encoders", as the extension was built.
 
     Other builds are for sanitizers or other processors. An installed wheel has none.
     """
     builds = sorted({path.parent for path in ROOT.glob("build/**/_native*.so")})
     return {
-        path.stem.removeprefix("isa_").removesuffix(".cc"): path
+        path.stem.removeprefix(f"{unit}_").removesuffix(".cc"): path
         for build in builds
-        for path in sorted(build.glob("**/ei_isa_*.dir/**/isa_*.o"))
+        for path in sorted(build.glob(f"**/ei_isa_*.dir/**/{unit}_*.o"))
     }

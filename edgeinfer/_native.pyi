@@ -22,9 +22,10 @@ def encode(
         NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
     ]
     | None = None,
+    isa: str | None = None,
 ) -> NDArray[numpy.uint8]:
     """
-    Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes). importance (cols,) weighs the squared error.
+    Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes), with the encoders of an instruction set. importance (cols,) weighs the squared error.
     """
 
 def decode(

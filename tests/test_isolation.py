@@ -16,21 +16,31 @@ import pytest
 from disassembly import extension_objects
 
 OBJECTS = extension_objects()
+ENCODERS = extension_objects("encoders")
 
 pytestmark = pytest.mark.skipif(
     not OBJECTS or shutil.which("nm") is None or shutil.which("objdump") is None,
     reason="needs the objects of a build folder, nm and objdump",
 )
 every_object = pytest.mark.parametrize("isa", OBJECTS)
+every_table = pytest.mark.parametrize(
+    ("isa", "table", "path"),
+    [(isa, "kKernels", path) for isa, path in OBJECTS.items()]
+    + [(isa, "kEncoders", path) for isa, path in ENCODERS.items()],
+)
 
 
 def tool(*command: str | Path) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
 
-@every_object
-def test_exports_its_table_and_nothing_else(isa: str) -> None:
-    symbols = tool("nm", "-C", "--defined-only", "--extern-only", OBJECTS[isa]).splitlines()
+def test_every_set_of_kernels_has_its_encoders() -> None:
+    assert set(ENCODERS) == set(OBJECTS)
+
+
+@every_table
+def test_exports_its_table_and_nothing_else(isa: str, table: str, path: Path) -> None:
+    symbols = tool("nm", "-C", "--defined-only", "--extern-only", path).splitlines()
 
     # Read-only tables of a quant type (V or u, the same bytes everywhere) may be merged; code
     # (T, W) may not.
@@ -39,12 +49,12 @@ def test_exports_its_table_and_nothing_else(isa: str) -> None:
     data = [name for kind, name in names if kind in "DRB"]
 
     assert code == []
-    assert data == [f"edgeinfer::{isa}::kKernels"]
+    assert data == [f"edgeinfer::{isa}::{table}"]
 
 
-@every_object
-def test_calls_only_the_c_library(isa: str) -> None:
-    symbols = tool("nm", "-C", "--undefined-only", OBJECTS[isa]).splitlines()
+@every_table
+def test_calls_only_the_c_library(isa: str, table: str, path: Path) -> None:
+    symbols = tool("nm", "-C", "--undefined-only", path).splitlines()
 
     needed = {line.split()[-1] for line in symbols}
 

@@ -88,7 +88,8 @@ void split_rows(int64_t rows, int threads, const Work& work) {
 
 /// importance (cols,) is that of each column and holds for every row.
 nb::ndarray<nb::numpy, uint8_t> encode(const std::string& name, const Matrix& x, int threads,
-                                       const std::optional<Vector>& importance) {
+                                       const std::optional<Vector>& importance,
+                                       const std::optional<std::string>& isa) {
   const QuantInfo& info = info_of(name);
   const auto rows = static_cast<int64_t>(x.shape(0)), cols = static_cast<int64_t>(x.shape(1));
   check_shape(info, rows, cols);
@@ -100,11 +101,11 @@ nb::ndarray<nb::numpy, uint8_t> encode(const std::string& name, const Matrix& x,
   auto out = new_array<uint8_t>({x.shape(0), static_cast<size_t>(row_bytes)});
   uint8_t* data = out.data();
   const float* weights = importance ? importance->data() : nullptr;
+  const KernelSet& kernels = isa ? find_kernels(*isa) : active_kernels();
+  const auto encode_rows = encoders_of(kernels).encode[find_quant_type(name)];
   nb::gil_scoped_release release;
   split_rows(rows, threads, [&](int64_t first, int64_t last) {
-    for (int64_t r = first; r < last; ++r) {
-      info.encode(x.data() + r * cols, weights, cols, data + r * row_bytes);
-    }
+    encode_rows(x.data() + first * cols, weights, last - first, cols, data + first * row_bytes);
   });
   return out;
 }
@@ -149,9 +150,9 @@ void bind_quant(nb::module_& m) {
   m.def("quant_types", quant_types,
         "Returns (name, ggml_id, block, block_bytes, is_float) of every quant type.");
   m.def("encode", encode, nb::arg("type_name"), nb::arg("x").noconvert(), nb::arg("threads") = 1,
-        nb::arg("importance").noconvert() = nb::none(),
-        "Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes). importance (cols,) "
-        "weighs the squared error.");
+        nb::arg("importance").noconvert() = nb::none(), nb::arg("isa") = nb::none(),
+        "Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes), with the encoders "
+        "of an instruction set. importance (cols,) weighs the squared error.");
   m.def("decode", decode, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),
         nb::arg("cols"), "Decodes GGUF blocks to float32 (rows, cols).");
   m.def("pack", pack, nb::arg("type_name"), nb::arg("data").noconvert(), nb::arg("rows"),

@@ -27,7 +27,12 @@ function(ei_isa)
 #include \"kernels/isa/@A_NAME@/simd.h\"
 #include \"kernels/kernel_set.inl\"
 " @ONLY)
-  add_library(ei_isa_${A_NAME} OBJECT ${unit})
+  set(encoders ${CMAKE_BINARY_DIR}/generated/encoders_${A_NAME}.cc)
+  file(CONFIGURE OUTPUT ${encoders} CONTENT
+"#define EI_ISA @A_NAME@
+#include \"quant/encode/encoder_set.inl\"
+" @ONLY)
+  add_library(ei_isa_${A_NAME} OBJECT ${unit} ${encoders})
   target_compile_options(ei_isa_${A_NAME} PRIVATE ${A_FLAGS})
   if(EI_SANITIZE)  # checks of every register-sized local only multiply the compile time
     target_compile_options(ei_isa_${A_NAME} PRIVATE
@@ -42,10 +47,10 @@ function(ei_isa)
     string(APPEND usable " && f.${feature}")
   endforeach()
   set(EI_ISA_DECLARATIONS
-      "${EI_ISA_DECLARATIONS}namespace edgeinfer::${A_NAME} { extern const KernelSet kKernels; }\n"
+      "${EI_ISA_DECLARATIONS}namespace edgeinfer::${A_NAME} { extern const KernelSet kKernels; extern const EncoderSet kEncoders; }\n"
       PARENT_SCOPE)
   set(EI_ISA_ROWS
-      "${EI_ISA_ROWS}    {${A_RANK}, [](const CpuFeatures& f) { return (void)f, ${usable}; }, &${A_NAME}::kKernels},\n"
+      "${EI_ISA_ROWS}    {${A_RANK}, [](const CpuFeatures& f) { return (void)f, ${usable}; }, &${A_NAME}::kKernels, &${A_NAME}::kEncoders},\n"
       PARENT_SCOPE)
 endfunction()
 

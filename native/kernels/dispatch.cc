@@ -30,6 +30,10 @@ const KernelSet& find_kernels(std::string_view name) {
                               "\"; this machine runs " + known);
 }
 
+const EncoderSet& encoders_of(const KernelSet& kernels) {
+  return *std::ranges::find(kIsas, &kernels, &IsaRow::kernels)->encoders;
+}
+
 const KernelSet& active_kernels() {
   static const KernelSet& active = []() -> const KernelSet& {
     const char* forced = std::getenv("EDGEINFER_ISA");

@@ -15,7 +15,7 @@ struct BF16 {
   };
 
   static void decode(const Block& b, float* x) { *x = to_float(b.value); }
-  static void encode(const float* x, const float*, Block& b) { b.value = to_bfloat16(*x); }
+  static EI_INLINE Block encode(float x) { return {to_bfloat16(x)}; }
 };
 static_assert(sizeof(BF16::Block) == 2);
 

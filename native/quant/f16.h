@@ -15,7 +15,7 @@ struct F16 {
   };
 
   static void decode(const Block& b, float* x) { *x = to_float(b.value); }
-  static void encode(const float* x, const float*, Block& b) { b.value = to_half(*x); }
+  static EI_INLINE Block encode(float x) { return {to_half(x)}; }
 };
 static_assert(sizeof(F16::Block) == 2);
 

@@ -15,7 +15,7 @@ struct F32 {
   };
 
   static void decode(const Block& b, float* x) { *x = b.value; }
-  static void encode(const float* x, const float*, Block& b) { b.value = *x; }
+  static EI_INLINE Block encode(float x) { return {x}; }
 };
 static_assert(sizeof(F32::Block) == 4);
 

@@ -2,9 +2,9 @@
 // x = d * level[q].
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -33,13 +33,11 @@ struct IQ4_NL {
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(kTable[codes[i]] - kBias);
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    static const Levels levels(kTable, kBias);
-    const Samples<kBlock> samples(x, importance);
-    uint8_t codes[kBlock];
-    b.d = to_finite_half(fit_scale(samples.x, samples.w, kBlock, levels));
-    write_codes(samples.x, kBlock, to_float(b.d), levels, codes);
-    join_nibbles(codes, b.q);
+  using Fit = FitScale<LevelGrid<Levels<16>::of(kTable, kBias)>, 9>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    join_nibbles(f.codes, b.q);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }

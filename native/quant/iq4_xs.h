@@ -2,8 +2,8 @@
 // x = (d * (scale - 32)) * level[q].
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/iq4_nl.h"
-#include "quant/search.h"
 #include "quant/six_bits.h"
 
 namespace edgeinfer {
@@ -42,18 +42,17 @@ struct IQ4_XS {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    static const Levels levels(kTable, kBias);
-    ScaledBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-32, 31}, levels, fit);
-    b.d = fit.d;
+  using Fit = FitScales<LevelGrid<Levels<16>::of(kTable, kBias)>, kScaleBlock, -32, 31>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
     b.scales_high = 0;
     for (auto& low : b.scales_low) low = 0;
     for (int s = 0; s < 8; ++s) {
-      const int scale = fit.scales[s] + 32;
+      const int scale = f.scales[s] + 32;
       b.scales_low[s / 2] |= static_cast<uint8_t>((scale & 15) << (4 * (s % 2)));
       b.scales_high = static_cast<uint16_t>(b.scales_high | (scale >> 4) << (2 * s));
-      join_nibbles(fit.codes + 32 * s, b.q + 16 * s);
+      join_nibbles(f.codes + 32 * s, b.q + 16 * s);
     }
   }
 

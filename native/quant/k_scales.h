@@ -26,7 +26,7 @@ EI_INLINE void split_k_scales(const uint8_t* bytes, uint8_t* scales, uint8_t* mi
 }
 
 /// The inverse.
-inline void join_k_scales(const uint8_t* scales, const uint8_t* mins, uint8_t* bytes) {
+EI_INLINE void join_k_scales(const uint8_t* scales, const uint8_t* mins, uint8_t* bytes) {
   for (int i = 0; i < 4; ++i) {
     bytes[i] = static_cast<uint8_t>(scales[i] | (scales[i + 4] >> 4) << 6);
     bytes[i + 4] = static_cast<uint8_t>(mins[i] | (mins[i + 4] >> 4) << 6);
@@ -37,6 +37,14 @@ inline void join_k_scales(const uint8_t* scales, const uint8_t* mins, uint8_t* b
 /// 256 nibbles: the low ones of 32 bytes come before their high ones.
 EI_INLINE void split_k_nibbles(const uint8_t* q, uint8_t* codes) {
   for (int i = 0; i < 128; i += 16) split_nibbles(q + i, codes + i / 32 * 64 + i % 32, 32);
+}
+
+/// The inverse, of the low four bits of each code.
+EI_INLINE void join_k_nibbles(const uint8_t* codes, uint8_t* q) {
+  for (int i = 0; i < 128; i += 16) {
+    const uint8_t* c = codes + i / 32 * 64 + i % 32;
+    store_octets(q + i, (load_octets(c) & 15) | load_octets(c + 32) << 4);
+  }
 }
 
 struct KScalesMins {

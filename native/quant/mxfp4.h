@@ -3,12 +3,9 @@
 // levels are integers: x = 2^(e - 128) * level[q].
 #pragma once
 
-#include <algorithm>
-#include <cmath>
-
+#include "quant/fits.h"
 #include "quant/nibbles.h"
 #include "quant/packed.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -25,6 +22,7 @@ struct MXFP4 {
   static constexpr int kBias = 12, kMaxCode = 24;
   /// The levels 0 1 2 3 4 6 8 12 and their negatives, plus kBias.
   static constexpr uint8_t kTable[16] = {12, 13, 14, 15, 16, 18, 20, 24, 12, 11, 10, 9, 8, 6, 4, 0};
+  static constexpr uint8_t kCodeOfRank[15] = {15, 14, 13, 12, 11, 10, 9, 0, 1, 2, 3, 4, 5, 6, 7};
   static constexpr int kScaleBlock = 32;
   static constexpr bool kMins = false;
   struct Scales {
@@ -44,33 +42,12 @@ struct MXFP4 {
                                       : static_cast<uint32_t>(e - 1) << 23);
   }
 
-  /// Tries the power of two that brings the largest magnitude to 4..8 and its neighbours.
-  static void encode(const float* x, const float* importance, Block& b) {
-    static const Levels levels(kTable, kBias);
-    constexpr int kMaxFinite = 252;  // 12 * 2^(253 - 128) is no float32
-    float largest = 0;
-    for (int i = 0; i < kBlock; ++i) {
-      if (std::isfinite(x[i])) largest = std::max(largest, std::fabs(x[i]));
-    }
-    const int centre = std::clamp((largest > 0 ? std::ilogb(largest) : -127) + 125, 0, kMaxFinite);
-    // Searched near 1: powers of two change nothing but the exponent.
-    float scaled[kBlock];
-    for (int i = 0; i < kBlock; ++i) {
-      const float v = std::clamp(x[i], -largest, largest);
-      scaled[i] = v == v ? std::ldexp(v, 128 - centre) : 0;
-    }
-    const Samples<kBlock> samples(scaled, importance);
-    float least = INFINITY;
-    int best = centre;
-    for (int e = centre - 1; e <= centre + 1; ++e) {
-      if (e < 0 || e > kMaxFinite) continue;
-      const float error =
-          scale_error(samples.x, samples.w, kBlock, std::ldexp(1.0f, e - centre), levels);
-      if (error < least) least = error, best = e;
-    }
+  using Fit = FitPower<LevelGrid<Levels<15>::of(kTable, kBias)>>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.e = static_cast<uint8_t>(f.scales[0]);
     uint8_t codes[kBlock];
-    write_codes(samples.x, kBlock, std::ldexp(1.0f, best - centre), levels, codes);
-    b.e = static_cast<uint8_t>(best);
+    for (int i = 0; i < kBlock; ++i) codes[i] = kCodeOfRank[f.codes[i]];
     join_nibbles(codes, b.q);
   }
 

@@ -15,8 +15,8 @@ EI_INLINE void split_nibbles(const uint8_t* q, uint8_t* codes, int apart = 16) {
 }
 
 /// The inverse, of the low four bits of each code.
-inline void join_nibbles(const uint8_t* codes, uint8_t* q) {
-  for (int i = 0; i < 16; ++i) q[i] = static_cast<uint8_t>((codes[i] & 15) | codes[i + 16] << 4);
+EI_INLINE void join_nibbles(const uint8_t* codes, uint8_t* q) {
+  store_octets(q, (load_octets(codes) & 15) | load_octets(codes + 16) << 4);
 }
 
 /// split_nibbles, with bit 4 of the 32 codes from a little-endian bit set of four bytes: each byte
@@ -32,10 +32,13 @@ EI_INLINE void split_five_bits(const uint8_t* q, const uint8_t* high, uint8_t* c
   store_octets(codes + 16, both >> 4 | where_set(second, kBits, 16));
 }
 
-/// Collects bit 4 of 32 codes.
-inline void take_fifth_bits(const uint8_t* codes, uint8_t* high) {
-  for (int i = 0; i < 4; ++i) high[i] = 0;
-  for (int i = 0; i < 32; ++i) high[i / 8] |= static_cast<uint8_t>((codes[i] >> 4 & 1) << (i % 8));
+/// Collects bit 4 of 32 codes: a multiplication brings one bit of eight bytes into the last.
+EI_INLINE void take_fifth_bits(const uint8_t* codes, uint8_t* high) {
+  for (int i = 0; i < 4; ++i) {
+    uint64_t eight;
+    std::memcpy(&eight, codes + 8 * i, 8);
+    high[i] = static_cast<uint8_t>((eight >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56);
+  }
 }
 
 }  // namespace edgeinfer

@@ -38,4 +38,13 @@ EI_INLINE void add_high_bits(const uint8_t* high, uint8_t value, uint8_t* codes)
   }
 }
 
+/// The inverse: collects bit `bit` of 256 codes.
+EI_INLINE void take_high_bits(const uint8_t* codes, int bit, uint8_t* high) {
+  for (int i = 0; i < 32; i += 16) {
+    Octets all{};
+    for (int s = 0; s < 8; ++s) all |= (load_octets(codes + 32 * s + i) >> bit & 1) << s;
+    store_octets(high + i, all);
+  }
+}
+
 }  // namespace edgeinfer

@@ -26,10 +26,14 @@
 //   kName, kGgmlId          the field's name in lower case; the type number of the GGUF format
 //   kBlock, Block           values a GGUF block, and its bytes
 //   decode(block, x)        x[kBlock] in float32, each operation rounded
-//   encode(x, importance, block)  x[kBlock]; importance[kBlock] weighs the squared error or is null
 //
-// and, unless it is a float type (which has `Value` instead: what a packed element is):
+// if it is a float type:
 //
+//   Value, encode(x)        what a packed element is; the block of a value
+//
+// else:
+//
+//   Fit, join(fitted, block)  what the encoder searches for (fits.h), and its bits in their places
 //   kLowBits, kHighBits     bits of a code in the low and the high plane
 //   kBias, kMaxCode         see the formula; the largest byte `code` can be (after kTable)
 //   kScaleBlock             values one scale covers: 16 or 32

@@ -2,9 +2,9 @@
 // each, x = (d * scale) * q - (dmin * min).
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/octets.h"
 #include "quant/packed.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -38,19 +38,19 @@ struct Q2_K {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    ScaledMinBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, 15, kMaxCode, fit);
-    b.d = fit.d;
-    b.dmin = fit.dmin;
+  using Fit = FitScalesMins<kMaxCode, kScaleBlock, 15>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    b.dmin = f.dmin;
     for (int s = 0; s < 16; ++s) {
-      b.scales[s] = static_cast<uint8_t>(fit.scales[s] | fit.mins[s] << 4);
+      b.scales[s] = static_cast<uint8_t>(f.scales[s] | f.mins[s] << 4);
     }
-    join_low_bits(fit.codes, b.q);
+    join_low_bits(f.codes, b.q);
   }
 
   /// Two bits of each of 256 codes, in the order of `q`.
-  static void join_low_bits(const uint8_t* codes, uint8_t* q) {
+  static EI_INLINE void join_low_bits(const uint8_t* codes, uint8_t* q) {
     for (int i = 0; i < kBlock / 4; ++i) {
       const uint8_t* c = codes + i / 32 * 128 + i % 32;
       q[i] =

@@ -39,19 +39,15 @@ struct Q3_K {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    ScaledBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-32, 31},
-              Range{-kBias, kMaxCode - kBias}, fit);
-    b.d = fit.d;
+  using Fit = FitScales<Integers<-kBias, kMaxCode - kBias>, kScaleBlock, -32, 31>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
     uint8_t scales[16];
-    for (int s = 0; s < 16; ++s) scales[s] = static_cast<uint8_t>(fit.scales[s] + 32);
+    for (int s = 0; s < 16; ++s) scales[s] = static_cast<uint8_t>(f.scales[s] + 32);
     join_scales(scales, b.scales);
-    Q2_K::join_low_bits(fit.codes, b.q);
-    for (auto& high : b.high) high = 0;
-    for (int i = 0; i < kBlock; ++i) {
-      b.high[i % 32] |= static_cast<uint8_t>((fit.codes[i] >> 2) << (i / 32));
-    }
+    Q2_K::join_low_bits(f.codes, b.q);
+    take_high_bits(f.codes, 2, b.high);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
@@ -71,7 +67,7 @@ struct Q3_K {
         (low[0] >> 4 & kFour) | (top & kTop), (low[1] >> 4 & kFour) | (top >> 2 & kTop)};
     std::memcpy(scales, out, 16);
   }
-  static void join_scales(const uint8_t* scales, uint8_t* bytes) {
+  static EI_INLINE void join_scales(const uint8_t* scales, uint8_t* bytes) {
     for (int i = 0; i < 12; ++i) bytes[i] = 0;
     for (int i = 0; i < 16; ++i) {
       bytes[i % 8] |= static_cast<uint8_t>((scales[i] & 15) << (4 * (i / 8)));

@@ -1,9 +1,9 @@
 // Q4_0: 32 nibbles with an offset of 8 and one half scale, x = d * (q - 8).
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -29,13 +29,11 @@ struct Q4_0 {
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i] - kBias);
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    const Samples<kBlock> samples(x, importance);
-    const Range range{-kBias, kMaxCode - kBias};
-    uint8_t codes[kBlock];
-    b.d = to_finite_half(fit_scale(samples.x, samples.w, kBlock, range));
-    write_codes(samples.x, kBlock, to_float(b.d), range, codes);
-    join_nibbles(codes, b.q);
+  using Fit = FitScale<Integers<-kBias, kMaxCode - kBias>, 0>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    join_nibbles(f.codes, b.q);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) { split_nibbles(b.q, codes); }

@@ -1,8 +1,8 @@
 // Q4_K: 256 values in 8 sub-blocks of 32 nibbles with a scale and a minimum each (see k_scales.h).
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/k_scales.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -33,16 +33,18 @@ struct Q4_K {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    ScaledMinBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, 63, kMaxCode, fit);
-    b.d = fit.d;
-    b.dmin = fit.dmin;
-    join_k_scales(fit.scales, fit.mins, b.scales);
-    for (int i = 0; i < kBlock / 2; ++i) {
-      const uint8_t* codes = fit.codes + i / 32 * 64 + i % 32;
-      b.q[i] = static_cast<uint8_t>((codes[0] & 15) | (codes[32] & 15) << 4);
+  using Fit = FitScalesMins<kMaxCode, kScaleBlock, 63>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    b.dmin = f.dmin;
+    uint8_t scales[8], mins[8];
+    for (int s = 0; s < 8; ++s) {
+      scales[s] = static_cast<uint8_t>(f.scales[s]);
+      mins[s] = static_cast<uint8_t>(f.mins[s]);
     }
+    join_k_scales(scales, mins, b.scales);
+    join_k_nibbles(f.codes, b.q);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) { split_k_nibbles(b.q, codes); }

@@ -1,9 +1,9 @@
 // Q5_1: 32 five-bit codes, a half scale and a half minimum, x = d * q + m.
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/half_scales.h"
 #include "quant/nibbles.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -31,15 +31,13 @@ struct Q5_1 {
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i]) + m;
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    const Samples<kBlock> samples(x, importance);
-    const ScaleMin fit = fit_scale_min(samples.x, samples.w, kBlock, kMaxCode, false);
-    uint8_t codes[kBlock];
-    b.d = to_finite_half(fit.scale);
-    b.m = to_finite_half(-fit.min);
-    write_codes(samples.x, kBlock, ScaleMin{to_float(b.d), -to_float(b.m)}, kMaxCode, codes);
-    join_nibbles(codes, b.q);
-    take_fifth_bits(codes, b.high);
+  using Fit = FitScaleMin<kMaxCode>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    b.m = f.dmin;
+    join_nibbles(f.codes, b.q);
+    take_fifth_bits(f.codes, b.high);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) {

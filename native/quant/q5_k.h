@@ -2,8 +2,8 @@
 // k_scales.h).
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/k_scales.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -35,20 +35,19 @@ struct Q5_K {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    ScaledMinBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, 63, kMaxCode, fit);
-    b.d = fit.d;
-    b.dmin = fit.dmin;
-    join_k_scales(fit.scales, fit.mins, b.scales);
-    for (int i = 0; i < kBlock / 2; ++i) {
-      const uint8_t* codes = fit.codes + i / 32 * 64 + i % 32;
-      b.q[i] = static_cast<uint8_t>((codes[0] & 15) | (codes[32] & 15) << 4);
+  using Fit = FitScalesMins<kMaxCode, kScaleBlock, 63>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    b.dmin = f.dmin;
+    uint8_t scales[8], mins[8];
+    for (int s = 0; s < 8; ++s) {
+      scales[s] = static_cast<uint8_t>(f.scales[s]);
+      mins[s] = static_cast<uint8_t>(f.mins[s]);
     }
-    for (auto& high : b.high) high = 0;
-    for (int i = 0; i < kBlock; ++i) {
-      b.high[i % 32] |= static_cast<uint8_t>((fit.codes[i] >> 4) << (i / 32));
-    }
+    join_k_scales(scales, mins, b.scales);
+    join_k_nibbles(f.codes, b.q);
+    take_high_bits(f.codes, 4, b.high);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) {

@@ -2,9 +2,9 @@
 // each, x = (d * scale) * (q - 32).
 #pragma once
 
+#include "quant/fits.h"
 #include "quant/nibbles.h"
 #include "quant/packed.h"
-#include "quant/search.h"
 
 namespace edgeinfer {
 
@@ -39,18 +39,17 @@ struct Q6_K {
     }
   }
 
-  static void encode(const float* x, const float* importance, Block& b) {
-    ScaledBlock fit;
-    fit_block(Samples<kBlock>(x, importance), kScaleBlock, Range{-128, 127},
-              Range{-kBias, kMaxCode - kBias}, fit);
-    b.d = fit.d;
-    for (int s = 0; s < 16; ++s) b.scales[s] = static_cast<int8_t>(fit.scales[s]);
+  using Fit = FitScales<Integers<-kBias, kMaxCode - kBias>, kScaleBlock, -128, 127>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (int s = 0; s < 16; ++s) b.scales[s] = static_cast<int8_t>(f.scales[s]);
     for (int i = 0; i < kBlock / 2; ++i) {
-      const uint8_t* c = fit.codes + i / 64 * 128 + i % 64;
+      const uint8_t* c = f.codes + i / 64 * 128 + i % 64;
       b.low[i] = static_cast<uint8_t>((c[0] & 15) | (c[64] & 15) << 4);
     }
     for (int i = 0; i < kBlock / 4; ++i) {
-      const uint8_t* c = fit.codes + i / 32 * 128 + i % 32;
+      const uint8_t* c = f.codes + i / 32 * 128 + i % 32;
       b.high[i] = static_cast<uint8_t>(c[0] >> 4 | (c[32] >> 4) << 2 | (c[64] >> 4) << 4 |
                                        (c[96] >> 4) << 6);
     }

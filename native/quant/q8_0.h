@@ -1,9 +1,9 @@
 // Q8_0: 32 signed bytes and one half scale, x = d * q.
 #pragma once
 
-#include <algorithm>
-#include <cmath>
+#include <cstring>
 
+#include "quant/fits.h"
 #include "quant/half_scales.h"
 #include "quant/octets.h"
 
@@ -29,16 +29,11 @@ struct Q8_0 {
   static constexpr bool kMins = false;
   using Scales = HalfScales;
 
-  /// The largest magnitude becomes 127. With 8 bits a search gains nothing worth its time.
-  static void encode(const float* x, const float*, Block& b) {
-    float largest = 0;
-    for (int i = 0; i < kBlock; ++i) largest = std::max(largest, std::fabs(x[i]));
-    const float d = std::min(largest / 127, 65504.0f), inverse = d > 0 ? 1 / d : 0;
-    b.d = to_half(d);
-    for (int i = 0; i < kBlock; ++i) {
-      const float q = std::round(x[i] * inverse);
-      b.q[i] = static_cast<int8_t>(q > -127 ? std::min(q, 127.0f) : q < 0 ? -127.0f : 0.0f);
-    }
+  using Fit = FitLargest;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    std::memcpy(b.q, f.codes, kBlock);
   }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) {

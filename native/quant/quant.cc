@@ -1,23 +1,19 @@
 #include "quant/quant.h"
 
 #include "quant/all.h"
+#include "quant/encode/encoder_set.h"
 #include "quant/pack.h"
 
 namespace edgeinfer {
+namespace plain {
+extern const EncoderSet kEncoders;  // quant/encoders.cc
+}
 namespace {
 
 template <class Q>
 void decode(const uint8_t* data, int64_t count, float* x) {
   const auto* blocks = reinterpret_cast<const typename Q::Block*>(data);
   for (int64_t b = 0; b < count / Q::kBlock; ++b) Q::decode(blocks[b], x + b * Q::kBlock);
-}
-
-template <class Q>
-void encode(const float* x, const float* importance, int64_t count, uint8_t* data) {
-  auto* blocks = reinterpret_cast<typename Q::Block*>(data);
-  for (int64_t b = 0; b < count / Q::kBlock; ++b) {
-    Q::encode(x + b * Q::kBlock, importance ? importance + b * Q::kBlock : nullptr, blocks[b]);
-  }
 }
 
 template <class Q>
@@ -33,8 +29,7 @@ void unpack(const uint8_t* packed, int64_t cols, int64_t row, float* x) {
 template <class Q>
 constexpr QuantInfo row() {
   return {Q::kName,     Q::kGgmlId, Q::kBlock, static_cast<int>(sizeof(typename Q::Block)),
-          FloatType<Q>, decode<Q>,  encode<Q>, pack<Q>,
-          unpack<Q>};
+          FloatType<Q>, decode<Q>,  pack<Q>,   unpack<Q>};
 }
 
 constexpr QuantInfo kTypes[kQuantTypeCount] = {
@@ -54,6 +49,11 @@ QuantType find(Predicate matches) {
 }  // namespace
 
 const QuantInfo& quant_info(QuantType type) { return kTypes[type]; }
+
+void QuantInfo::encode(const float* x, const float* importance, int64_t count,
+                       uint8_t* data) const {
+  plain::kEncoders.encode[this - kTypes](x, importance, 1, count, data);
+}
 
 QuantType find_quant_type(std::string_view name) {
   return find([=](const QuantInfo& info) { return name == info.name; });

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from edgeinfer import quant
+from edgeinfer import _native, quant
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.quant import QuantType
 
@@ -154,6 +154,8 @@ def test_values_on_a_grid_come_back_exactly(name: str) -> None:
     blocks[:, -16] = 0x81 if name == "q8_0" else 0xF0
     if name == "q5_1":
         blocks[:, 4:8] = blocks[:, 4:8] & 0xFE | [0, 0, 1, 0]
+    elif name == "q5_0":
+        blocks[:, 2:6] = blocks[:, 2:6] & 0xFE | [0, 0, 1, 0]
     elif name == "q8_0":
         blocks[:, 2:] = np.maximum(blocks[:, 2:].view(np.int8), -127).view(np.uint8)
     x = quant.decode(quant_type, data, 256)
@@ -197,6 +199,23 @@ def test_any_number_of_threads_writes_the_same_bytes(quant_type: QuantType, thre
     assert (
         quant.encode(quant_type, x, threads=threads) == quant.encode(quant_type, x, threads=1)
     ).all()
+
+
+@TYPES
+@pytest.mark.parametrize("isa", _native.isas())
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "importance"])
+def test_every_instruction_set_writes_the_same_bytes(
+    quant_type: QuantType, isa: str, weighted: bool
+) -> None:
+    rng = np.random.default_rng(7)
+    x = rng.standard_t(3, (5, 768)).astype(np.float32)
+    x[0, :3] = np.nan, np.inf, 1e-42
+    importance = rng.lognormal(0, 2, 768).astype(np.float32) if weighted else None
+
+    written = _native.encode(quant_type.name, x, importance=importance, isa=isa)
+
+    expected = _native.encode(quant_type.name, x, importance=importance, isa="scalar")
+    np.testing.assert_array_equal(written, expected)
 
 
 @TYPES
