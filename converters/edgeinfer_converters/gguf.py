@@ -215,6 +215,3 @@ class _Given:
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         return self.values.reshape(1, -1)
-
-    def release(self) -> None:
-        """Has nothing to release."""

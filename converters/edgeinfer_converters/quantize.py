@@ -46,7 +46,6 @@ def encoded_blocks(
         if stored is None:
             stored = encode(type, values, threads=threads, importance=importance)
         yield stored
-        tensor.release()
 
 
 def _check(name: str, type: QuantType, values: NDArray[np.float32]) -> None:

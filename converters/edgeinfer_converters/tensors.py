@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,9 +42,6 @@ class Tensor(Protocol):
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows as float32, (last - first, columns)."""
 
-    def release(self) -> None:
-        """Lets the system take back the memory of rows that were read."""
-
 
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
     """Returns (rows, columns)."""
@@ -79,10 +75,6 @@ class CheckpointTensor:
         if len(self.shape) == 1:
             return self._ordered(0, self.shape[0]).reshape(1, -1)
         return self._ordered(first, last)
-
-    def release(self) -> None:
-        """Lets the pages of the file go."""
-        _release_map(self.checkpoint.read(self.source))
 
     def _ordered(self, first: int, last: int) -> NDArray[np.float32]:
         order = self.transform.row_order(self.config, self.shape[0])
@@ -128,11 +120,6 @@ class StackedTensor:
         ]
         return np.concatenate(blocks) if len(blocks) > 1 else blocks[0]
 
-    def release(self) -> None:
-        """Lets the pages of the files go."""
-        for part in self.parts:
-            part.release()
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GgufTensor:
@@ -156,25 +143,7 @@ class GgufTensor:
         """Returns rows decoded."""
         return decode(self.type, self._rows(first, last), matrix_shape(self)[1])
 
-    def release(self) -> None:
-        """Lets the pages of the file go."""
-        _release_map(self.gguf.data(self.name))
-
     def _rows(self, first: int, last: int) -> NDArray[np.uint8]:
-        rows, columns = matrix_shape(self)
-        return self.gguf.data(self.name).reshape(rows, self.type.nbytes((columns,)))[first:last]
-
-
-def _release_map(view: NDArray[Any]) -> None:
-    """Drops a mapped file's pages from the resident set; reading them again brings them back.
-
-    The system would take them when memory is short; this way the process stays small from
-    the start, also in the eyes of a limit that counts resident bytes.
-    """
-    base: object = view
-    while isinstance(base, np.ndarray):
-        base = base.base
-    if isinstance(base, memoryview):
-        base = base.obj
-    if isinstance(base, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
-        base.madvise(mmap.MADV_DONTNEED)
+        row_bytes = self.type.nbytes((matrix_shape(self)[1],))
+        octets = self.gguf.read(self.name, first * row_bytes, last * row_bytes)
+        return octets.reshape(last - first, row_bytes)

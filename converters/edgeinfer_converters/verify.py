@@ -175,18 +175,18 @@ def _table_problems(
 def _tensor_error(file: GGUFFile, tensor: Tensor) -> TensorError:
     rows, columns = matrix_shape(tensor)
     type = by_ggml_id(file.tensors[tensor.name].ggml_id)
-    data = file.data(tensor.name).reshape(rows, -1)
+    row_bytes = type.nbytes((columns,))
     step = max(1, BLOCK_VALUES // columns)
     difference = size = 0.0
     for first in range(0, rows, step):
         last = min(first + step, rows)
         expected = tensor.read(first, last)
-        found = decode(type, data[first:last], columns)
+        data = file.read(tensor.name, first * row_bytes, last * row_bytes)
+        found = decode(type, data, columns)
         found -= expected
         # By float64 sums of squares: a vocabulary's rows would drown in float32.
         difference += float(np.square(found, dtype=np.float64).sum())
         size += float(np.square(expected, dtype=np.float64).sum())
-        tensor.release()
     error = (difference / size) ** 0.5 if size else float(difference > 0)
     limit = min(WEIGHT_MARGIN * normal_error(type) + LEAST_ERROR, MOST_ERROR)
     return TensorError(name=tensor.name, type=type.name, error=error, limit=limit)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import glob
 import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -13,14 +15,16 @@ from typing import TypeAlias
 from edgeinfer.errors import EdgeInferError, NotFoundError
 
 Octets: TypeAlias = bytes | bytearray | memoryview
+_YOUNG = 2.0  # seconds
 
 
 class AtomicFile:
     """Writes a file under no name, or a hidden one, and renames it when it is complete.
 
-    On Linux the file has no name until ``commit`` (O_TMPFILE), so that not even a killed
-    process leaves anything behind; elsewhere it is ``.NAME.XXXXXXXX.part`` meanwhile.
-    Leaving the context commits it, unless an exception leaves too.
+    On Linux the file has no name until ``commit`` (O_TMPFILE), so that a killed process leaves
+    nothing behind; elsewhere, and in the moment of the renaming, it is ``.NAME.XXXXXXXX.part``.
+    Such a file is locked while its process lives; the next one that writes the same file removes
+    those that are not. Leaving the context commits it, unless an exception leaves too.
 
     Raises:
         NotFoundError: the folder does not exist.
@@ -32,7 +36,9 @@ class AtomicFile:
         self._part = self.path.with_name(f".{self.path.name}.{os.urandom(4).hex()}.part")
         self._named = False  # whether _part exists
         with self._explained():
+            _remove_dead(self.path)
             self._file = os.fdopen(self._open(), "wb")
+            _lock(self._file.fileno())
 
     def _open(self) -> int:
         if hasattr(os, "O_TMPFILE"):
@@ -133,6 +139,34 @@ class AtomicFile:
             self.abort()
         elif not self.closed:
             self.commit()
+
+
+def _lock(fd: int) -> bool:
+    """Locks an open file as long as it is open; False if another has, or files have no locks."""
+    try:
+        import fcntl
+    except ImportError:  # on Windows an open file cannot be removed, which is as good
+        return True
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
+
+
+def _remove_dead(path: Path) -> None:
+    """Removes what processes that were killed had written for ``path``."""
+    for part in path.parent.glob(f".{glob.escape(path.name)}.????????.part"):
+        with suppress(OSError):  # gone already, or not ours to remove
+            if time.time() - part.stat().st_mtime < _YOUNG:
+                continue  # its process may be about to lock it
+            fd = os.open(part, os.O_RDONLY)
+            try:
+                dead = _lock(fd)
+            finally:
+                os.close(fd)
+            if dead:
+                part.unlink()
 
 
 def _sync_folder(folder: Path) -> None:

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from edgeinfer.errors import ClosedError, CorruptFileError, UsageError
 from edgeinfer.formats.gguf_header import Header, ShortPrefixError, TensorInfo, parse_header
 from edgeinfer.formats.gguf_writer import GGUFWriter
-from edgeinfer.formats.mapped import map_file, sibling
+from edgeinfer.formats.mapped import Parts, map_file, sibling
 from edgeinfer.formats.metadata import Metadata, MetadataValue, T, ValueType
 
 __all__ = [
@@ -69,6 +69,7 @@ class GGUFFile:
         self.metadata = header.metadata
         self.tensors = header.tensors
         self._maps: dict[Path, mmap.mmap | bytes] | None = maps
+        self._parts = Parts()
 
     @property
     def metadata_types(self) -> Mapping[str, ValueType]:
@@ -88,12 +89,27 @@ class GGUFFile:
             CorruptFileError: there is no such tensor.
             ClosedError: the file is closed.
         """
+        info, maps = self._find(name)
+        return np.frombuffer(maps[info.path], np.uint8, info.nbytes, info.offset)
+
+    def read(self, name: str, first: int, last: int) -> NDArray[np.uint8]:
+        """Returns a part of a tensor's bytes, (last - first,), read from the file.
+
+        Raises:
+            CorruptFileError: there is no such tensor, or the file was cut off meanwhile.
+            EdgeInferError: the file cannot be read.
+            ClosedError: it is closed.
+        """
+        info, _ = self._find(name)
+        return self._parts.read(info.path, info.offset + first, last - first)
+
+    def _find(self, name: str) -> tuple[TensorInfo, dict[Path, mmap.mmap | bytes]]:
         if self._maps is None:
             raise ClosedError(f"{self.path}: closed")
         info = self.tensors.get(name)
         if info is None:
             raise CorruptFileError(f"{self.path}: tensor {name!r} is missing")
-        return np.frombuffer(self._maps[info.path], np.uint8, info.nbytes, info.offset)
+        return info, self._maps
 
     def close(self) -> None:
         """Lets go of the file; the map itself goes with the last view of it."""

@@ -1,10 +1,14 @@
-"""Files mapped into memory, and the rule which files a model may name."""
+"""Files mapped into memory or read in parts, and the rule which files a model may name."""
 
 from __future__ import annotations
 
 import mmap
+import os
 import stat
 from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
 
 from edgeinfer.errors import CorruptFileError, EdgeInferError, NotFoundError
 
@@ -30,6 +34,44 @@ def map_file(path: Path) -> mmap.mmap | bytes:
         raise NotFoundError(f"{path}: no such file") from None
     except (OSError, ValueError) as error:
         raise EdgeInferError(f"{path}: cannot be read: {error}") from error
+
+
+class Parts:
+    """Reads parts of files by position.
+
+    A map shows a failing disk, or a file that shrinks, as a signal that ends the process; here
+    both are errors. Nor do the pages of the file count as the process's memory.
+    """
+
+    def __init__(self) -> None:
+        self._seen: dict[Path, tuple[int, int]] = {}  # which file it was
+
+    def read(self, path: Path, offset: int, nbytes: int) -> NDArray[np.uint8]:
+        """Returns bytes of a file, (nbytes,), in memory of their own.
+
+        Raises:
+            CorruptFileError: the file is shorter now, or another one.
+            EdgeInferError: it cannot be read.
+        """
+        octets = np.empty(nbytes, np.uint8)
+        try:
+            with path.open("rb", buffering=0) as file:
+                found = os.fstat(file.fileno())
+                if self._seen.setdefault(path, (found.st_dev, found.st_ino)) != (
+                    found.st_dev,
+                    found.st_ino,
+                ):
+                    raise CorruptFileError(f"{path}: it was replaced while it was read")
+                file.seek(offset)
+                done = 0
+                while done < nbytes:
+                    count = file.readinto(octets.data[done:])
+                    if not count:
+                        raise CorruptFileError(f"{path}: it ended while it was read")
+                    done += count
+        except OSError as error:
+            raise EdgeInferError(f"{path}: cannot be read: {error.strerror}") from error
+        return octets
 
 
 def sibling(first: Path, name: str) -> Path:

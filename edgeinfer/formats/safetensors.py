@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.errors import ClosedError, CorruptFileError, NotFoundError, UnsupportedError
-from edgeinfer.formats.mapped import map_file, sibling
+from edgeinfer.formats.mapped import Parts, map_file, sibling
 from edgeinfer.formats.safetensors_header import (
     MAX_HEADER,
     StoredTensor,
@@ -74,6 +74,7 @@ class Checkpoint:
         self.path = path
         self.tensors = MappingProxyType(tensors)
         self._maps: Mapping[Path, mmap.mmap | bytes] | None = maps
+        self._parts = Parts()
 
     def read(self, name: str) -> NDArray[Any]:
         """Returns a tensor as a read-only view of the file; BF16 as its bits in uint16.
@@ -85,6 +86,37 @@ class Checkpoint:
             UnsupportedError: its type is one that numpy cannot hold, such as F8_E4M3.
             ClosedError: the checkpoint is closed.
         """
+        tensor, dtype, maps = self._find(name)
+        count = tensor.nbytes // dtype.itemsize
+        flat = np.frombuffer(maps[tensor.path], dtype, count, tensor.offset)
+        return flat.reshape(tensor.shape)
+
+    def read_float32(self, name: str, rows: slice | None = None) -> NDArray[np.float32]:
+        """Returns a tensor of floats, or the rows ``rows`` of it, as float32, read from the file.
+
+        Raises:
+            UnsupportedError: the tensor is not of floats of 16 bits or more.
+            EdgeInferError: the file cannot be read.
+            CorruptFileError, ClosedError: as ``read``.
+        """
+        tensor, numpy_type, _ = self._find(name)
+        first, last, _ = (rows or slice(None)).indices(tensor.shape[0] if tensor.shape else 1)
+        row_bytes = tensor.nbytes // max(tensor.shape[0] if tensor.shape else 1, 1)
+        count = max(last - first, 0)
+        octets = self._parts.read(tensor.path, tensor.offset + first * row_bytes, count * row_bytes)
+        shape = (count, *tensor.shape[1:]) if tensor.shape else ()
+        values = octets.view(numpy_type).reshape(shape)
+        dtype = tensor.dtype
+        if dtype == "BF16":
+            # A bfloat16 is the upper half of a float32.
+            return (values.astype(np.uint32) << 16).view(np.float32)
+        if values.dtype.kind != "f":
+            raise UnsupportedError(f"{self.path}: tensor {name!r} is {dtype}, not floats")
+        return values.astype(np.float32, copy=False)
+
+    def _find(
+        self, name: str
+    ) -> tuple[StoredTensor, np.dtype[Any], Mapping[Path, mmap.mmap | bytes]]:
         if self._maps is None:
             raise ClosedError(f"{self.path}: closed")
         tensor = self.tensors.get(name)
@@ -96,29 +128,7 @@ class Checkpoint:
                 f"{tensor.path}: tensor {name!r} is {tensor.dtype}",
                 hint="take the checkpoint in BF16, F16 or F32",
             )
-        count = tensor.nbytes // dtype.itemsize
-        flat = np.frombuffer(self._maps[tensor.path], dtype, count, tensor.offset)
-        return flat.reshape(tensor.shape)
-
-    def read_float32(self, name: str, rows: slice | None = None) -> NDArray[np.float32]:
-        """Returns a tensor of floats, or the rows ``rows`` of it, as float32.
-
-        The result may be a read-only view (of F32) or a fresh array (of F64, F16, BF16).
-
-        Raises:
-            UnsupportedError: the tensor is not of floats of 16 bits or more.
-            CorruptFileError, ClosedError: as ``read``.
-        """
-        values = self.read(name)
-        dtype = self.tensors[name].dtype
-        if rows is not None:
-            values = values[rows]
-        if dtype == "BF16":
-            # A bfloat16 is the upper half of a float32.
-            return (values.astype(np.uint32) << 16).view(np.float32)
-        if values.dtype.kind != "f":
-            raise UnsupportedError(f"{self.path}: tensor {name!r} is {dtype}, not floats")
-        return values.astype(np.float32, copy=False)
+        return tensor, dtype, self._maps
 
     def close(self) -> None:
         """Lets go of the files; each map goes with the last view of it."""

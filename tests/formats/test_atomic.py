@@ -136,3 +136,47 @@ def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="none"):
         AtomicFile(tmp_path / "none" / "f")
+
+
+KILLED = """
+import os, sys
+del os.O_TMPFILE
+from edgeinfer.formats.atomic import AtomicFile
+file = AtomicFile(sys.argv[1])
+file.write(b"half")
+file.readable()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs a file system with locks")
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(
+    tmp_path: Path,
+) -> None:
+    path = tmp_path / "f[1]"  # a name that is a pattern, too
+    writers = [
+        subprocess.Popen(
+            [sys.executable, "-c", KILLED, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
+    for writer in writers:
+        assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+    parts = sorted(tmp_path.iterdir())
+    assert len(parts) == 2
+    for part in parts:
+        os.utime(part, (0, 0))
+
+    with writers[0] as dead, writers[1] as living:
+        dead.kill()
+        dead.wait()
+        with AtomicFile(path) as file:
+            file.write(b"whole")
+        (left,) = set(tmp_path.iterdir()) - {path}
+        assert left in parts and left.read_bytes() == b"half"
+        living.kill()
+    with AtomicFile(path) as file:
+        file.write(b"whole")
+
+    assert list(tmp_path.iterdir()) == [path]
