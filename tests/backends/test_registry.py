@@ -115,3 +115,10 @@ def test_entry_points_are_looked_for_once(monkeypatch, tmp_path):
 
     assert entry_points(registry.GROUP) == first
     assert {point.name for point in first} >= {"native", "llamacpp"}
+
+
+def test_what_a_backend_predicts_is_found_by_its_name():
+    from edgeinfer.planner.footprint import Predictor
+
+    assert isinstance(registry.predictor("native"), Predictor)
+    assert registry.predictor("no such backend") is None

@@ -22,7 +22,7 @@ context = int(sys.argv[2])
 k, v = sys.argv[3].split("/")
 model = edgeinfer.load(
     sys.argv[1],
-    backend="native",
+    backend=sys.argv[5],
     context=context,
     kv_type_k=k,
     kv_type_v=v,
@@ -48,9 +48,10 @@ print(json.dumps({
         (8192, "q8_0/q4_0", 512),
     ],
 )
-def test_a_plan_is_within_five_percent_of_the_peak(smollm2, context, kv_types, batch):
+@pytest.mark.parametrize("backend", ["native", pytest.param("llamacpp", marks=pytest.mark.peer)])
+def test_a_plan_is_within_five_percent_of_the_peak(smollm2, context, kv_types, batch, backend):
     done = subprocess.run(
-        [sys.executable, "-c", PROGRAM, str(smollm2), str(context), kv_types, str(batch)],
+        [sys.executable, "-c", PROGRAM, str(smollm2), str(context), kv_types, str(batch), backend],
         stdout=subprocess.PIPE,
         check=True,
     )
