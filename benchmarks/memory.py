@@ -74,6 +74,10 @@ def measure(model: str, backend: str, context: int, kv: str) -> dict[str, Any]:
     }
 
 
+def _key(row: dict[str, Any]) -> tuple[Any, ...]:
+    return row["model"], row["backend"], row["context"], row["cache"]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("models", nargs="*", default=["smollm2"], help="references or GGUF files")
@@ -93,7 +97,8 @@ def main() -> None:
         for setting in options.settings:
             context, _, kv = setting.partition("/")
             for backend in options.backends:
-                rows.append(measure(model, backend, int(context), kv or "f16"))
+                row = measure(model, backend, int(context), kv or "f16")
+                rows = [old for old in rows if _key(old) != _key(row)] + [row]
                 print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
     print(record.table(rows, COLUMNS))
     worst = max(rows, key=lambda row: abs(row["error"]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -35,7 +36,7 @@ def show(
         f"{device.name or 'this machine'}: {plan.threads} threads, "
         f"{ui.format_bytes(plan.budget_bytes)} for models"
     )
-    ui.emit(f"speeds predicted from its ceilings: {survey.ceilings_source}")
+    ui.emit(textwrap.fill(f"speeds from its ceilings: {survey.ceilings_source}", 100))
     mark: Column = ("", lambda row: ">" if row is survey.pick else "")
     form: list[Column] = [
         ("backend", lambda row: row.plan.backend),

@@ -16,10 +16,10 @@ Shares = Mapping[str, tuple[float, float]]  # quant type -> (steps of one token,
 
 NATIVE: Shares = {
     "q4_0": (0.24, 0.60),
-    "q4_1": (0.24, 0.55),
+    "q4_1": (0.24, 0.48),
     "q4_k": (0.21, 0.58),
     "q5_k": (0.18, 0.55),
-    "q6_k": (0.155, 0.53),
+    "q6_k": (0.14, 0.53),
     "q8_0": (0.16, 0.60),
     "f16": (0.06, 0.10),
     "bf16": (0.06, 0.10),
@@ -31,9 +31,9 @@ NATIVE_LAYER_SECONDS = 9e-6
 
 LLAMACPP: Shares = {
     "q4_0": (0.125, 0.26),
-    "q4_k": (0.10, 0.21),
+    "q4_k": (0.125, 0.21),
     "q5_k": (0.06, 0.25),
-    "q6_k": (0.055, 0.33),
+    "q6_k": (0.065, 0.33),
     "q8_0": (0.063, 0.14),
     "q4_1": (0.04, 0.06),
     "f16": (0.04, 0.06),
@@ -41,7 +41,7 @@ LLAMACPP: Shares = {
     "f32": (0.03, 0.04),
 }
 LLAMACPP_OTHER = (0.05, 0.12)
-LLAMACPP_ATTENTION = 0.02
+LLAMACPP_ATTENTION = 0.011
 LLAMACPP_LAYER_SECONDS = 60e-6
 
 

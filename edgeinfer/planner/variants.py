@@ -6,7 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeinfer.errors import CheckFailedError, NotFoundError, UsageError
+from edgeinfer.errors import (
+    CheckFailedError,
+    CorruptFileError,
+    NotFoundError,
+    UnsupportedError,
+    UsageError,
+)
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.formats.safetensors import open_checkpoint
 from edgeinfer.formats.untrusted_json import parse_json
@@ -49,7 +55,15 @@ def stored_variants(model: StoredModel, quant: str | None = None) -> list[Varian
         if quant is not None and quant.lower() != outline.quant:
             raise UsageError(f"{model.path} is {outline.quant}, not {quant}")
         return [Variant(outline=outline, how=str(model.path))]
-    settings = parse_json((model.path / "config.json").read_bytes())
+    if model.format != "hf":
+        raise UnsupportedError(
+            f"{model.path} is a {model.format!r} model, which cannot be planned for yet"
+        )
+    config = model.path / "config.json"
+    try:
+        settings = parse_json(config.read_bytes())
+    except ValueError as error:
+        raise CorruptFileError(f"{config}: not valid: {error}") from None
     with open_checkpoint(model.path) as checkpoint:
         shapes = {name: tensor.shape for name, tensor in checkpoint.tensors.items()}
     return list(_converted(Outline.of_checkpoint(settings, shapes), str(model.path), quant))

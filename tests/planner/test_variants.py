@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from edgeinfer import store
-from edgeinfer.errors import CorruptFileError, UsageError
+from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
 from edgeinfer.planner.outline import Outline
 from edgeinfer.planner.variants import WORTHWHILE, stored_variants
 from edgeinfer_converters.gguf import convert
@@ -58,3 +58,18 @@ def test_a_missing_tensor_is_named():
 def test_a_quant_that_nobody_knows(checkpoint):
     with pytest.raises(UsageError, match="q9_z"):
         stored_variants(checkpoint, "q9_z")
+
+
+def test_a_settings_file_that_is_no_json(tmp_path):
+    folder = tiny.write(WIDE, tmp_path / "checkpoint")
+    (folder / "config.json").write_text("{")
+
+    with pytest.raises(CorruptFileError, match=r"config\.json"):
+        stored_variants(store.locate(str(folder)))
+
+
+def test_a_format_that_no_conversion_reads(tmp_path):
+    (tmp_path / "model.onnx").write_bytes(b"x")
+
+    with pytest.raises(UnsupportedError, match="onnx"):
+        stored_variants(store.locate(str(tmp_path / "model.onnx")))
