@@ -305,6 +305,35 @@ class Engine:
     ) -> None:
         """Makes an empty sequence as if it had read the tokens of a state."""
 
+    def add_adapter(
+        self,
+        changes: Sequence[
+            tuple[
+                str,
+                Annotated[
+                    NDArray[numpy.float32],
+                    dict(shape=(None, None), order="C", device="cpu", writable=False),
+                ],
+                Annotated[
+                    NDArray[numpy.float32],
+                    dict(shape=(None, None), order="C", device="cpu", writable=False),
+                ],
+            ]
+        ],
+    ) -> int:
+        """
+        Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, and
+        returns the adapter's number.
+        """
+
+    def remove_adapter(self, adapter: int) -> None:
+        """Forgets an adapter; sequences that use it still do."""
+
+    def set_adapters(self, sequence: int, adapters: Sequence[tuple[int, float]]) -> None:
+        """
+        Computes an empty sequence with adapters, (number, scale) each, from now on.
+        """
+
     def shutdown(self) -> None:
         """Gives the weights back."""
 

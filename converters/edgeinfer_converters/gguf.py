@@ -5,24 +5,23 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from edgeinfer.arch import to_gguf
 from edgeinfer.errors import UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
-from edgeinfer.quant import QuantType, get
+from edgeinfer.quant import get
 from edgeinfer.quant.assignment import Overrides, assign
 from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
+from edgeinfer_converters.lora import convert_lora, merged, read_peft
 from edgeinfer_converters.pipeline import (
     ConvertReport,
     Job,
@@ -30,7 +29,7 @@ from edgeinfer_converters.pipeline import (
     report,
     write_tensors,
 )
-from edgeinfer_converters.tensors import Tensor
+from edgeinfer_converters.tensors import GivenTensor, Tensor
 from edgeinfer_converters.verify import Forward, Verification
 from edgeinfer_converters.verify import verify as check
 from edgeinfer_converters.vocabulary import gguf_vocabulary
@@ -42,7 +41,9 @@ def convert(
     source: str | os.PathLike[str],
     output: str | os.PathLike[str],
     *,
-    quant: str = "q4_k_m",
+    quant: str | None = None,
+    lora: str | os.PathLike[str] | None = None,
+    merge_lora: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
@@ -54,7 +55,9 @@ def convert(
         source: a folder with config.json, safetensors and a tokenizer; or a GGUF file,
             whose metadata is kept and whose weights of the wanted type are copied.
         output: the file to write; it appears when it is complete.
-        quant: a recipe, such as q4_k_m.
+        quant: a recipe; None for q4_k_m, or f16 of an adapter.
+        lora: a PEFT adapter of the source, to be converted in place of it.
+        merge_lora: a PEFT adapter to add to the weights.
         overrides: types that win over the recipe's.
         threads: None for one a processor.
         progress: called after each block of rows.
@@ -70,7 +73,15 @@ def convert(
         UnsupportedError: the family, or something in it, is not known.
     """
     start = time.perf_counter()
-    recipe = get_recipe(quant)
+    if lora is not None:
+        others = (
+            merge_lora is not None or verify is not None or overrides not in (None, Overrides())
+        )
+        if others:
+            raise UsageError("an adapter is converted as it is", hint="leave the other options out")
+        kind = "f16" if quant is None else quant.lower()
+        return convert_lora(source, lora, output, quant=kind, threads=threads, progress=progress)
+    recipe = get_recipe(quant or "q4_k_m")
     target = Path(output)
     opened = open_source(Path(source))
     threads = threads or os.cpu_count() or 1
@@ -78,6 +89,8 @@ def convert(
     try:
         _refuse_to_overwrite(target, opened.files)
         keys = _metadata(opened, recipe)
+        if merge_lora is not None:
+            opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
         jobs = _jobs(opened, recipe, overrides)
         with GGUFWriter(target) as writer:
             for key, (value, type_) in keys.items():
@@ -154,7 +167,9 @@ def _made(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
     """The tensors that a GGUF has and a checkpoint has not."""
     if isinstance(source, GgufSource):
         return []
-    return [_Given(name, values) for name, values in to_gguf.rope_tensors(source.numbers).items()]
+    return [
+        GivenTensor(name, values) for name, values in to_gguf.rope_tensors(source.numbers).items()
+    ]
 
 
 def _tensors(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
@@ -193,25 +208,3 @@ def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
         **gguf_vocabulary(source.path, source.config.vocab_size),
         **metadata.chat_templates(source.path),
     }
-
-
-@dataclass(frozen=True, slots=True)
-class _Given:
-    """A tensor that the converter makes itself."""
-
-    name: str
-    values: NDArray[np.float32]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.values.shape
-
-    @property
-    def exact_type(self) -> str:
-        return "f32"
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        return None
-
-    def read(self, first: int, last: int) -> NDArray[np.float32]:
-        return self.values.reshape(1, -1)

@@ -147,3 +147,29 @@ class GgufTensor:
         row_bytes = self.type.nbytes((matrix_shape(self)[1],))
         octets = self.gguf.read(self.name, first * row_bytes, last * row_bytes)
         return octets.reshape(last - first, row_bytes)
+
+
+@dataclass(frozen=True, slots=True)
+class GivenTensor:
+    """A tensor that a converter has made itself."""
+
+    name: str
+    values: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """As the values'."""
+        return self.values.shape
+
+    @property
+    def exact_type(self) -> str:
+        """The values' own."""
+        return "f32"
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns None: the values are encoded."""
+        return None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows of the values."""
+        return self.values.reshape(-1, self.shape[-1])[first:last]

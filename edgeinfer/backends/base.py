@@ -117,6 +117,33 @@ class StateKeeper(Protocol):
         """
 
 
+# Adapters of a sequence: their numbers, and how strongly each is felt.
+AdapterUse = tuple[int, float]
+
+
+@runtime_checkable
+class Adaptable(Protocol):
+    """What an engine may offer besides: low-rank adapters, other ones for each sequence."""
+
+    def add_adapter(self, path: Path) -> int:
+        """Takes a GGUF adapter in and returns its number.
+
+        Raises:
+            UnsupportedError: it is of another architecture, or changes what cannot be changed.
+            CorruptFileError: the file is damaged, or of a model of another shape.
+        """
+
+    def remove_adapter(self, adapter: int) -> None:
+        """Forgets an adapter; sequences that use it still do."""
+
+    def set_adapters(self, sequence: int, adapters: Sequence[AdapterUse]) -> None:
+        """Computes an empty sequence with these adapters, added up, from now on.
+
+        Raises:
+            ValueError: the sequence is not empty, or there is no such adapter.
+        """
+
+
 @runtime_checkable
 class BatchInvariant(Protocol):
     """What an engine may promise besides: a token's logits do not hang on what it is read with.

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
+from edgeinfer.arch import by_gguf_name, config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Support
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
     ClosedError,
@@ -148,6 +148,32 @@ class NativeEngine:
         """As ``StateKeeper.restore_state``."""
         with _translated():
             self._engine.restore(sequence, np.frombuffer(state, np.uint8), length)
+
+    def add_adapter(self, path: Path) -> int:
+        """As ``Adaptable.add_adapter``."""
+        from edgeinfer.arch.lora import graph_changes
+        from edgeinfer.formats.adapter import read_adapter
+
+        adapter = read_adapter(path)
+        if adapter.architecture != self.config.architecture:
+            raise UnsupportedError(
+                f"{path}: an adapter for {adapter.architecture}, "
+                f"the model is {self.config.architecture}"
+            )
+        arch = by_gguf_name(adapter.architecture)
+        changes = graph_changes(arch, self.config, adapter.changes)
+        with _translated():
+            return self._engine.add_adapter([(name, c.a, c.b) for name, c in changes.items()])
+
+    def remove_adapter(self, adapter: int) -> None:
+        """As ``Adaptable.remove_adapter``."""
+        with _translated():
+            self._engine.remove_adapter(adapter)
+
+    def set_adapters(self, sequence: int, adapters: Sequence[AdapterUse]) -> None:
+        """As ``Adaptable.set_adapters``."""
+        with _translated():
+            self._engine.set_adapters(sequence, list(adapters))
 
     def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""

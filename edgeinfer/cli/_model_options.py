@@ -31,6 +31,20 @@ def _read_biases(
     return biases
 
 
+def _read_adapters(
+    context: click.Context, option: click.Parameter, values: tuple[str, ...]
+) -> tuple[tuple[str, float], ...]:
+    """Reads ``FILE`` and ``FILE=0.5``."""
+    adapters = []
+    for value in values:
+        path, found, scale = value.rpartition("=")
+        try:
+            adapters.append((path, float(scale)) if found else (value, 1.0))
+        except ValueError:
+            raise click.BadParameter(f"{value!r} is not FILE or FILE=SCALE") from None
+    return tuple(adapters)
+
+
 # As llama.cpp's; a verb that loads or plans a model has both.
 _CACHE_TYPES = (
     click.option(
@@ -58,6 +72,13 @@ _MODEL = (
     *_CACHE_TYPES,
     click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all."),
     click.option("-md", "--model-draft", "draft", metavar="MODEL", help="Guesses tokens ahead."),
+    click.option(
+        "--lora",
+        multiple=True,
+        callback=_read_adapters,
+        metavar="FILE[=SCALE]",
+        help="A GGUF adapter to compute with; may be repeated.",
+    ),
     click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
     click.option("--backend", default="auto", show_default=True, help="What runs the model."),
     click.option("--offline", is_flag=True, help="Never ask the network."),
@@ -125,6 +146,7 @@ class ModelOptions:
     cache_type_v: str
     gpu_layers: int | None = None
     draft: str | None = None
+    lora: tuple[tuple[str, float], ...] = ()
     memory: str | None
     backend: str
     offline: bool
@@ -148,6 +170,7 @@ class ModelOptions:
             kv_type_v=self.cache_type_v,
             gpu_layers=self.gpu_layers,
             draft=fetch(self.draft, offline=self.offline).reference if self.draft else None,
+            lora=self.lora,
             offline=self.offline,
         )
         ui.detail(model.plan.explain())

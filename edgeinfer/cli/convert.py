@@ -18,9 +18,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("source", type=click.Path(path_type=Path))
 @click.option("--to", "to", default="gguf", show_default=True, help="Format of the output.")
-@click.option(
-    "-q", "--quant", default="q4_k_m", show_default=True, help="Quant type: f16, q8_0, q4_k_m, ..."
-)
+@click.option("-q", "--quant", help="Quant type: f16, q8_0, q4_k_m (the default), ...")
 @click.option(
     "-o",
     "--output",
@@ -38,6 +36,18 @@ if TYPE_CHECKING:
 @click.option("--output-tensor-type", metavar="TYPE", help="Type of the output matrix.")
 @click.option("--token-embedding-type", metavar="TYPE", help="Type of the token embedding.")
 @click.option("--pure", is_flag=True, help="One type for all matrices, no mix.")
+@click.option(
+    "--lora",
+    type=click.Path(path_type=Path),
+    metavar="ADAPTER",
+    help="Convert this PEFT adapter of SOURCE, in f16 or f32, and not SOURCE.",
+)
+@click.option(
+    "--merge-lora",
+    type=click.Path(path_type=Path),
+    metavar="ADAPTER",
+    help="Add this PEFT adapter to the weights.",
+)
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option(
     "--verify",
@@ -48,12 +58,14 @@ if TYPE_CHECKING:
 def command(
     source: Path,
     to: str,
-    quant: str,
+    quant: str | None,
     output: Path | None,
     tensor_types: tuple[str, ...],
     output_tensor_type: str | None,
     token_embedding_type: str | None,
     pure: bool,
+    lora: Path | None,
+    merge_lora: Path | None,
     threads: int | None,
     verify: bool,
     as_json: bool,
@@ -72,8 +84,10 @@ def command(
         embedding=token_embedding_type,
         pure=pure,
     )
-    name = source.resolve().name.removesuffix(".gguf")
-    target = output or Path(f"{name}-{quant.lower()}.{to}")
+    name = (lora or source).resolve().name.removesuffix(".gguf")
+    suffix = (quant or ("f16" if lora else "q4_k_m")).lower()
+    target = output or Path(f"{name}-{suffix}.{to}")
+    adapters = {"lora": lora, "merge_lora": merge_lora}
     with ExitStack() as stack:
         bar: ui.Progress | None = None
 
@@ -94,6 +108,7 @@ def command(
             threads=threads,
             progress=show,
             verify=verify,
+            **{name: path for name, path in adapters.items() if path is not None},
         )
     if as_json:
         ui.emit_json(report.to_json())

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgeinfer.backends import registry
-from edgeinfer.backends.base import Engine, ModelFiles
+from edgeinfer.backends.base import Adaptable, Engine, ModelFiles
 from edgeinfer.backends.registry import Candidate
 from edgeinfer.device.profile import DeviceProfile
-from edgeinfer.errors import CorruptFileError, EdgeInferError, UsageError
+from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan, Rejection
 from edgeinfer.runtime.speeds import Setting, Speed, Speeds, measure
 
@@ -34,6 +34,7 @@ class Job:
     files: ModelFiles
     device: DeviceProfile
     plan: Callable[[str], MemoryPlan]
+    adapters: bool = False  # only an engine that has them will do
 
 
 @dataclass(slots=True, eq=False)
@@ -93,8 +94,7 @@ class Choice:
         """
         if self.asked_for:
             (only,) = self.runners
-            engine = only.candidate.backend.load(self.job.files, only.plan)
-            return engine, replace(only.plan, chosen_because="asked for")
+            return self._opened(only), replace(only.plan, chosen_because="asked for")
         runners, because = self._ranked(self.runners)
         for runner in runners:
             loaded = runner.engine or self._load(runner)
@@ -129,12 +129,21 @@ class Choice:
     def _load(self, runner: _Runner) -> Engine | None:
         """Loads the model; None, a warning and a rejection if that fails."""
         try:
-            return runner.candidate.backend.load(self.job.files, runner.plan)
+            return self._opened(runner)
         except _FINAL:
             raise
         except Exception as error:  # whatever a foreign library raises
             self._give_way(runner, error)
             return None
+
+    def _opened(self, runner: _Runner) -> Engine:
+        engine = runner.candidate.backend.load(self.job.files, runner.plan)
+        if self.job.adapters and not isinstance(engine, Adaptable):
+            engine.shutdown()
+            raise UnsupportedError(
+                f"the backend {runner.name} has no adapters", hint="--backend native has"
+            )
+        return engine
 
     def _give_way(self, runner: _Runner, error: Exception) -> None:
         reason = f"{error}" or type(error).__name__

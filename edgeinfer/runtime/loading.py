@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -34,6 +34,7 @@ def load(
     kv_type_v: str = "f16",
     gpu_layers: int | None = None,
     draft: str | os.PathLike[str] | None = None,
+    lora: Sequence[str | os.PathLike[str] | tuple[str | os.PathLike[str], float]] = (),
     offline: bool = False,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> Model:
@@ -53,6 +54,8 @@ def load(
         kv_type_v: of the cached values, the same choice.
         gpu_layers: layers to run on a GPU, -1 for all; None leaves it to the backend.
         draft: a smaller model with the same vocabulary, which guesses tokens ahead.
+        lora: GGUF adapters that all sequences are computed with unless asked otherwise, each
+            with a scale if it is not 1.
         offline: never ask the network.
         progress: called with (bytes done, bytes in all or None) during a download.
 
@@ -106,7 +109,7 @@ def load(
         files = ModelFiles(
             path=Path(stored.path), format=stored.format, reference=stored.reference, gguf=file
         )
-        choice = Choice(backend, Job(files=files, device=device, plan=plan))
+        choice = Choice(backend, Job(files=files, device=device, plan=plan, adapters=bool(lora)))
         sampling, system = recommended(file.metadata), system_message(file.metadata)
         # The engine packs its weights without the GIL; meanwhile the rest is imported and the
         # vocabulary read.
@@ -136,6 +139,14 @@ def load(
             listed=Listed(Entry.of(chosen, model=stored.reference, path=str(stored.path))),
         )
     )
+    try:
+        model.adapters = tuple(
+            (model.add_adapter(path), scale)
+            for path, scale in (use if isinstance(use, tuple) else (use, 1.0) for use in lora)
+        )
+    except BaseException:
+        model.close()
+        raise
     if draft is not None:
         model.draft = _load_draft(model, draft, offline=offline, progress=progress)
     return model

@@ -9,13 +9,21 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields, replace
 from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.backends.base import BatchInvariant, Embedder, Engine, Slice
+from edgeinfer.backends.base import (
+    Adaptable,
+    AdapterUse,
+    BatchInvariant,
+    Embedder,
+    Engine,
+    Slice,
+)
 from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
 from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
@@ -34,7 +42,7 @@ if TYPE_CHECKING:
 _FIELDS = frozenset(field.name for field in fields(SamplingParams))
 _TASK_OPTIONS = frozenset({"on_prefill", "is_cancelled"})
 _SPECULATIONS = ("auto", "off", "lookup", "draft")
-_OWN_OPTIONS = frozenset({"speculate", "overflow"})
+_OWN_OPTIONS = frozenset({"speculate", "overflow", "adapters"})
 _OVERFLOWS = ("stop", "shift")
 
 
@@ -72,6 +80,8 @@ class Model:
         reference: what it was loaded as.
         path: the file.
         draft: a smaller model of the same vocabulary that guesses ahead, or None.
+        adapters: what sequences are computed with unless asked otherwise: numbers that
+            ``add_adapter`` gave, each with a scale.
     """
 
     def __init__(self, parts: Parts) -> None:
@@ -84,6 +94,7 @@ class Model:
         self.reference = parts.reference
         self.path = parts.path
         self.draft = parts.draft
+        self.adapters: tuple[AdapterUse, ...] = ()
         self._engine: Engine | None = parts.engine
         self._scheduler = Scheduler(parts.engine, parts.plan.batch)
         self._watch = Watch(parts.listed)
@@ -119,7 +130,8 @@ class Model:
                 The default is "auto": "draft" where there is one, else "lookup" where the
                 same tokens come out, bit for bit, as with "off"; ``overflow``:
                 when the context is full, "stop" (the default) or "shift", which goes on
-                with the first tokens and the last half of the text.
+                with the first tokens and the last half of the text; ``adapters``: in place of
+                ``model.adapters``.
 
         Raises:
             UsageError: an option makes no sense, or the prompt is empty.
@@ -211,7 +223,35 @@ class Model:
 
     def open_sequence(self) -> TextSequence:
         """Opens a sequence of its own, for a caller that keeps it (``Session``)."""
-        return TextSequence(self._live(), self.plan.context)
+        return TextSequence(self._live(), self.plan.context, self.adapters)
+
+    def add_adapter(self, path: str | os.PathLike[str]) -> int:
+        """Takes a low-rank adapter (LoRA) in, for ``adapters`` here and of single calls.
+
+        Args:
+            path: a GGUF file, such as ``edgeinfer convert MODEL --lora ADAPTER`` writes.
+
+        Returns:
+            Its number.
+
+        Raises:
+            NotFoundError: there is no such file.
+            CorruptFileError: it is damaged, or of a model of another shape.
+            UnsupportedError: it is of another architecture, or the backend has no adapters.
+        """
+        engine = self._live()
+        if not isinstance(engine, Adaptable):
+            raise UnsupportedError(
+                f"the backend {self.backend!r} has no adapters", hint="use backend='native'"
+            )
+        return engine.add_adapter(Path(path))
+
+    def remove_adapter(self, adapter: int) -> None:
+        """Forgets an adapter; conversations that use it still do."""
+        self.adapters = tuple(use for use in self.adapters if use[0] != adapter)
+        engine = self._live()
+        if isinstance(engine, Adaptable):
+            engine.remove_adapter(adapter)
 
     def stream(
         self, sequence: TextSequence, tokens: Sequence[int], options: Mapping[str, Any]
@@ -367,10 +407,14 @@ class Model:
 
     def _events(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Iterator[TokenEvent]:
         """Checks now, runs when the iterator is used."""
-        return self._lent(self._task(tokens, options))
+        rest = dict(options)
+        adapters = rest.pop("adapters", None)
+        task = self._task(tokens, rest)
+        return self._lent(task, self.adapters if adapters is None else tuple(adapters))
 
-    def _lent(self, task: Task) -> Iterator[TokenEvent]:
+    def _lent(self, task: Task, adapters: tuple[AdapterUse, ...]) -> Iterator[TokenEvent]:
         with self._lease() as sequence:
+            sequence.adapt(adapters)
             yield from self._run(sequence, task)
 
     def _run(self, sequence: TextSequence, task: Task) -> Iterator[TokenEvent]:
@@ -407,9 +451,11 @@ class Model:
         """Runs tokens through a fresh sequence in chunks; a row for each."""
         size = self.plan.batch
         chunks = [tokens[at : at + size] for at in range(0, len(tokens), size)]
-        number = engine.open()
+        sequence = self.open_sequence()
         try:
-            rows = [step([Slice(number, chunk, wants_logits=len(chunk))]) for chunk in chunks]
+            rows = [
+                step([Slice(sequence.number, chunk, wants_logits=len(chunk))]) for chunk in chunks
+            ]
         finally:
-            engine.close(number)
+            sequence.close()
         return np.concatenate(rows or [np.zeros((0, engine.config.vocab_size), np.float32)])

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence as Tokens
 
-from edgeinfer.backends.base import Engine
-from edgeinfer.errors import ContextFullError, UsageError
+from edgeinfer.backends.base import Adaptable, AdapterUse, Engine
+from edgeinfer.errors import ContextFullError, UnsupportedError, UsageError
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
@@ -36,12 +36,32 @@ class Sequence:
     step: ``feed`` trims the engine to what it keeps of ``cached``.
     """
 
-    def __init__(self, engine: Engine, context: int) -> None:
+    def __init__(self, engine: Engine, context: int, adapters: Tokens[AdapterUse] = ()) -> None:
         self.engine = engine
         self.context = context  # tokens
         self.number = engine.open()
         self.cached: list[int] = []
         self.pending: list[int] = []
+        self.adapters: tuple[AdapterUse, ...] = ()
+        self.adapt(adapters)
+
+    def adapt(self, adapters: Tokens[AdapterUse]) -> None:
+        """Computes with these adapters from now on; if they are others, the text is read anew.
+
+        Raises:
+            UnsupportedError: the backend has no adapters.
+            UsageError: there is no such adapter.
+        """
+        if self.adapters == tuple(adapters):
+            return
+        if not isinstance(self.engine, Adaptable):
+            raise UnsupportedError("the backend has no adapters", hint="use backend='native'")
+        self.rewind(0)
+        try:
+            self.engine.set_adapters(self.number, adapters)
+        except ValueError as error:
+            raise UsageError(str(error)) from error
+        self.adapters = tuple(adapters)
 
     @property
     def room(self) -> int:

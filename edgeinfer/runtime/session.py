@@ -8,11 +8,11 @@ make it fit: a conversation that outgrows the context is an error that says so.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from edgeinfer.backends.base import StateKeeper
+from edgeinfer.backends.base import AdapterUse, StateKeeper
 from edgeinfer.errors import ContextFullError, UsageError
 from edgeinfer.types import FinishReason, Message, Timings, TokenEvent
 
@@ -57,6 +57,17 @@ class Session:
             del self.messages[0]
         if text:
             self.messages.insert(0, {"role": "system", "content": text})
+
+    def set_adapters(self, adapters: Sequence[AdapterUse]) -> None:
+        """Answers with these adapters from now on; what was said stays, and is read anew.
+
+        Args:
+            adapters: numbers that ``Model.add_adapter`` gave, each with a scale.
+
+        Raises:
+            UsageError: there is no such adapter.
+        """
+        self._sequence.adapt(adapters)
 
     def clear(self) -> None:
         """Forgets the conversation, but not the system message."""
@@ -123,7 +134,8 @@ class Session:
 
         engine, number = self._sequence.engine, self._sequence.number
         form, state = "", memoryview(b"")
-        if isinstance(engine, StateKeeper):
+        # What adapters have computed is of no use without them, so it is not kept.
+        if isinstance(engine, StateKeeper) and not self._sequence.adapters:
             form, state = engine.state_form, memoryview(engine.save_state(number))
         record = saved.Saved(
             messages=self.messages, tokens=list(self._sequence.cached), form=form, state=state
@@ -150,7 +162,9 @@ class Session:
         self.messages = found.messages
         engine = sequence.engine
         fits = found.tokens and len(found.tokens) <= sequence.context
-        if not (fits and isinstance(engine, StateKeeper) and found.form == engine.state_form):
+        if sequence.adapters or not (
+            fits and isinstance(engine, StateKeeper) and found.form == engine.state_form
+        ):
             return False
         try:
             engine.restore_state(sequence.number, found.state, len(found.tokens))

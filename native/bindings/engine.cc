@@ -3,6 +3,7 @@
 
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/tuple.h>
 #include <nanobind/stl/vector.h>
@@ -30,6 +31,9 @@ using FloatArray = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::devic
 using ByteArray = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 // (name, path, type, offset, rows, cols)
 using TensorTuple = std::tuple<std::string, std::string, std::string, uint64_t, int64_t, int64_t>;
+using FloatRows = nb::ndarray<const float, nb::ndim<2>, nb::c_contig, nb::device::cpu>;
+// (name of a matrix, A (rank, columns), B (rows, rank))
+using LowRankTuple = std::tuple<std::string, FloatRows, FloatRows>;
 // (sequence, tokens, rows wanted)
 using SliceTuple = std::tuple<int64_t, TokenArray, int64_t>;
 
@@ -243,6 +247,34 @@ void bind_engine(nb::module_& m) {
           },
           nb::arg("sequence"), nb::arg("state"), nb::arg("length"),
           "Makes an empty sequence as if it had read the tokens of a state.")
+      .def(
+          "add_adapter",
+          [](PyEngine& e, const std::vector<LowRankTuple>& changes) {
+            std::vector<LowRankSource> sources;
+            for (const auto& [name, a, b] : changes) {
+              if (a.shape(0) != b.shape(1))
+                throw std::invalid_argument("the adapter's ranks of " + name + " differ");
+              sources.push_back({name, a.data(), b.data(), static_cast<int64_t>(a.shape(0)),
+                                 static_cast<int64_t>(b.shape(0)),
+                                 static_cast<int64_t>(a.shape(1))});
+            }
+            const std::shared_ptr<Engine> engine = e.get();
+            const nb::gil_scoped_release unlocked;
+            return engine->add_adapter(sources);
+          },
+          nb::arg("changes"),
+          "Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, and\n"
+          "returns the adapter's number.")
+      .def(
+          "remove_adapter", [](PyEngine& e, int64_t adapter) { e.get()->remove_adapter(adapter); },
+          nb::arg("adapter"), "Forgets an adapter; sequences that use it still do.")
+      .def(
+          "set_adapters",
+          [](PyEngine& e, int64_t s, const std::vector<std::pair<int64_t, float>>& adapters) {
+            e.get()->set_adapters(s, adapters);
+          },
+          nb::arg("sequence"), nb::arg("adapters"),
+          "Computes an empty sequence with adapters, (number, scale) each, from now on.")
       .def("shutdown", &PyEngine::shutdown, "Gives the weights back.")
       .def(
           "memory", [](const PyEngine& e) { return memory_dict(e.memory()); },

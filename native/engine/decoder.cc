@@ -1,6 +1,7 @@
 #include "engine/decoder.h"
 
 #include <algorithm>
+#include <array>
 #include <chrono>
 #include <cmath>
 #include <utility>
@@ -18,6 +19,11 @@ constexpr int64_t kPieceBytes = 64 << 10;
 constexpr int64_t kAheadBytes = 64 << 10;
 // Up to so many tokens a step waits for memory, so that all cores are not always the best.
 constexpr int64_t kDecodeTokens = 8;
+
+// Tokens whose inputs one thread brings to an adapter's rank at a time.
+constexpr int64_t kAdaptedTokens = 64;
+// At most so many adapted matrices share their input: queries, keys and values.
+constexpr int64_t kSharing = 3;
 
 // What gate and up make of a slice of tokens and rows stays in the first cache until it is
 // quantised.
@@ -78,6 +84,7 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
 
   const bool decoding = tokens_ <= kDecodeTokens;
   const int threads = decoding ? team_size_.threads() : batch_threads_;
+  plan_adapters(spans);
   attention_.plan(spans, pool_.size());
   const double start = clock_seconds();
   pool_.run(threads, [this](Team& team) { forward(team); });
@@ -295,39 +302,47 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
   const int64_t n = config_.ff_width;
   const auto activate =
       config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
-  for_each_expert(team, layer, &FeedForward::gate,
-                  [&](const FeedForward& ff, const FfShare& share, int64_t begin, int64_t end) {
-                    alignas(64) float gate[kSliceFloats], up[kSliceFloats];
-                    const int64_t tokens = std::min<int64_t>(share.count, kSliceTokens);
-                    const int64_t slice = kSliceFloats / tokens / (2 * kGroupRows) * 2;  // groups
-                    const int64_t share_end = share.first + share.count;
-                    for (int64_t t = share.first; t < share_end; t += tokens) {
-                      const Activations part = x.slice(t, std::min(tokens, share_end - t));
-                      for (int64_t g = begin; g < end; g += slice) {
-                        const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
-                        const int64_t rows = std::min(n, last * kGroupRows) - row;
-                        multiply(ff.gate, g, last, part, gate, rows);
-                        multiply(ff.up, g, last, part, up, rows);
-                        activate(gate, up, part.tokens * rows);
-                        if (ff.down.quantised())
-                          kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
-                                            s_.ff_blocks + row / kStep * x.tokens + t);
-                        else
-                          for (int64_t i = 0; i < part.tokens; ++i)
-                            std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
-                      }
-                    }
-                  });
+
+  const auto expand_rows = [&](const FeedForward& ff, const FfShare& share, int64_t begin,
+                               int64_t end) {
+    alignas(64) float gate[kSliceFloats], up[kSliceFloats];
+    const int64_t tokens = std::min<int64_t>(share.count, kSliceTokens);
+    const int64_t slice = kSliceFloats / tokens / (2 * kGroupRows) * 2;  // groups
+    const int64_t share_end = share.first + share.count;
+    for (int64_t t = share.first; t < share_end; t += tokens) {
+      const Activations part = x.slice(t, std::min(tokens, share_end - t));
+      for (int64_t g = begin; g < end; g += slice) {
+        const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
+        const int64_t rows = std::min(n, last * kGroupRows) - row;
+        multiply(ff.gate, g, last, part, gate, rows);
+        multiply(ff.up, g, last, part, up, rows);
+        adapt(ff.gate, 0, g, last, t, part.tokens, gate, rows);
+        adapt(ff.up, 1, g, last, t, part.tokens, up, rows);
+        activate(gate, up, part.tokens * rows);
+        if (ff.down.quantised())
+          kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
+                            s_.ff_blocks + row / kStep * x.tokens + t);
+        if (!ff.down.quantised() || !adapted_.empty())
+          for (int64_t i = 0; i < part.tokens; ++i)
+            std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
+      }
+    }
+  };
+  const std::array<const Matrix*, 2> matrices{&layer.experts.front().gate,
+                                              &layer.experts.front().up};
+  if (!adapted_.empty()) reduce(team, x, matrices);
+  for_each_expert(team, layer, &FeedForward::gate, expand_rows);
 }
 
 // out = gated * down', each row by its expert's matrix.
 void Decoder::contract(Team& team, const Layer& layer, const Activations& gated, float* out) {
   const int64_t n = config_.width;
-  for_each_expert(team, layer, &FeedForward::down,
-                  [&](const FeedForward& ff, const FfShare& share, int64_t g0, int64_t g1) {
-                    multiply(ff.down, g0, g1, gated.slice(share.first, share.count),
-                             out + share.first * n + g0 * kGroupRows, n);
-                  });
+  const auto contract_rows = [&](const FeedForward& ff, const FfShare& share, int64_t g0,
+                                 int64_t g1) {
+    multiply(ff.down, g0, g1, gated.slice(share.first, share.count),
+             out + share.first * n + g0 * kGroupRows, n);
+  };
+  for_each_expert(team, layer, &FeedForward::down, contract_rows);
 }
 
 // out = x * matrix' + bias for matrices that share their input.
@@ -343,12 +358,24 @@ void Decoder::project(Team& team, const Activations& x, std::initializer_list<Pr
     if (own_begin < own->groups()) break;
     own_begin -= own->groups();
   }
+  if (!adapted_.empty()) {
+    std::array<const Matrix*, kSharing> matrices{};
+    std::transform(products.begin(), products.end(), matrices.begin(),
+                   [](const Product& p) { return &p.matrix; });
+    reduce(team, x, {matrices.data(), products.size()});
+  }
   team.for_each(
       groups, piece,
       [&](int64_t begin, int64_t end) {
+        int64_t slot = 0;
         for (const Product& p : products) {
           const int64_t g0 = std::max<int64_t>(begin, 0), g1 = std::min(end, p.matrix.groups());
-          if (g0 < g1) multiply(p.matrix, g0, g1, x, p.out + g0 * kGroupRows, p.matrix.rows);
+          float* const out = p.out + g0 * kGroupRows;
+          if (g0 < g1) {
+            multiply(p.matrix, g0, g1, x, out, p.matrix.rows);
+            adapt(p.matrix, slot, g0, g1, 0, x.tokens, out, p.matrix.rows);
+          }
+          ++slot;
           begin -= p.matrix.groups();
           end -= p.matrix.groups();
         }
@@ -364,6 +391,69 @@ void Decoder::multiply(const Matrix& m, int64_t g0, int64_t g1, const Activation
   if (!m.bias) return;
   for (int64_t t = 0; t < x.tokens; ++t)
     kernels_.add_scaled(out + t * stride, m.bias + row, 1.0f, rows);
+}
+
+// The tokens of the step that use adapters, and room for what these reduce them to.
+void Decoder::plan_adapters(const std::vector<Span>& spans) {
+  adapted_.clear();
+  int64_t first = 0, floats = 0;
+  for (const Span& span : spans) {
+    for (const AdapterUse& use : span.cache->adapters)
+      for (int64_t t = 0; t < span.count; t += kAdaptedTokens) {
+        const int64_t count = std::min(kAdaptedTokens, span.count - t);
+        adapted_.push_back({&use, first + t, count, nullptr});
+        floats += kSharing * count * use.adapter->max_rank();
+      }
+    first += span.count;
+  }
+  reduced_.resize(static_cast<size_t>(floats));
+  float* next = reduced_.data();
+  for (Adapted& adapted : adapted_) {
+    adapted.reduced = next;
+    next += kSharing * adapted.count * adapted.use->adapter->max_rank();
+  }
+}
+
+// scale * A x for the adapters' parts of matrices that share the input x.
+void Decoder::reduce(Team& team, const Activations& x, std::span<const Matrix* const> matrices) {
+  const auto sharing = static_cast<int64_t>(matrices.size());
+  team.for_each(static_cast<int64_t>(adapted_.size()) * sharing, 1, [&](int64_t i, int64_t) {
+    const Adapted& adapted = adapted_[static_cast<size_t>(i / sharing)];
+    const int64_t slot = i % sharing;
+    const LowRank* change = adapted.use->adapter->find(*matrices[static_cast<size_t>(slot)]);
+    if (!change) return;
+    const Matrix& a = change->a;
+    float* const out = adapted.reduced + slot * adapted.count * adapted.use->adapter->max_rank();
+    multiply(a, 0, a.groups(), x.slice(adapted.first, adapted.count), out, a.rows);
+    for (int64_t j = 0; j < adapted.count * a.rows; ++j) out[j] *= adapted.use->scale;
+  });
+}
+
+// out += B reduced, for the rows of groups [g0, g1) of a matrix and the tokens of the step
+// [first, first + count) that use adapters; out (count, stride).
+void Decoder::adapt(const Matrix& m, int64_t slot, int64_t g0, int64_t g1, int64_t first,
+                    int64_t count, float* out, int64_t stride) {
+  constexpr int64_t kGroups = 8;
+  alignas(64) float change[kAdaptedTokens * kGroups * kGroupRows];
+  for (const Adapted& adapted : adapted_) {
+    const int64_t begin = std::max(first, adapted.first);
+    const int64_t tokens = std::min(first + count, adapted.first + adapted.count) - begin;
+    const LowRank* low = tokens > 0 ? adapted.use->adapter->find(m) : nullptr;
+    if (!low) continue;
+    const int64_t rank = low->b.cols;
+    const float* const reduced = adapted.reduced +
+                                 slot * adapted.count * adapted.use->adapter->max_rank() +
+                                 (begin - adapted.first) * rank;
+    const Activations x{reduced, nullptr, rank, tokens, tokens, rank};
+    for (int64_t g = g0; g < g1; g += kGroups) {
+      const int64_t last = std::min(g1, g + kGroups), row = (g - g0) * kGroupRows;
+      const int64_t rows = std::min(m.rows, last * kGroupRows) - g * kGroupRows;
+      multiply(low->b, g, last, x, change, rows);
+      for (int64_t t = 0; t < tokens; ++t)
+        kernels_.add_scaled(out + (begin - first + t) * stride + row, change + t * rows, 1.0f,
+                            rows);
+    }
+  }
 }
 
 // The wanted rows: out = norm(x), or the logits, scaled and capped.

@@ -8,6 +8,7 @@
 
 #include <cstdint>
 #include <initializer_list>
+#include <span>
 #include <vector>
 
 #include "core/team_size.h"
@@ -42,6 +43,12 @@ class Decoder {
     const Matrix& matrix;
     float* out;
   };
+  // Tokens [first, first + count) of the step, which use an adapter; few enough for one thread.
+  struct Adapted {
+    const AdapterUse* use;
+    int64_t first, count;
+    float* reduced;  // (matrices that share their input, count, rank): scale * A x
+  };
   void forward(Team& team);
   void embed(int64_t t);
   void normalise(const float* x, const float* weight, float* h, int64_t t);
@@ -57,6 +64,10 @@ class Decoder {
   template <class F>
   void for_each_expert(Team& team, const Layer& layer, Matrix FeedForward::* matrix, F&& f);
   void project(Team& team, const Activations& x, std::initializer_list<Product> products);
+  void plan_adapters(const std::vector<Span>& spans);
+  void reduce(Team& team, const Activations& x, std::span<const Matrix* const> matrices);
+  void adapt(const Matrix& m, int64_t slot, int64_t g0, int64_t g1, int64_t first, int64_t count,
+             float* out, int64_t stride);
   void multiply(const Matrix& m, int64_t g0, int64_t g1, const Activations& x, float* out,
                 int64_t stride);
   void finish(Team& team);
@@ -73,6 +84,8 @@ class Decoder {
   // The step in progress.
   int64_t tokens_ = 0;
   std::vector<int32_t> token_ids_;
+  std::vector<Adapted> adapted_;
+  std::vector<float> reduced_;
   const std::vector<int64_t>* wanted_ = nullptr;
   Output output_ = Output::kLogits;
   float* out_ = nullptr;

@@ -50,6 +50,7 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
                const KernelSet& kernels)
     : config_(checked(std::move(config), options)),
       options_(options),
+      kernels_(kernels),
       process_(::getpid()),
       pool_(std::max(options.threads, options.batch_threads)),
       weights_(config_, tensors, pool_, kernels),
@@ -117,6 +118,33 @@ void Engine::copy(const uint8_t* from, size_t bytes, uint8_t* to) {
       std::copy(from + begin, from + end, to + begin);
     });
   });
+}
+
+int64_t Engine::add_adapter(const std::vector<LowRankSource>& sources) {
+  auto adapter = std::make_shared<const Adapter>(weights_, sources, kernels_);
+  const std::lock_guard lock(mutex_);
+  adapters_[next_adapter_] = std::move(adapter);
+  return next_adapter_++;
+}
+
+void Engine::remove_adapter(int64_t adapter) {
+  const std::lock_guard lock(mutex_);
+  adapters_.erase(adapter);
+}
+
+void Engine::set_adapters(int64_t sequence,
+                          const std::vector<std::pair<int64_t, float>>& adapters) {
+  const std::lock_guard lock(mutex_);
+  KvCache& c = cache(sequence);
+  if (c.length != 0) throw std::invalid_argument("the sequence is not empty");
+  std::vector<AdapterUse> uses;
+  for (const auto& [number, scale] : adapters) {
+    const auto it = adapters_.find(number);
+    if (it == adapters_.end())
+      throw std::invalid_argument("adapter " + std::to_string(number) + " is not there");
+    uses.push_back({it->second, scale});
+  }
+  c.adapters = std::move(uses);
 }
 
 KvCache& Engine::cache(int64_t sequence) const {

@@ -7,9 +7,11 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <utility>
 #include <vector>
 
 #include "core/thread_pool.h"
+#include "engine/adapter.h"
 #include "engine/decoder.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
@@ -73,6 +75,13 @@ class Engine {
   /// Makes an empty sequence as if it had read the `length` tokens of a state.
   void restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length);
 
+  /// Takes low-rank changes of the weights in and returns their number.
+  int64_t add_adapter(const std::vector<LowRankSource>& sources);
+  /// Forgets it; sequences that use it still do.
+  void remove_adapter(int64_t adapter);
+  /// Computes an empty sequence with adapters, each with a scale, from now on.
+  void set_adapters(int64_t sequence, const std::vector<std::pair<int64_t, float>>& adapters);
+
   /// Rows that step() will write for a batch.
   static int64_t wanted_rows(const std::vector<Slice>& batch);
   /// Appends the slices to their sequences and writes the wanted rows, in order: logits
@@ -87,6 +96,7 @@ class Engine {
 
   const ModelConfig config_;
   const EngineOptions options_;
+  const KernelSet& kernels_;
   const int process_;
   mutable std::mutex mutex_;
   ThreadPool pool_;
@@ -94,6 +104,8 @@ class Engine {
   Decoder decoder_;
   std::map<int64_t, std::unique_ptr<KvCache>> sequences_;
   int64_t next_sequence_ = 0;
+  std::map<int64_t, std::shared_ptr<const Adapter>> adapters_;
+  int64_t next_adapter_ = 0;
 };
 
 }  // namespace edgeinfer

@@ -7,8 +7,10 @@
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "core/memory_region.h"
+#include "engine/adapter.h"
 #include "engine/model_config.h"
 #include "kernels/kernel_set.h"
 #include "quant/quant.h"
@@ -51,7 +53,8 @@ class KvCache {
   }
   uint8_t* data() const { return region_.data(); }
 
-  int64_t length = 0;  // tokens stored
+  int64_t length = 0;                // tokens stored
+  std::vector<AdapterUse> adapters;  // by which they were, and will be, computed
 
  private:
   static int64_t row_bytes(const ModelConfig& config, QuantType type) {

@@ -215,6 +215,21 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
     if (!c.experts) layer.experts.push_back(feed_forward(""));
     layers_.push_back(std::move(layer));
   }
+  for (size_t i = 0; i < layers_.size(); ++i) {
+    Layer& layer = layers_[i];
+    const auto adapt = [&](const char* name, Matrix& m) {
+      m.adaptable = static_cast<int32_t>(adaptable_.size());
+      adaptable_["blk." + std::to_string(i) + "." + name + ".weight"] = &m;
+    };
+    adapt("attn_q", layer.q);
+    adapt("attn_k", layer.k);
+    adapt("attn_v", layer.v);
+    adapt("attn_output", layer.o);
+    if (layer.router) continue;
+    adapt("ffn_gate", layer.experts.front().gate);
+    adapt("ffn_up", layer.experts.front().up);
+    adapt("ffn_down", layer.experts.front().down);
+  }
   output_norm_ = vector("output_norm.weight", c.width);
   if (!output_norm_) throw std::invalid_argument("tensor output_norm.weight is missing");
   if (c.tied_output) {

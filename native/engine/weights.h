@@ -35,6 +35,7 @@ struct Matrix {
   int64_t rows = 0;
   int64_t cols = 0;
   const float* bias = nullptr;  // (rows,) or null
+  int32_t adaptable = -1;       // its number among those that adapters may change
 
   explicit operator bool() const { return packed != nullptr; }
   int64_t groups() const { return (rows + kGroupRows - 1) / kGroupRows; }
@@ -75,6 +76,8 @@ class Weights {
   const std::vector<Layer>& layers() const { return layers_; }
   const float* output_norm() const { return output_norm_; }
   const Matrix& output() const { return output_; }
+  /// The matrices that adapters may change, by name: all of a block but routers and experts.
+  const std::map<std::string, const Matrix*>& adaptable() const { return adaptable_; }
 
  private:
   class Reader;
@@ -86,6 +89,7 @@ class Weights {
 
   MemoryRegion region_;
   std::vector<Layer> layers_;
+  std::map<std::string, const Matrix*> adaptable_;
   const float* output_norm_ = nullptr;
   Matrix output_;
   // The embedding: rows of the packed output matrix if tied, else rows as in the file.

@@ -1,0 +1,90 @@
+"""Low-rank adapters (LoRA: Hu et al. 2021, arXiv:2106.09685) on the tensors of a model.
+
+An adapter changes a matrix W (rows, columns) into W + B A, with A (rank, columns) and
+B (rows, rank). A file's tensor may hold several of the graph's matrices, one below the other:
+their changes share A and have rows of B each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.spec import Architecture
+from edgeinfer.arch.tensors import file_shape, graph_shape, graph_tensors, split_name
+from edgeinfer.errors import CorruptFileError, UnsupportedError
+
+# The matrices that an adapter may change.
+ADAPTABLE = frozenset(
+    f"{name}.weight"
+    for name in (
+        *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output"),
+        *("ffn_gate", "ffn_up", "ffn_down"),
+    )
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LowRank:
+    """The change of one matrix.
+
+    Attributes:
+        a: float32 (rank, columns).
+        b: float32 (rows, rank), with the adapter's own scale in it.
+    """
+
+    a: NDArray[np.float32]
+    b: NDArray[np.float32]
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns) of the matrix."""
+        return (self.b.shape[0], self.a.shape[1])
+
+
+def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, ...]) -> None:
+    """Refuses the change of a tensor that the model cannot have.
+
+    Raises:
+        UnsupportedError: the tensor cannot be adapted.
+        CorruptFileError: it has another shape in the model.
+    """
+    block, kind = split_name(name)
+    known = {*graph_tensors(arch, config), *arch.fused}
+    if not block or kind not in ADAPTABLE & known:
+        raise UnsupportedError(
+            f"an adapter of {name!r}, which is not adapted here",
+            hint="the projections of attention and of dense feed-forward blocks are",
+        )
+    if int(block[4:-1]) >= config.layers or file_shape(arch, config, kind) != tuple(shape):
+        raise CorruptFileError(
+            f"the adapter's {name!r} has shape {tuple(shape)}, "
+            f"the model's {file_shape(arch, config, kind)} in {config.layers} layers",
+            hint="it was made for another model",
+        )
+
+
+def graph_changes(
+    arch: Architecture, config: ModelConfig, changes: Mapping[str, LowRank]
+) -> dict[str, LowRank]:
+    """Takes the changes of a file's tensors apart into those of the graph's matrices.
+
+    Raises:
+        UnsupportedError: a tensor cannot be adapted.
+        CorruptFileError: it has another shape in the model.
+    """
+    found: dict[str, LowRank] = {}
+    for name, change in changes.items():
+        check(arch, config, name, change.shape)
+        block, kind = split_name(name)
+        first = 0
+        for part in arch.fused.get(kind, (kind,)):
+            rows = graph_shape(config, part)[0]
+            b = np.ascontiguousarray(change.b[first : first + rows])
+            found[block + part] = LowRank(a=change.a, b=b)
+            first += rows
+    return found

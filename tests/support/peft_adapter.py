@@ -1,0 +1,52 @@
+"""Random PEFT adapters of the tiny models, written without PEFT."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from edgeinfer.arch import config_from_hf
+from edgeinfer.arch.lora import ADAPTABLE
+from edgeinfer.arch.tensors import file_shape
+from support.tiny import Tiny
+
+RANK, ALPHA = 4, 6
+
+
+def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Path:
+    """Writes an adapter of every projection that can be adapted; strong, so that it shows."""
+    from safetensors.numpy import save_file
+
+    rng = np.random.default_rng(seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    ranks: Mapping[str, int] = config.get("rank_pattern", {})
+    numbers = config_from_hf(model.config)
+    modules, tensors = set(), {}
+    for kind, theirs in model.arch.block_tensors(numbers.experts > 0).items():
+        if kind not in ADAPTABLE:
+            continue
+        rows, columns = file_shape(model.arch, numbers, kind)
+        module = theirs.removesuffix(".weight")
+        modules.add(module.rpartition(".")[2])
+        rank = ranks.get(module.rpartition(".")[2], RANK)
+        for i in range(numbers.layers):
+            name = f"base_model.model.model.layers.{i}.{module}"
+            a, b = rng.standard_normal((rank, columns)), rng.standard_normal((rows, rank))
+            tensors[f"{name}.lora_A.weight"] = (a / np.sqrt(columns)).astype(np.float32)
+            tensors[f"{name}.lora_B.weight"] = (b / np.sqrt(rank) / 2).astype(np.float32)
+    save_file(tensors, folder / "adapter_model.safetensors")
+    settings = {
+        "peft_type": "LORA",
+        "task_type": "CAUSAL_LM",
+        "r": RANK,
+        "lora_alpha": ALPHA,
+        "target_modules": sorted(modules),
+        "bias": "none",
+        **config,
+    }
+    (folder / "adapter_config.json").write_text(json.dumps(settings))
+    return folder
