@@ -30,7 +30,9 @@ _quantize.argtypes = [
 ]
 
 
-def quantize(values: Array, ggml_type: int, row_bytes: int) -> NDArray[np.uint8]:
+def quantize(
+    values: Array, ggml_type: int, row_bytes: int, importance: Array | None = None
+) -> NDArray[np.uint8]:
     """Encodes (rows, cols) with llama.cpp's own encoder into (rows, row_bytes)."""
     values = np.ascontiguousarray(values, dtype=np.float32)
     out = np.empty((values.shape[0], row_bytes), dtype=np.uint8)
@@ -41,7 +43,7 @@ def quantize(values: Array, ggml_type: int, row_bytes: int) -> NDArray[np.uint8]
         0,
         values.shape[0],
         values.shape[1],
-        None,
+        None if importance is None else importance.ctypes.data,
     )
     assert written == out.nbytes, (written, out.nbytes)
     return out

@@ -196,7 +196,26 @@ struct Codes {
       std::memcpy(&dwords[k / 4][lane], &four, sizeof four);
     }
   }
-  EI_INLINE void read(int lane, uint8_t* codes) const {
-    for (int j = 0; j < N / 4; ++j) std::memcpy(codes + 4 * j, &dwords[j][lane], 4);
+  /// Gives each lane its codes, where place(lane) says, in pieces as large as join() reads.
+  template <class Place>
+  EI_INLINE void read(const Place& place) const {
+    for (int j = 0; j < N / 4; j += 4) {
+      for (int lane = 0; lane < kLanes; lane += 4) {
+        Part<4> a, b, c, d;  // bits only
+        std::memcpy(&a, &dwords[j][lane], 16);
+        std::memcpy(&b, &dwords[j + 1][lane], 16);
+        std::memcpy(&c, &dwords[j + 2][lane], 16);
+        std::memcpy(&d, &dwords[j + 3][lane], 16);
+        const auto ab = __builtin_shufflevector(a, b, 0, 4, 1, 5);
+        const auto cd = __builtin_shufflevector(c, d, 0, 4, 1, 5);
+        const auto ab_high = __builtin_shufflevector(a, b, 2, 6, 3, 7);
+        const auto cd_high = __builtin_shufflevector(c, d, 2, 6, 3, 7);
+        const Part<4> rows[4] = {__builtin_shufflevector(ab, cd, 0, 1, 4, 5),
+                                 __builtin_shufflevector(ab, cd, 2, 3, 6, 7),
+                                 __builtin_shufflevector(ab_high, cd_high, 0, 1, 4, 5),
+                                 __builtin_shufflevector(ab_high, cd_high, 2, 3, 6, 7)};
+        for (int i = 0; i < 4; ++i) std::memcpy(place(lane + i) + 4 * j, &rows[i], 16);
+      }
+    }
   }
 };

@@ -61,8 +61,8 @@ EI_INLINE void fit(FitScales<Grid, Sub, ScaleLow, ScaleHigh>, B& b, Fitted* out)
   }
   for (int i = 0; i < kLanes; ++i) {
     out[i / kPer].scales[i % kPer] = static_cast<int16_t>(scales.at[i]);
-    codes.read(i, out[i / kPer].codes + i % kPer * Sub);
   }
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane / kPer].codes + lane % kPer * Sub; });
 }
 
 template <int High, int Sub, int ScaleHigh, class B>
@@ -155,6 +155,6 @@ EI_INLINE void fit(FitScalesMins<High, Sub, ScaleHigh>, B& b, Fitted* out) {
   for (int i = 0; i < kLanes; ++i) {
     out[i / kPer].scales[i % kPer] = static_cast<int16_t>(scales.at[i]);
     out[i / kPer].mins[i % kPer] = static_cast<int16_t>(mins.at[i]);
-    codes.read(i, out[i / kPer].codes + i % kPer * Sub);
   }
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane / kPer].codes + lane % kPer * Sub; });
 }

@@ -94,7 +94,7 @@ EI_INLINE void fit(FitScale<Grid, PlainSteps>, B& b, Fitted* out) {
     }
     write_codes(Grid{}, b, lane, d, codes);
   }
-  for (int i = 0; i < kLanes; ++i) codes.read(i, out[i].codes);
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }
 
 /// With 8 bits a search gains nothing worth its time.
@@ -117,7 +117,7 @@ EI_INLINE void fit(FitLargest, B& b, Fitted* out) {
       return (whole + (up & __builtin_convertvector(half + half, Ints))) & 255;
     });
   }
-  for (int i = 0; i < kLanes; ++i) codes.read(i, out[i].codes);
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }
 
 /// Tries the power of two that brings the largest magnitude to 4..8 and its neighbours.
@@ -149,5 +149,5 @@ EI_INLINE void fit(FitPower<Grid>, B& b, Fitted* out) {
     for (int i = 0; i < kWidth; ++i) out[lane + i].scales[0] = static_cast<int16_t>(exponent[i]);
     write_codes(Grid{}, b, lane, best, codes);
   }
-  for (int i = 0; i < kLanes; ++i) codes.read(i, out[i].codes);
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }

@@ -138,5 +138,5 @@ EI_INLINE void fit(FitScaleMin<High>, B& b, Fitted* out) {
     }
     write_codes<High>(b, lane, found, codes);
   }
-  for (int i = 0; i < kLanes; ++i) codes.read(i, out[i].codes);
+  codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }

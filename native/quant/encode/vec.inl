@@ -61,23 +61,39 @@ constexpr float highest(Integers<Low, High>) {
 }
 
 template <auto L>
+constexpr float middle(int i) {  // of level i and the one below
+  return 0.5f * static_cast<float>(L.values[i - 1] + L.values[i]);
+}
+
+/// Whether 0 is a level and each other one has its negative: then magnitudes are enough.
+template <auto L>
+constexpr bool is_symmetric() {
+  bool symmetric = L.kCount % 2 == 1;
+  for (int i = 0; i < L.kCount; ++i) symmetric &= L.values[i] == -L.values[L.kCount - 1 - i];
+  return symmetric;
+}
+
+template <auto L>
 EI_INLINE Floats nearest(LevelGrid<L>, Floats v) {
-  Floats q = splat(static_cast<float>(L.values[0]));
+  constexpr int kFirst = is_symmetric<L>() ? L.kCount / 2 : 0;
+  const Floats place = kFirst > 0 ? magnitude(v) : v;
+  Floats q = splat(static_cast<float>(L.values[kFirst]));
 #pragma GCC unroll 16
-  for (int i = 1; i < L.kCount; ++i) {
-    const float middle = 0.5f * static_cast<float>(L.values[i - 1] + L.values[i]);
+  for (int i = kFirst + 1; i < L.kCount; ++i) {
     const float step = static_cast<float>(L.values[i] - L.values[i - 1]);
-    q += select(v >= middle, splat(step), Floats{});
+    q += select(place >= middle<L>(i), splat(step), Floats{});
   }
+  if constexpr (kFirst > 0) return v < 0.0f ? -q : q;
   return q;
 }
 template <auto L>
 EI_INLINE Ints code_of(LevelGrid<L>, Floats v) {
+  constexpr int kFirst = is_symmetric<L>() ? L.kCount / 2 : 0;
+  const Floats place = kFirst > 0 ? magnitude(v) : v;
   Ints code{};
 #pragma GCC unroll 16
-  for (int i = 1; i < L.kCount; ++i) {
-    code -= v >= 0.5f * static_cast<float>(L.values[i - 1] + L.values[i]);
-  }
+  for (int i = kFirst + 1; i < L.kCount; ++i) code -= place >= middle<L>(i);
+  if constexpr (kFirst > 0) return kFirst + (v < 0.0f ? -code : code);
   return code;
 }
 template <auto L>

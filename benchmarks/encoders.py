@@ -1,0 +1,235 @@
+"""How do the encoders compare with llama.cpp's: weight error, divergence and time?
+
+SmolLM2 is written in f16; for every mix edgeinfer and llama.cpp make a file of it. Both files have
+the same types, tensor by tensor (checked), so the same size. Compared are
+
+- the weights: root mean square of the error over that of the weights;
+- next-token distributions: mean Kullback-Leibler divergence from the f16 file's, each file run by
+  both engines against that engine's own f16;
+- encoding: processor time of a thread per million float32 values of SmolLM2's matrices, for the
+  mix's main type; the encoders alone, as both tools call them.
+
+K-quants take whole blocks of 256 columns, so they are given SmolLM2 padded from 576 to 768 columns,
+which computes the same function.
+
+    python benchmarks/encoders.py --model SmolLM2.gguf [--recipes q4_k_m q4_0] [--times]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import llama_cpp
+import numpy as np
+import record
+import requantize
+import torch
+from gguf import GGMLQuantizationType
+from llamacpp_peer import LlamaCpp, quantize
+from numpy.typing import NDArray
+from quality import CHUNK, ours, theirs
+
+import edgeinfer
+from edgeinfer import quant
+from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.quant.assignment import Overrides
+from edgeinfer.quant.recipes import RECIPES, get_recipe
+
+SKIPPED = {"f32", "f16", "bf16", "mxfp4_moe"}  # nothing is searched for; no dense model
+NEEDS_IMPORTANCE = {"q2_k_s"}
+TIMED_VALUES = 1536 << 10  # of the largest matrix: more than a cache holds
+QUALITY = {
+    "recipe": "s",
+    "model": "s",
+    "bpw": ".2f",
+    "error": ".4%",
+    "peer_error": ".4%",
+    "error_ratio": ".3f",
+    "kl": ".5f",
+    "peer_kl": ".5f",
+    "kl_ratio": ".3f",
+    "kl_in_llamacpp": ".5f",
+    "peer_kl_in_llamacpp": ".5f",
+    "ratio_in_llamacpp": ".3f",
+}
+TIMES = {
+    "type": "s",
+    "mvalues": ".0f",
+    "peer_mvalues": ".0f",
+    "speedup": ".1f",
+    "weighted_mvalues": ".0f",
+    "weighted_peer_mvalues": ".0f",
+    "weighted_speedup": ".1f",
+}
+
+
+def llama_quantize(source: Path, target: Path, recipe: str, threads: int) -> None:
+    params = llama_cpp.llama_model_quantize_default_params()
+    dense_mxfp4 = recipe == "mxfp4"  # which llama.cpp has a name for among experts only
+    name = "mxfp4_moe" if dense_mxfp4 else recipe
+    params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name.upper()}")
+    params.pure = dense_mxfp4
+    params.nthread = threads
+    if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params):
+        raise SystemExit(f"llama.cpp did not write {recipe}")
+
+
+def matrices(path: Path) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
+    """Name, type and decoded values."""
+    with open_gguf(path) as file:
+        for name, tensor in file.tensors.items():
+            if len(tensor.shape) > 1:
+                type_ = quant.get(tensor.type)
+                yield name, tensor.type, quant.decode(type_, file.data(name), tensor.shape[-1])
+
+
+def compare_weights(source: Path, mine: Path, peer: Path) -> tuple[float, float]:
+    """Relative errors of both files, which must have the same types."""
+    errors, size = np.zeros(2), 0.0
+    given = {name: (type_, values) for name, type_, values in matrices(peer)}
+    exact = {name: values for name, _, values in matrices(source)}
+    for name, type_, values in matrices(mine):
+        peer_type, peer_values = given[name]
+        assert type_ == peer_type, (name, type_, peer_type)
+        wanted = exact[name].astype(np.float64)
+        errors += [np.sum((values - wanted) ** 2), np.sum((peer_values - wanted) ** 2)]
+        size += float(np.sum(wanted**2))
+    found = np.sqrt(errors / size)
+    return float(found[0]), float(found[1])
+
+
+def log_softmax(logits: NDArray[np.float32]) -> torch.Tensor:
+    return torch.log_softmax(torch.from_numpy(np.array(logits)), dim=1)
+
+
+def divergence(reference: Sequence[torch.Tensor], logits: Iterator[NDArray[np.float32]]) -> float:
+    """Mean KL in nats."""
+    found = []
+    for p, chunk in zip(reference, logits, strict=True):
+        q = log_softmax(chunk)
+        found.append((p.exp() * (p - q)).sum(dim=1, dtype=torch.float64))
+    return float(torch.cat(found).mean())
+
+
+def qualities(
+    model: Path, recipes: Sequence[str], tokens: int, threads: int
+) -> Iterator[dict[str, Any]]:
+    text = Path(os.environ["EDGEINFER_TEST_DATA"], "wiki.valid.txt").read_text()
+    tokenizer = LlamaCpp(model, context=CHUNK, batch=CHUNK, threads=threads)
+    ids = tokenizer.tokenize(text[: 8 * tokens])[:tokens]
+    tokenizer.close()
+    assert len(ids) == tokens
+    chunks = [ids[i : i + CHUNK] for i in range(0, tokens, CHUNK)]
+    plain = requantize.read(model)
+    with tempfile.TemporaryDirectory() as folder:
+        source, mine, peer = (Path(folder, name) for name in ("f16.gguf", "mine.gguf", "peer.gguf"))
+        for padded in (False, True):
+            wanted = [r for r in recipes if (quant.get(RECIPES[r].base).block == 256) == padded]
+            if not wanted:
+                continue
+            made = requantize.padded(plain, 256) if padded else plain
+            requantize.write(source, made, GGMLQuantizationType.F16)
+            references = [
+                [log_softmax(chunk) for chunk in engine(source, chunks, threads)]
+                for engine in (ours, theirs)
+            ]
+            for name in wanted:
+                overrides = Overrides(pure=name == "mxfp4")
+                report = edgeinfer.convert(
+                    source, quant=name, output=mine, threads=threads, overrides=overrides
+                )
+                llama_quantize(source, peer, name, threads)
+                error, peer_error = compare_weights(source, mine, peer)
+                kl, in_peer = (
+                    [divergence(reference, engine(path, chunks, threads)) for path in (mine, peer)]
+                    for engine, reference in zip((ours, theirs), references, strict=True)
+                )
+                yield {
+                    "recipe": name,
+                    "model": "768 wide" if padded else "576 wide",
+                    "bpw": report.bits_per_weight,
+                    "error": error,
+                    "peer_error": peer_error,
+                    "error_ratio": error / peer_error,
+                    "kl": kl[0],
+                    "peer_kl": kl[1],
+                    "kl_ratio": kl[0] / kl[1],
+                    "kl_in_llamacpp": in_peer[0],
+                    "peer_kl_in_llamacpp": in_peer[1],
+                    "ratio_in_llamacpp": in_peer[0] / in_peer[1],
+                }
+
+
+def rate(values: int, encode: Callable[[], object]) -> float:
+    """Million values a second of processor time, the best of three."""
+    best = float("inf")
+    for _ in range(3):
+        start = time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID)
+        encode()
+        best = min(best, time.clock_gettime(time.CLOCK_THREAD_CPUTIME_ID) - start)
+    return values / best / 1e6
+
+
+def peer_encode(
+    type_: quant.QuantType, x: NDArray[np.float32], importance: NDArray[np.float32] | None
+) -> NDArray[np.uint8]:
+    return quantize(x, type_.ggml_id, type_.nbytes((x.shape[1],)), importance)
+
+
+def times(model: Path) -> list[Any]:
+    tensors = requantize.read(model).tensors.values()
+    largest = max(tensors, key=lambda tensor: tensor.size)
+    columns = 1536  # whole blocks of every type
+    x = np.ascontiguousarray(largest.reshape(-1)[:TIMED_VALUES].reshape(-1, columns))
+    importance = np.random.default_rng(0).lognormal(0, 1, columns).astype(np.float32)
+    rows = []
+    for type_ in quant.all_types():
+        if type_.is_float:
+            continue
+        row: dict[str, Any] = {"type": type_.name}
+        for prefix, weights in (("", None), ("weighted_", importance)):
+            mine = rate(x.size, partial(quant.encode, type_, x, importance=weights))
+            peer = rate(x.size, partial(peer_encode, type_, x, weights))
+            row |= {
+                f"{prefix}mvalues": mine,
+                f"{prefix}peer_mvalues": peer,
+                f"{prefix}speedup": mine / peer,
+            }
+        rows.append(row)
+    return rows
+
+
+def main() -> None:
+    known = [name for name in RECIPES if name not in SKIPPED | NEEDS_IMPORTANCE]
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
+    parser.add_argument("--recipes", nargs="*", default=known)
+    parser.add_argument("--tokens", type=int, default=4 * CHUNK)
+    parser.add_argument("--threads", type=int, default=os.cpu_count())
+    parser.add_argument("--times", action="store_true", help="only the encoders' time")
+    options = parser.parse_args()
+
+    about = record.context(["llama-cpp-python", "gguf", "torch"])
+    timed = times(options.model)
+    print(record.table(timed, TIMES), flush=True)
+    if options.times:
+        return
+    recipes = [get_recipe(name).name for name in options.recipes]
+    about |= {"tokens": options.tokens, "chunk": CHUNK, "times": timed}
+    rows = []
+    for row in qualities(options.model, recipes, options.tokens, options.threads):
+        rows.append(row)
+        print(record.table([row], QUALITY).splitlines()[-1], flush=True)
+        record.save("encoders", about, rows)
+    print(record.table(rows, QUALITY))
+
+
+if __name__ == "__main__":
+    main()
