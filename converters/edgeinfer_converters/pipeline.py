@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
 
@@ -83,6 +83,7 @@ class ConvertReport:
     bits_per_weight: float
     types: dict[str, int]
     replaced: dict[str, int]
+    requantised: dict[str, int] = field(default_factory=dict)
     verification: Verification | None = None
 
     def to_json(self) -> dict[str, object]:

@@ -41,19 +41,25 @@ def encoded_blocks(
     for first in range(0, rows, step):
         last = min(first + step, rows)
         values = tensor.read(first, last)
-        _check(tensor.name, type, values)
+        check_values(tensor.name, type.name, values)
         stored = tensor.stored(type, first, last)
         if stored is None:
             stored = encode(type, values, threads=threads, importance=importance)
         yield stored
 
 
-def _check(name: str, type: QuantType, values: NDArray[np.float32]) -> None:
+def check_values(name: str, type: str, values: NDArray[np.float32]) -> None:
+    """Checks that a type, by its name, can hold values.
+
+    Raises:
+        CorruptFileError: a value is infinite or not a number.
+        UnsupportedError: a value is too large for the type.
+    """
     # Not abs(values).max(), which would take as much memory again. NaN wins over numbers.
     largest = float(np.maximum(values.max(), -values.min()))
     if not np.isfinite(largest):
         raise CorruptFileError(f"tensor {name!r} has a weight that is not a finite number")
-    if type.name == "f16" and largest > LARGEST_F16:
+    if type == "f16" and largest > LARGEST_F16:
         raise UnsupportedError(
             f"tensor {name!r} has the weight {largest:g}, too large for f16",
             hint="convert to bf16 or f32",

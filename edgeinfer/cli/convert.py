@@ -1,4 +1,4 @@
-"""``edgeinfer convert``: a checkpoint or a GGUF file becomes a quantised GGUF file."""
+"""``edgeinfer convert``: a checkpoint or a GGUF file becomes a quantised model."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", "to", default="gguf", show_default=True, help="Format of the output.")
-@click.option("-q", "--quant", help="Quant type: f16, q8_0, q4_k_m (the default), ...")
+@click.option("--to", "to", default="gguf", show_default=True, help="Format: gguf or onnx.")
+@click.option(
+    "-q",
+    "--quant",
+    help="Quant type: f16, q8_0, q4_k_m (the default), ...; of ONNX f32, f16, int8, int4 (the "
+    "default), int2.",
+)
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write; by default SOURCE-QUANT.gguf in the current folder.",
+    help="File to write, of ONNX a folder; by default SOURCE-QUANT.gguf in the current folder.",
 )
 @click.option(
     "--tensor-type",
@@ -70,7 +75,7 @@ def command(
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Converts SOURCE to GGUF.
+    """Converts SOURCE to GGUF, or to a folder for ONNX Runtime.
 
     SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer) or a GGUF file, whose
     weights are encoded again and whose metadata is kept.
@@ -85,8 +90,8 @@ def command(
         pure=pure,
     )
     name = (lora or source).resolve().name.removesuffix(".gguf")
-    suffix = (quant or ("f16" if lora else "q4_k_m")).lower()
-    target = output or Path(f"{name}-{suffix}.{to}")
+    default = "f16" if lora else {"gguf": "q4_k_m"}.get(to, "default")
+    target = output or Path(f"{name}-{(quant or default).lower()}.{to}")
     adapters = {"lora": lora, "merge_lora": merge_lora}
     with ExitStack() as stack:
         bar: ui.Progress | None = None
@@ -136,6 +141,8 @@ def _summarise(report: Mapping[str, Any]) -> None:
     )
     for change, count in report["replaced"].items():
         ui.emit(f"{change} in {count} tensors, whose rows are not whole blocks")
+    for change, count in report["requantised"].items():
+        ui.emit(f"{change} in {count} tensors, decoded and encoded anew")
     if report["verification"]:
         _tell_verification(report["verification"])
 

@@ -31,7 +31,7 @@ def convert(
 
     Args:
         source: a Hugging Face folder (safetensors) or a GGUF file.
-        to: the target format, "gguf".
+        to: the target format, such as "gguf" or "onnx".
         quant: a quant type or recipe, such as "q4_k_m"; None leaves it to the converter.
         output: the file to write; nothing half-written is left behind.
         verify: compare the output with the source, tensor by tensor and by its logits, before it
@@ -43,7 +43,8 @@ def convert(
 
     Raises:
         NotFoundError: no converter makes this format, or the source does not exist.
-        UnsupportedError: the architecture or a tensor is not known.
+        UnsupportedError: the architecture or a tensor is not known, or the converter lacks an
+            option.
         CorruptFileError: the source is damaged.
         CheckFailedError: the output was verified and is not what the source is.
         DoesNotFitError: the source's weights do not fit the memory, which ``verify`` needs.
@@ -57,9 +58,12 @@ def convert(
         options["quant"] = quant
     converter = known[to].load()
     if verify:
-        if "verify" not in signature(converter).parameters:
-            raise UnsupportedError(f"{to!r} files cannot be verified", hint="leave --verify out")
         options["verify"] = native_logits
+    for name in options:
+        if name not in signature(converter).parameters:
+            raise UnsupportedError(
+                f"a conversion to {to!r} has no option {name!r}", hint="leave it out"
+            )
     return converter(Path(source), output=Path(output), **options)
 
 

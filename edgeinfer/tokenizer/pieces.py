@@ -76,7 +76,7 @@ class Pieces:
     ) -> None:
         self.texts = texts
         self.leading_space = leading_space
-        self._codec = codec
+        self.codec = codec
         self._verbatim = frozenset(verbatim)
         self._octets: dict[int, bytes] = {}
 
@@ -86,6 +86,6 @@ class Pieces:
         if found is None:
             text = self.texts[number] or ""
             # A lone surrogate cannot come out of a file that is UTF-8.
-            found = text.encode() if number in self._verbatim else self._codec(text)
+            found = text.encode() if number in self._verbatim else self.codec(text)
             self._octets[number] = found
         return found

@@ -46,6 +46,11 @@ class Tiny:
         return by_hf_class(self.config["architectures"][0])
 
     @property
+    def has_experts(self) -> bool:
+        """Whether its feed-forward blocks are experts to choose from."""
+        return config_from_hf(self.config).experts > 0
+
+    @property
     def tokens(self) -> list[int]:
         """A text of TOKENS random tokens."""
         rng = np.random.Generator(np.random.PCG64(_seed(self.name + "/tokens")))

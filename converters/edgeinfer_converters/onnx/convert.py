@@ -1,0 +1,201 @@
+"""The ONNX exporter: ``convert`` is what ``edgeinfer convert --to onnx`` runs."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import time
+from dataclasses import dataclass
+from importlib.metadata import version
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from edgeinfer.arch import ModelConfig
+from edgeinfer.device.resident import peak_resident_bytes
+from edgeinfer.errors import UnsupportedError, UsageError
+from edgeinfer.formats import onnx_folder
+from edgeinfer.formats.atomic_folder import AtomicFolder
+from edgeinfer.planner.resident import merges_of
+from edgeinfer.quant.assignment import Overrides
+from edgeinfer_converters import metadata
+from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
+from edgeinfer_converters.onnx import data_file, genai
+from edgeinfer_converters.onnx.decoder import draw
+from edgeinfer_converters.onnx.forms import get_recipe
+from edgeinfer_converters.onnx.graph import Graph
+from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
+from edgeinfer_converters.onnx.weights import Weights
+from edgeinfer_converters.pipeline import ConvertReport, Progress, ProgressCallback
+
+INSTALL = "pip install 'edgeinfer[onnx]'"
+MOST_CONTEXT = 32768  # tokens of rotary tables, unless more are asked for
+
+
+def convert(
+    source: str | os.PathLike[str],
+    output: str | os.PathLike[str],
+    *,
+    quant: str = "int4",
+    context: int | None = None,
+    overrides: Overrides | None = None,
+    threads: int | None = None,
+    progress: ProgressCallback | None = None,
+) -> ConvertReport:
+    """Exports a Hugging Face folder or a GGUF file to a folder for ONNX Runtime.
+
+    Weights of a GGUF whose type ONNX Runtime multiplies fast (q4_0, q5_0, q6_k, q8_0) keep
+    their values where the recipe allows as many bits; others are encoded anew, which the
+    report says. The folder has model.onnx, its data, a tokenizer and genai_config.json.
+
+    Args:
+        source: a folder with config.json, safetensors and a tokenizer; or a GGUF file.
+        output: the folder to write; it appears when it is complete.
+        quant: f32, f16, int8, int4 or int2.
+        context: tokens the model will be able to read; None for the trained context up to
+            32768. It decides between LongRoPE's long and short divisors.
+        overrides: must be empty; types of single tensors cannot be chosen.
+        threads: None for one a processor.
+        progress: called after each block of rows.
+
+    Raises:
+        UsageError: no such recipe, an override, or the output is something else.
+        NotFoundError: the source, or a file of it, does not exist.
+        CorruptFileError: a file is broken, or a tensor missing.
+        UnsupportedError: the family is not known or has experts, or onnx-ir is not installed.
+    """
+    start = time.perf_counter()
+    recipe = get_recipe(quant)
+    if overrides is not None and overrides != Overrides():
+        raise UsageError("types of single tensors cannot be chosen for ONNX")
+    _require_library()
+    opened = open_source(Path(source))
+    try:
+        with AtomicFolder(output, mark=genai.NAME) as folder:
+            weights = Weights(opened, recipe)
+            config, tokens = _numbers(opened, context)
+            _describe(weights, config, tokens, quant.lower(), folder.part)
+            _write_data(weights, folder.part / data_file.NAME, threads, progress)
+    finally:
+        opened.close()
+    target = Path(output)
+    return ConvertReport(
+        source=str(opened.path),
+        output=str(target),
+        format="onnx",
+        architecture=opened.arch.name,
+        quant=quant.lower(),
+        bytes_in=sum(file.stat().st_size for file in opened.files),
+        bytes_out=sum(file.stat().st_size for file in target.iterdir()),
+        seconds=round(time.perf_counter() - start, 3),
+        peak_resident_bytes=peak_resident_bytes(),
+        parameters=_parameters(opened),
+        tensors=len(opened.tensors),
+        bits_per_weight=round(8 * weights.data.size / _parameters(opened), 4),
+        types=dict(weights.types.most_common()),
+        replaced={},
+        requantised=dict(weights.changes.most_common()),
+    )
+
+
+def _require_library() -> None:
+    try:
+        importlib.import_module("onnx_ir")
+    except ImportError as error:
+        raise UnsupportedError(f"exporting to ONNX needs onnx-ir: {error}", hint=INSTALL) from error
+
+
+def _numbers(
+    source: HuggingFaceSource | GgufSource, context: int | None
+) -> tuple[ModelConfig, int]:
+    """The model's numbers for so many tokens, and how many those are."""
+    if source.config.experts:
+        raise UnsupportedError(
+            f"{source.path}: a model with experts, which cannot be exported to ONNX yet",
+            hint="convert it to GGUF: --to gguf",
+        )
+    if context is not None and context < 1:
+        raise UsageError(f"context is {context}, it must be at least 1")
+    tokens = context or min(source.config.context, MOST_CONTEXT)
+    return source.numbers.model_config(source.arch, tokens), tokens
+
+
+def _describe(weights: Weights, config: ModelConfig, tokens: int, quant: str, folder: Path) -> None:
+    """Writes everything but the data, whose tensors are then declared."""
+    source, floats = weights.source, weights.recipe.floats
+    graph = Graph(floats)
+    draw(graph, config, weights, tokens)
+    octets = graph.serialized(version("edgeinfer"))
+    (folder / onnx_folder.GRAPH).write_bytes(octets)
+    ids = write_tokenizer(source, folder)
+    genai.write_config(folder, onnx_folder.GRAPH, config, tokens, ids)
+    onnx_folder.OnnxFolder(
+        path=folder,
+        config=config,
+        context=tokens,
+        quant=quant,
+        floats=floats,
+        types=weights.forms(),
+        files={onnx_folder.GRAPH: len(octets), data_file.NAME: weights.data.size},
+        merges=_merges(source),
+        metadata=_general(source),
+    ).write(folder)
+
+
+def _write_data(
+    weights: Weights, path: Path, threads: int | None, progress: ProgressCallback | None
+) -> None:
+    with path.open("w+b") as file:
+        file.truncate(weights.data.size)
+        weights.write(
+            file, threads=threads or os.cpu_count() or 1, written=_Shown(weights, progress)
+        )
+
+
+def _merges(source: HuggingFaceSource | GgufSource) -> int:
+    vocab_size = source.config.vocab_size  # a checkpoint is taken to have as many
+    if isinstance(source, GgufSource):
+        return merges_of(source.gguf.metadata, vocab_size)
+    return vocab_size
+
+
+def _parameters(source: HuggingFaceSource | GgufSource) -> int:
+    return sum(prod(tensor.shape) for tensor in source.tensors)
+
+
+def _general(source: HuggingFaceSource | GgufSource) -> dict[str, Any]:
+    if isinstance(source, GgufSource):
+        keys = {k: v for k, v in source.gguf.metadata.items() if k.startswith("general.")}
+    else:
+        keys = metadata.general(source.path, _parameters(source))
+    return {k: v for k, v in keys.items() if isinstance(v, (str, int, float, bool))}
+
+
+@dataclass(slots=True)
+class _Shown:
+    """Tells how far the writing is."""
+
+    weights: Weights
+    progress: ProgressCallback | None
+    done: int = 0
+    number: int = 0
+    last: str = ""
+    start: float = 0.0
+
+    def __call__(self, name: str, type: str, size: int) -> None:
+        self.done += size
+        self.start = self.start or time.perf_counter()
+        if name != self.last:
+            self.number, self.last = self.number + 1, name
+        if self.progress is not None:
+            self.progress(
+                Progress(
+                    tensor=name,
+                    type=type,
+                    number=self.number,
+                    tensors=self.weights.count,
+                    bytes_out=self.done,
+                    bytes_total=self.weights.nbytes,
+                    seconds=time.perf_counter() - self.start,
+                )
+            )

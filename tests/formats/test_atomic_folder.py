@@ -1,0 +1,93 @@
+"""A folder is there whole or not at all, and takes the place of its own kind only."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from edgeinfer.errors import EdgeInferError, NotFoundError, UsageError
+from edgeinfer.formats.atomic_folder import AtomicFolder
+
+MARK = "made.json"
+
+
+def fill(folder: Path, text: str) -> None:
+    (folder / MARK).write_text(text)
+    (folder / "data").write_text(text)
+
+
+def test_it_appears_when_it_is_complete(tmp_path):
+    with AtomicFolder(tmp_path / "out", mark=MARK) as folder:
+        fill(folder.part, "new")
+        assert not (tmp_path / "out").exists()
+
+    assert (tmp_path / "out" / "data").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_it_takes_the_place_of_its_own_kind(tmp_path):
+    for text in ("old", "new"):
+        with AtomicFolder(tmp_path / "out", mark=MARK) as folder:
+            fill(folder.part, text)
+
+    assert (tmp_path / "out" / "data").read_text() == "new"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_a_failure_leaves_what_was_there(error, tmp_path):
+    with AtomicFolder(tmp_path / "out", mark=MARK) as folder:
+        fill(folder.part, "old")
+
+    with pytest.raises(error), AtomicFolder(tmp_path / "out", mark=MARK) as folder:
+        fill(folder.part, "new")
+        raise error
+
+    assert (tmp_path / "out" / "data").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_a_full_disk_is_told_with_the_name(tmp_path):
+    with (
+        pytest.raises(EdgeInferError, match="out: cannot be written: No space"),
+        AtomicFolder(tmp_path / "out", mark=MARK),
+    ):
+        raise OSError(28, "No space left on device")
+
+
+def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one(tmp_path, monkeypatch):
+    with AtomicFolder(tmp_path / "out", mark=MARK) as folder:
+        fill(folder.part, "old")
+    rename = Path.rename
+
+    def refuse(self: Path, target: Path) -> Path:
+        if self.name.endswith(".part"):
+            raise OSError(5, "Input/output error")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(EdgeInferError, match="Input/output error"),
+        AtomicFolder(tmp_path / "out", mark=MARK) as folder,
+    ):
+        fill(folder.part, "new")
+
+    assert (tmp_path / "out" / "data").read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_other_things_are_left_alone(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "notes").write_text("mine")
+    (tmp_path / "empty").mkdir()
+
+    for name in ("file", "folder"):
+        with pytest.raises(UsageError):
+            AtomicFolder(tmp_path / name, mark=MARK)
+    with pytest.raises(NotFoundError):
+        AtomicFolder(tmp_path / "no" / "such", mark=MARK)
+    with AtomicFolder(tmp_path / "empty", mark=MARK) as folder:
+        fill(folder.part, "new")
+    assert (tmp_path / "empty" / "data").read_text() == "new"
