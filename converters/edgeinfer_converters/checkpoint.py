@@ -6,6 +6,7 @@ Nothing but headers is read before it is asked for.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Protocol
 
@@ -23,6 +24,7 @@ from edgeinfer.formats.safetensors import open_checkpoint
 from edgeinfer.quant import by_ggml_id
 from edgeinfer_converters.json_files import read_json
 from edgeinfer_converters.mapping import map_tensors
+from edgeinfer_converters.pooling import read_pooling
 from edgeinfer_converters.tensors import GgufTensor, Tensor
 
 
@@ -54,8 +56,14 @@ class HuggingFaceSource:
         self.path = path
         self.settings = read_json(path / "config.json")
         self.arch, self.numbers = numbers_from_hf(self.settings)
-        self.config = self.numbers.model_config(self.arch)
         self._checkpoint = open_checkpoint(path)
+        pooling = read_pooling(path)
+        if pooling is not None:
+            # No logits are wanted of it, so its output matrix is often left out.
+            headless = "lm_head.weight" not in self._checkpoint.tensors
+            tied = self.numbers.tied_output or headless
+            self.numbers = replace(self.numbers, pooling=pooling, tied_output=tied)
+        self.config = self.numbers.model_config(self.arch)
         self.files = sorted({tensor.path for tensor in self._checkpoint.tensors.values()})
         self.tensors = map_tensors(self._checkpoint, self.arch, self.config, self.settings)
 

@@ -275,6 +275,11 @@ def _specials(folder: Path, encoder: Encoder, ids: Mapping[str, int]) -> dict[st
             keys["eot_token_id"] = others[0]
     before, after = _frame(folder, encoder, special)
     bos, eos = keys.get(KEY_OF["bos"]), keys.get(KEY_OF["eos"])
+    if len(after) == 1 and eos is not None and keys.get("eot_token_id", after[0]) == after[0]:
+        # Models for embeddings end texts with another token than answers.
+        if after != [eos]:
+            keys["eot_token_id"] = eos
+        keys[KEY_OF["eos"]] = eos = after[0]
     for found, number, name in ((before, bos, "bos"), (after, eos, "eos")):
         if found not in ([], [number]):
             raise UnsupportedError(

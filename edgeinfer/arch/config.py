@@ -44,6 +44,14 @@ class RopeStyle(str, Enum):
     NEIGHBOURS = "neighbours"
 
 
+class Pooling(str, Enum):
+    """How the hidden states of a text's tokens become one vector."""
+
+    MEAN = "mean"
+    FIRST = "first"
+    LAST = "last"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeTable:
     """One rotary embedding: angle = position * inverse_frequencies[i].
@@ -87,6 +95,7 @@ class ModelConfig:
     residual_scale: float = 1.0
     output_scale: float = 1.0  # multiplies the logits
     tied_output: bool = False
+    pooling: Pooling = Pooling.MEAN
 
     def __post_init__(self) -> None:
         assert len(self.layer_rope) == self.layers

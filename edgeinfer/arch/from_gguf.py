@@ -13,6 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.arch.config import Pooling
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     check_size,
@@ -45,6 +46,7 @@ KEYS: Mapping[str, str] = {
     "experts": "expert_count",
     "experts_used": "expert_used_count",
     "expert_ff_width": "expert_feed_forward_length",
+    "pooling": "pooling_type",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -56,6 +58,14 @@ KEYS: Mapping[str, str] = {
     "rope.beta_fast": "rope.scaling.yarn_beta_fast",
     "rope.beta_slow": "rope.scaling.yarn_beta_slow",
     "rope.finetuned": "rope.scaling.finetuned",
+}
+
+# llama.cpp's numbers of what embeddings are made of; 0 is "each token its own".
+POOLINGS: Mapping[int, Pooling | None] = {
+    0: None,
+    1: Pooling.MEAN,
+    2: Pooling.FIRST,
+    3: Pooling.LAST,
 }
 
 # Tensors that carry RoPE divisors: our field -> tensor.
@@ -140,6 +150,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         residual_scale=keys.optional("residual_scale", float, 1.0),
         output_scale=1.0 / (keys.optional("output_scale", float, 1.0) or math.nan),
         tied_output="output.weight" not in gguf.tensors,
+        pooling=_pooling(keys),
     )
     numbers.check(keys.name)
     return numbers
@@ -208,6 +219,13 @@ def _experts(keys: _Keys, arch: Architecture) -> int:
     if experts and not arch.experts:
         raise UnsupportedError(f"{arch.name} with experts ({keys.name('experts')})")
     return experts
+
+
+def _pooling(keys: _Keys) -> Pooling | None:
+    number = keys.optional("pooling", int, 0)
+    if number not in POOLINGS:
+        raise UnsupportedError(f"{keys.name('pooling')} is {number}: not an embedding")
+    return POOLINGS[number]
 
 
 def _vocab_size(gguf: GgufSource) -> int:

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeinfer.arch.config import ModelConfig, RopeTable
+from edgeinfer.arch.config import ModelConfig, Pooling, RopeTable
 from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import CorruptFileError
@@ -41,6 +41,7 @@ class Hyperparameters:
         window: sliding window in tokens, 0 for none.
         windowed: per layer, whether the window applies.
         rotated: per layer, whether there is a rotary embedding.
+        pooling: what the file says of embeddings, None if it does not.
     """
 
     name: str = ""
@@ -67,6 +68,7 @@ class Hyperparameters:
     residual_scale: float = 1.0
     output_scale: float = 1.0
     tied_output: bool = False
+    pooling: Pooling | None = None
 
     def model_config(self, arch: Architecture, context: int | None = None) -> ModelConfig:
         """Resolves the numbers for sequences of up to ``context`` tokens.
@@ -114,6 +116,7 @@ class Hyperparameters:
             residual_scale=self.residual_scale,
             output_scale=self.output_scale,
             tied_output=self.tied_output,
+            pooling=self.pooling or Pooling.MEAN,
         )
 
     def check(self, key: Callable[[str], str]) -> None:

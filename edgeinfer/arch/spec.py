@@ -22,6 +22,15 @@ MODEL_TENSORS: Mapping[str, str] = MappingProxyType(
     }
 )
 
+# Spellings in a checkpoint without an output matrix, as models for embeddings have.
+HEADLESS: Mapping[str, str] = MappingProxyType(
+    {
+        "embed_tokens.": "model.embed_tokens.",
+        "layers.": "model.layers.",
+        "norm.": "model.norm.",
+    }
+)
+
 # Tensors of block i: "blk.{i}." + GGUF name -> "model.layers.{i}." + checkpoint name.
 BLOCK_TENSORS: Mapping[str, str] = MappingProxyType(
     {

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeinfer.arch.config import ModelConfig, QkNorm
 from edgeinfer.arch.from_gguf import ROPE_TENSORS
-from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS, Architecture
+from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, MODEL_TENSORS, Architecture
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 # Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
@@ -135,7 +135,7 @@ def checkpoint_names(
 
 def usual_name(arch: Architecture, name: str) -> str:
     """Returns a checkpoint tensor's name in the usual spelling."""
-    for prefix, usual in arch.prefixes.items():
+    for prefix, usual in {**HEADLESS, **arch.prefixes}.items():
         if name.startswith(prefix):
             return usual + name[len(prefix) :]
     return name

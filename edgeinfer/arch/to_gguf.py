@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.from_gguf import KEYS, ROPE_TENSORS
+from edgeinfer.arch.from_gguf import KEYS, POOLINGS, ROPE_TENSORS
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     default_attention_scale,
@@ -42,6 +42,8 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         **_scales(numbers, arch),
         **_rope(numbers, arch),
     }
+    if numbers.pooling is not None:
+        values["pooling"] = next(n for n, kind in POOLINGS.items() if kind is numbers.pooling)
     if numbers.rotated != period_pattern(arch.no_rope_period, numbers.layers):
         raise UnsupportedError(
             f"{arch.name} with other layers than each {arch.no_rope_period}th "

@@ -28,6 +28,7 @@ from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, Us
 from edgeinfer.planner.plan import MemoryPlan
 from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
 from edgeinfer.runtime.generator import Task, collect, generate
+from edgeinfer.runtime.pooling import pool
 from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
@@ -284,8 +285,9 @@ class Model:
     def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Returns a vector a text, float32 (n, dim), of length 1.
 
-        It is the mean of the final normalised hidden states over the text's tokens. Models
-        that were not trained for embeddings give rough ones.
+        It is made of the final normalised hidden states of the text's tokens as the file says:
+        of the last token, of the first, or their mean, which is also where it says nothing.
+        Models that were not trained for embeddings give rough ones.
 
         Raises:
             UnsupportedError: the backend does not give hidden states.
@@ -304,8 +306,8 @@ class Model:
             if not tokens:
                 raise UsageError(f"text {number} has no tokens")
             self._check(tokens)
-            mean = self._rows(engine, engine.embed, tokens).mean(axis=0)
-            vectors.append(mean / np.linalg.norm(mean))
+            states = self._rows(engine, engine.embed, tokens)
+            vectors.append(pool(states, engine.config.pooling))
         return np.array(vectors, np.float32).reshape(len(vectors), engine.config.width)
 
     # ---- life ----------------------------------------------------------------------------

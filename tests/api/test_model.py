@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 import edgeinfer
+from edgeinfer.arch.config import Pooling
 from edgeinfer.backends import fake
 from support.fake_model import fake_model
 
@@ -112,6 +114,16 @@ def test_an_embedding_is_the_mean_of_the_hidden_states(model):
     mean = hidden.mean(axis=0)
 
     assert model.embed(["some text"])[0] == pytest.approx(mean / np.linalg.norm(mean), abs=1e-6)
+
+
+@pytest.mark.parametrize(("pooling", "which"), [(Pooling.FIRST, 0), (Pooling.LAST, -1)])
+def test_an_embedding_is_the_state_that_the_file_names(model, pooling, which):
+    engine = model._engine
+    engine.config = replace(engine.config, pooling=pooling)
+    tokens = list(b"some text")
+    state = engine.embed([fake.Slice(engine.open(), tokens, len(tokens))])[which]
+
+    assert model.embed(["some text"])[0] == pytest.approx(state / np.linalg.norm(state), abs=1e-6)
 
 
 def test_sampling_options_are_checked_at_the_call(model):
