@@ -30,8 +30,8 @@ import edgeinfer
 from edgeinfer import _native
 from edgeinfer.backends import registry
 from edgeinfer.device import detect
+from edgeinfer.planner.speed import Speed
 from edgeinfer.runtime.benchmark import Test
-from edgeinfer.runtime.speeds import Speed
 
 RESULT = record.RESULTS / "choice.json"
 ALLOWED = 0.05

@@ -74,6 +74,7 @@ def ours(setting: Setting) -> InProcess:
         batch=setting.batch,
         kv_type_k=keys,
         kv_type_v=values,
+        backend="native",
         offline=True,
     )
     return InProcess("edgeinfer", model.engine, setting.batch)

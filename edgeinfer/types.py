@@ -68,6 +68,7 @@ class Timings:
     decode_steps: int = 0
     prefill_seconds: float = 0.0
     decode_seconds: float = 0.0
+    step_seconds: float = 0.0  # the median of the decode steps, without sampling and reading
     drafted_tokens: int = 0  # guessed ahead
     accepted_tokens: int = 0  # of these, right
     speedup: float = 1.0  # by guessing: times as fast as a token a step, as measured

@@ -101,12 +101,12 @@ class _Backends:
 
 def _device(board: str | None) -> DeviceProfile:
     """The machine to plan for, with its ceilings if they are known."""
-    from edgeinfer import device as devices
+    from edgeinfer.device import detect, known
     from edgeinfer.device.measured import ceilings
 
     if board is not None:
-        return devices.board(board)
-    here = devices.detect()
+        return known.load(board)
+    here = detect()
     return replace(here, ceilings=ceilings(here))
 
 

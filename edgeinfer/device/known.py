@@ -51,7 +51,6 @@ def load(name: str) -> DeviceProfile:
     # As many as its memory is read best by.
     threads = max(map(int, chip["stream"]))
     free = int((device["memory_gib"] - device["system_gib"]) * _GIB)
-    ceilings = _ceilings(chip, cores)
     return DeviceProfile(
         name=device["name"],
         os=chip["os"],
@@ -68,8 +67,7 @@ def load(name: str) -> DeviceProfile:
         memory_available=free,
         memory_budget=free,
         page_size=chip["page_size"],
-        bandwidth=ceilings.at(threads).stream_bytes_per_second,
-        ceilings=ceilings,
+        ceilings=_ceilings(chip, cores),
     )
 
 

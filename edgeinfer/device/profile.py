@@ -46,5 +46,4 @@ class DeviceProfile:
     memory_budget: int
     page_size: int = 4096
     large_page_size: int | None = None  # of transparent large pages, where there are any
-    bandwidth: float | None = None  # bytes per second of streaming reads, where known
     ceilings: CeilingsByThreads | None = None  # of a known board; else ``measured.ceilings``

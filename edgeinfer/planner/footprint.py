@@ -1,7 +1,7 @@
 """What a model takes of a backend, and the seam by which each backend says it.
 
 A backend that predicts has the two methods of ``Predictor``; of one that has not, nothing is
-known before it is measured, and plans take the native engine's sums for it.
+known before it is measured, and plans take the native engine's memory for it.
 """
 
 from __future__ import annotations

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from edgeinfer.planner.sizes import format_bytes
+from edgeinfer.planner.speed import Speed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,6 +68,12 @@ class MemoryPlan:
         """The types of cached keys and values, as people name them: "f16", or "q8_0/q4_0"."""
         k, v = self.kv_type_k, self.kv_type_v
         return k if k == v else f"{k}/{v}"
+
+    @property
+    def speed(self) -> Speed | None:
+        """The predicted speed of the first tokens."""
+        prefill, decode = self.prefill_tokens_per_second, self.decode_tokens_per_second
+        return Speed(prefill=prefill, decode=decode) if prefill and decode else None
 
     def explain(self) -> str:
         """What was chosen, what was rejected, and why: a few lines."""

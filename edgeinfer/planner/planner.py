@@ -28,10 +28,13 @@ _SMALLER = (("q8_0", "q8_0"), ("q4_0", "q8_0"))
 
 
 class Native:
-    """The native engine's predictions; also those of a backend that makes none itself."""
+    """The native engine's predictions; of memory, also those of a backend that makes none."""
 
     footprint = staticmethod(costs.footprint)
     pace: Callable[[Outline], Pace] = staticmethod(native_pace)
+
+
+_NATIVE = Native()
 
 
 def plan_model(
@@ -46,7 +49,7 @@ def plan_model(
     kv_type_v: str = DEFAULT_KV_TYPE,
     backend: str = "native",
     batch: int = DEFAULT_BATCH,
-    predictor: Predictor | None = None,
+    predictor: Predictor | None = _NATIVE,
     refuse: bool = True,
 ) -> MemoryPlan:
     """Plans a model for a device.
@@ -63,7 +66,7 @@ def plan_model(
         kv_type_v: of the cached values.
         backend: the way to run it.
         batch: tokens of a prefill step.
-        predictor: what the backend says it takes; None: as the native one.
+        predictor: what the backend says it takes; None: memory as the native one, no speed.
         refuse: raise if it does not fit, rather than return a plan that says so.
 
     Raises:
@@ -85,7 +88,7 @@ def plan_model(
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = header if isinstance(header, Outline) else Outline.of_gguf(header)
-    planner = _Planner(predictor or Native(), device, backend)
+    planner = _Planner(predictor, device, backend)
     for kind in (kv_type_k, kv_type_v):
         if model.config.head_dim % BY_NAME[kind].block:
             raise UsageError(
@@ -196,7 +199,7 @@ def _changes(
 class _Planner:
     """What plans of one backend on one device have in common."""
 
-    predictor: Predictor
+    predictor: Predictor | None
     device: DeviceProfile
     backend: str
 
@@ -212,7 +215,7 @@ class _Planner:
         budget: int,
     ) -> MemoryPlan:
         device = self.device
-        takes = self.predictor.footprint(
+        takes = (self.predictor or _NATIVE).footprint(
             model,
             Setting(
                 context=context,
@@ -224,7 +227,7 @@ class _Planner:
             ),
         )
         speed = None
-        if device.ceilings is not None:
+        if device.ceilings is not None and self.predictor is not None:
             limits = limits_of(device.ceilings, threads, batch_threads or threads)
             speed = forecast(model, self.predictor.pace(model), limits, context, takes.kv_bytes)
         return MemoryPlan(

@@ -66,10 +66,9 @@ def cautious_ceilings(device: DeviceProfile) -> CeilingsByThreads:
     """What a slow machine of the device's kind can do, where nothing better is known."""
     best = device.isas[0] if device.isas else "scalar"
     macs = _CAUTIOUS_MACS.get(best, _CAUTIOUS_MACS["scalar"])
-    stream = device.bandwidth or _CAUTIOUS_STREAM
     most = max(1, device.threads, device.batch_threads or 1)
     points = tuple(
-        Ceilings(threads=n, stream_bytes_per_second=stream, int8_macs_per_second=n * macs)
+        Ceilings(threads=n, stream_bytes_per_second=_CAUTIOUS_STREAM, int8_macs_per_second=n * macs)
         for n in sorted({1, most})
     )
     return CeilingsByThreads(points=points, source=GUESSED)

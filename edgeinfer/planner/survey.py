@@ -24,7 +24,6 @@ CACHES = ("f16", "q8_0", "q4_0")
 CONTEXTS = (2048, 8192, 32768)  # tokens, besides the wanted and the trained one
 READING_PACE = 10.0  # tokens/s
 FEWEST_BITS, MOST_BITS = 4.0, 9.0  # a weight; more is no better, fewer cost quality
-PROMPT, ANSWER = 256, 128  # tokens that backends are compared by
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,9 +52,8 @@ class Row:
     @property
     def turn_seconds(self) -> float:
         """The time of a question and its answer."""
-        plan = self.plan
-        prefill, decode = plan.prefill_tokens_per_second, plan.decode_tokens_per_second
-        return PROMPT / prefill + ANSWER / decode if prefill and decode else float("inf")
+        speed = self.plan.speed
+        return speed.turn_seconds if speed else float("inf")
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""

@@ -1,8 +1,9 @@
 """Which backend runs a model: the one asked for, or the fastest of those that can.
 
-Of several that can, the one whose speed is known to be best is taken. Where nothing is
-known, or the best two are within 25 % by prediction, they are raced on the real model,
-and the result is remembered. One that cannot load the model gives way to the next, with a
+Of several that can, the one whose speed is known to be best is taken. Where it was not
+measured, the plans' predictions decide; where there are none, or the best two are within 25 %,
+or answers came at another speed than expected, they are raced on the real model, and the result
+is remembered. One that cannot load the model gives way to the next, with a
 warning; one asked for by name never does.
 """
 
@@ -18,7 +19,8 @@ from edgeinfer.backends.registry import Candidate
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan, Rejection
-from edgeinfer.runtime.speeds import Setting, Speed, Speeds, measure
+from edgeinfer.planner.speed import Speed
+from edgeinfer.runtime.speeds import Expectation, Setting, Speeds, measure
 
 RACE_SECONDS = 2.0  # for all that race together
 CLOSE = 1.25  # a prediction decides if the second takes this many times as long
@@ -57,7 +59,12 @@ class _Runner:
 
 
 class Choice:
-    """A choice to be made: which backends could run a model, each with its plan."""
+    """A choice to be made: which backends could run a model, each with its plan.
+
+    Attributes:
+        rejected: which backends were not taken, and why.
+        expectation: after ``open``, what it was made by, if that were speeds.
+    """
 
     def __init__(self, name: str, job: Job, speeds: Speeds | None = None) -> None:
         """Finds who can; nothing of the model is loaded yet.
@@ -75,6 +82,7 @@ class Choice:
         self.job = job
         self.speeds = Speeds() if speeds is None else speeds
         self.rejected: list[Rejection] = []
+        self.expectation: Expectation | None = None
         self.first_error: Exception | None = None
         self.asked_for = name != registry.AUTO
         if self.asked_for:
@@ -103,6 +111,7 @@ class Choice:
                 for loser in losers:
                     loser.shutdown()
                 self._reject_slower(runner, losers)
+                self._expect(runner, runners)
                 return loaded, replace(
                     runner.plan, chosen_because=because(runner), rejected=tuple(self.rejected)
                 )
@@ -165,16 +174,32 @@ class Choice:
         if all(runner.speed for runner in runners):
             return _by_speed(runners), lambda r: f"measured before: {r.speed}"
         for runner in runners:
-            runner.speed = runner.speed or self.speeds.predict(self._setting(runner))
+            runner.speed = runner.speed or self._predicted(runner)
         ranked = _by_speed(runners)
         first, second = (r.speed and r.speed.turn_seconds for r in ranked[:2])
         if all(r.speed for r in ranked) and first and second and second > CLOSE * first:
             return ranked, lambda r: f"predicted: {r.speed}"
         return self._race(ranked), lambda r: f"raced: {r.speed}" if r.speed else "it loads"
 
+    def _predicted(self, runner: _Runner) -> Speed | None:
+        """The plan's prediction, which is of the processor alone; None if it was wrong before."""
+        layers = runner.plan.gpu_layers
+        on_gpu = layers or (layers is None and runner.candidate.support.accelerators)
+        doubted = self.speeds.is_doubted(self._setting(runner))
+        return None if on_gpu or doubted else runner.plan.speed
+
+    def _expect(self, winner: _Runner, runners: list[_Runner]) -> None:
+        if winner.speed is not None and len(runners) > 1:
+            self.expectation = Expectation(
+                speeds=self.speeds,
+                settings=tuple(self._setting(runner) for runner in runners),
+                speed=winner.speed,
+            )
+
     def _race(self, runners: list[_Runner]) -> list[_Runner]:
         """Measures each on the model; keeps as many loaded as fit together."""
         done: list[_Runner] = []
+        undisturbed = True
         for runner in runners:
             loaded = [other for other in done if other.engine is not None]
             if sum(r.plan.total_bytes for r in (*loaded, runner)) > runner.plan.budget_bytes:
@@ -184,13 +209,17 @@ class Choice:
             if runner.engine is None:
                 continue
             try:
-                runner.speed = measure(runner.engine, runner.plan, RACE_SECONDS / len(runners))
+                seconds = RACE_SECONDS / len(runners)
+                runner.speed, steady = measure(runner.engine, runner.plan, seconds)
             except Exception as error:  # it loads, but does not run
                 runner.shutdown()
                 self._give_way(runner, error)
                 continue
-            self.speeds.remember(self._setting(runner), runner.speed)
+            undisturbed = undisturbed and steady
             done.append(runner)
+        for runner in done:
+            assert runner.speed is not None
+            self.speeds.remember(self._setting(runner), runner.speed, steady=undisturbed)
         return _by_speed(done)
 
     def _setting(self, runner: _Runner) -> Setting:

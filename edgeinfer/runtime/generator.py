@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from array import array
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -66,7 +67,12 @@ class _Clock:
         self.started = time.perf_counter()
         self.prefilled: float | None = None
         self.last = self.started
-        self.steps = 0  # after the prefill
+        self.began = self.started
+        self.steps = array("d")  # seconds of each after the prefill
+
+    def begin(self) -> None:
+        """A step begins; what the reader of the stream did until now does not count as one."""
+        self.began = time.perf_counter()
 
     def tick(self) -> None:
         """Logits are there: of the prompt the first time, then of one more token."""
@@ -74,7 +80,7 @@ class _Clock:
         if self.prefilled is None:
             self.prefilled = self.last
         else:
-            self.steps += 1
+            self.steps.append(self.last - self.began)
 
     def timings(self, prompt_tokens: int, cached_tokens: int, new_tokens: int) -> Timings:
         """What the generation has cost so far."""
@@ -83,7 +89,8 @@ class _Clock:
             prompt_tokens=prompt_tokens,
             cached_tokens=cached_tokens,
             new_tokens=new_tokens,
-            decode_steps=self.steps,
+            decode_steps=len(self.steps),
+            step_seconds=sorted(self.steps)[len(self.steps) // 2] if self.steps else 0.0,
             prefill_seconds=prefilled - self.started,
             decode_seconds=max(self.last - prefilled, 0.0),
         )
@@ -124,6 +131,7 @@ def generate(scheduler: Scheduler, sequence: TextSequence, task: Task) -> Iterat
 
     try:
         while True:
+            clock.begin()
             logits = text.read(after_chunk)
             clock.tick()
             if count == task.params.max_tokens:  # only so for max_tokens=0

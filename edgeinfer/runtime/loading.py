@@ -137,6 +137,7 @@ def load(
             reference=stored.reference,
             path=str(stored.path),
             listed=Listed(Entry.of(chosen, model=stored.reference, path=str(stored.path))),
+            expectation=choice.expectation,
         )
     )
     try:

@@ -34,6 +34,7 @@ from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
+from edgeinfer.runtime.speeds import Expectation
 from edgeinfer.runtime.watch import Watch
 from edgeinfer.types import Completion, Message, SamplingParams, TokenEvent
 
@@ -61,6 +62,7 @@ class Parts:
     path: str = ""
     draft: Model | None = None
     listed: Listed | None = None  # in the list of ``edgeinfer ps``
+    expectation: Expectation | None = None  # of its speed
 
 
 class Model:
@@ -98,7 +100,7 @@ class Model:
         self.adapters: tuple[AdapterUse, ...] = ()
         self._engine: Engine | None = parts.engine
         self._scheduler = Scheduler(parts.engine, parts.plan.batch)
-        self._watch = Watch(parts.listed)
+        self._watch = Watch(parts.listed, expectation=parts.expectation)
         if parts.listed is not None:
             weakref.finalize(self, parts.listed.remove)
         self._process = os.getpid()

@@ -1,14 +1,16 @@
 """How fast backends were here: remembered by everything that a speed hangs on.
 
 A speed is found again for the same model file, device, threads, cache type and version of
-the backend; when any of them changes, it is not. For another model of the same quant type
-it predicts: both reading and generating go with the bytes of the weights.
+the backend; when any of them changes, it is not. What was measured while something disturbed
+it is good for minutes only, and answers that come much faster or slower than expected make it
+doubtful, so that the next choice measures again.
 """
 
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,27 +18,16 @@ from edgeinfer.backends.base import Engine, Slice
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.formats.remembered import Remembered
 from edgeinfer.planner.plan import MemoryPlan
+from edgeinfer.planner.speed import Speed
 from edgeinfer.store.home import home
+from edgeinfer.types import Timings
 
-# What speeds are compared by: a question of so many tokens, and an answer.
-PROMPT, ANSWER = 256, 128
 MEASURED_PROMPT, MEASURED_ANSWER = 128, 48  # tokens of a measurement, if there is time
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Speed:
-    """Tokens per second."""
-
-    prefill: float
-    decode: float
-
-    @property
-    def turn_seconds(self) -> float:
-        """The time of a question and its answer."""
-        return PROMPT / self.prefill + ANSWER / self.decode
-
-    def __str__(self) -> str:
-        return f"{self.decode:.3g} tokens/s, prompt {self.prefill:.3g} tokens/s"
+STEADY = 1.5  # times that speeds of one engine differ by at most if nothing disturbs
+SECONDS_KEPT = 30 * 86400.0
+SECONDS_SETTLED = 600.0  # not doubted before, nor kept longer if disturbed
+# Answers that are held against what is remembered: not too short, nor far into a context.
+LEAST_STEPS, LEAST_PROMPT, MOST_CONTEXT = 32, 128, 512
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +43,6 @@ class Setting:
     gpu_layers: int | None
     kv_types: str
     quant: str
-    weights_bytes: int
 
     @classmethod
     def of(cls, version: str, path: Path, device: DeviceProfile, plan: MemoryPlan) -> Setting:
@@ -68,65 +58,84 @@ class Setting:
             gpu_layers=plan.gpu_layers,
             kv_types=plan.kv_types,
             quant=plan.quant,
-            weights_bytes=plan.weights_bytes,
         )
-
-    @property
-    def family(self) -> list[Any]:
-        """What another model must have in common to predict this one's speed."""
-        return [
-            self.backend,
-            self.version,
-            self.machine,
-            self.threads,
-            self.batch_threads,
-            self.gpu_layers,
-            self.kv_types,
-            self.quant,
-        ]
 
     @property
     def key(self) -> str:
         """All of it."""
-        return "|".join(map(str, [self.model, *self.family]))
+        return "|".join(map(str, astuple(self)))
 
 
 class Speeds:
     """The speeds measured on this machine."""
 
-    def __init__(self, path: Path | None = None) -> None:
+    def __init__(self, path: Path | None = None, clock: Callable[[], float] = time.time) -> None:
         self._memory = Remembered(path or home() / "speeds.json")
+        self._clock = clock
 
     def recall(self, setting: Setting) -> Speed | None:
         """The speed measured of exactly this, or None."""
-        return _speed(self._memory.get(setting.key) or {})
+        record = self._memory.get(setting.key) or {}
+        kept = SECONDS_KEPT if record.get("steady") else SECONDS_SETTLED
+        return _speed(record) if self._age(record) < kept else None
 
-    def predict(self, setting: Setting) -> Speed | None:
-        """The speed that other models of the same kind suggest, or None."""
-        from statistics import median
-
-        rates = []
-        for _, record in self._memory.items():
-            speed, weights = _speed(record), record.get("weights_bytes")
-            if speed and isinstance(weights, int) and record.get("family") == setting.family:
-                scale = weights / setting.weights_bytes
-                rates.append((speed.prefill * scale, speed.decode * scale))
-        if not rates:
-            return None
-        prefills, decodes = zip(*rates, strict=True)
-        return Speed(prefill=median(prefills), decode=median(decodes))
-
-    def remember(self, setting: Setting, speed: Speed) -> None:
-        """Keeps a measured speed."""
+    def remember(self, setting: Setting, speed: Speed, *, steady: bool = True) -> None:
+        """Keeps a measured speed; not for long if it was not steady."""
         self._memory.put(
             setting.key,
             {
                 "prefill": speed.prefill,
                 "decode": speed.decode,
-                "weights_bytes": setting.weights_bytes,
-                "family": setting.family,
+                "steady": steady,
+                "when": self._clock(),
             },
         )
+
+    def doubt(self, settings: Iterable[Setting]) -> bool:
+        """Makes the next choice between these measure, but for those that just were.
+
+        Returns:
+            Whether there was any other.
+        """
+        old = [s for s in settings if self._age(self._memory.get(s.key) or {}) > SECONDS_SETTLED]
+        for setting in old:
+            self._memory.put(setting.key, {"doubted": True})
+        return bool(old)
+
+    def is_doubted(self, setting: Setting) -> bool:
+        """Whether a prediction will not do."""
+        return bool((self._memory.get(setting.key) or {}).get("doubted"))
+
+    def _age(self, record: dict[str, Any]) -> float:
+        when = record.get("when")
+        # A clock that was set back makes it old as well.
+        return abs(self._clock() - when) if isinstance(when, int | float) else float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Expectation:
+    """What a choice was made by, held against the answers that follow."""
+
+    speeds: Speeds
+    settings: tuple[Setting, ...]  # of all that could have been chosen
+    speed: Speed
+
+    def answered(self, timings: Timings, context_used: int) -> bool:
+        """Compares an answer; returns whether the next choice will measure again."""
+        if context_used > MOST_CONTEXT:
+            return False
+        rates = []
+        if timings.decode_steps >= LEAST_STEPS and not timings.drafted_tokens:
+            rates.append((self.speed.decode, 1 / timings.step_seconds))
+        if timings.prompt_tokens - timings.cached_tokens >= LEAST_PROMPT:
+            rates.append((self.speed.prefill, timings.prefill_tokens_per_second))
+        if all(_is_near(expected, found) for expected, found in rates):
+            return False
+        return self.speeds.doubt(self.settings)
+
+
+def _is_near(one: float, other: float) -> bool:
+    return max(one, other) <= STEADY * min(one, other)
 
 
 def _speed(record: dict[str, Any]) -> Speed | None:
@@ -136,8 +145,12 @@ def _speed(record: dict[str, Any]) -> Speed | None:
     return Speed(prefill=record["prefill"], decode=record["decode"])
 
 
-def measure(engine: Engine, plan: MemoryPlan, seconds: float) -> Speed:
-    """Reads a prompt and generates, for at most about so long (two steps at least)."""
+def measure(engine: Engine, plan: MemoryPlan, seconds: float) -> tuple[Speed, bool]:
+    """Reads a prompt and generates, for at most about so long (two steps at least).
+
+    Returns:
+        The speed, and whether it was steady: nothing took the processor away meanwhile.
+    """
     from statistics import median
 
     began = time.perf_counter()
@@ -165,4 +178,6 @@ def measure(engine: Engine, plan: MemoryPlan, seconds: float) -> Speed:
             answers.append(step(1))
     finally:
         engine.close(sequence)
-    return Speed(prefill=1 / min(prompts), decode=1 / median(answers))
+    # No engine reads a prompt slower than it generates.
+    steady = _is_near(min(answers), median(answers)) and min(prompts) < STEADY * min(answers)
+    return Speed(prefill=1 / min(prompts), decode=1 / median(answers)), steady

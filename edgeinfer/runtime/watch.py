@@ -18,6 +18,7 @@ from edgeinfer.device.pressure import Pressure
 from edgeinfer.device.thermal import ThermalState
 from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sequence import Sequence
+from edgeinfer.runtime.speeds import Expectation
 from edgeinfer.types import Timings
 
 EVERY = 1.0  # seconds between two updates of the list
@@ -55,10 +56,12 @@ class Watch:
         self,
         listed: Listed | None = None,
         *,
+        expectation: Expectation | None = None,
         machine: Callable[[], Machine] = Machine.this,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._listed = listed
+        self._expectation = expectation
         self._find = machine
         self._machine: Machine | None = None
         self._clock = clock
@@ -93,6 +96,10 @@ class Watch:
                 tokens_per_second=timings.decode_tokens_per_second
                 or self._listed.entry.tokens_per_second,
             )
+        # Once is enough, and of slowness that was told the cause is known.
+        expected = self._expectation
+        if expected and not self._told and expected.answered(timings, len(sequence.cached)):
+            self._expectation = None
         if self._most_celsius is not None or self._most_stalled is not None:
             heat = "unknown" if self._most_celsius is None else f"{self._most_celsius:.0f} degrees"
             stalled = "unknown" if self._most_stalled is None else f"{self._most_stalled:.0%}"

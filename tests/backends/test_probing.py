@@ -29,7 +29,7 @@ class Chats(FakeBackend):
 """
 
 
-def asked(timeout: float = 20.0) -> dict[str, probing.Answer]:
+def asked(timeout: float = 300.0) -> dict[str, probing.Answer]:
     return probing.ask(registry.installed().values(), detect(), timeout)
 
 

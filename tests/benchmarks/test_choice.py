@@ -8,7 +8,7 @@ import choice
 import pytest
 import record
 
-from edgeinfer.runtime.speeds import Speed
+from edgeinfer.planner.speed import Speed
 
 
 def rate(turn_seconds: float) -> Speed:

@@ -32,7 +32,6 @@ def test_more_threads_are_never_slower_and_no_byte_is_read_faster_than_memory_al
         assert before.stream_bytes_per_second <= after.stream_bytes_per_second
         assert before.int8_macs_per_second < after.int8_macs_per_second
     assert 1e9 < points[0].stream_bytes_per_second < 120e9  # no memory here is wider
-    assert device.bandwidth == points[-1].stream_bytes_per_second
 
 
 def test_every_figure_says_where_it_is_from():

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from edgeinfer.device import DeviceProfile, board
+from edgeinfer.device import DeviceProfile, known
 
 
 @dataclass(frozen=True)
@@ -88,4 +88,4 @@ def large() -> Header:
 
 @pytest.fixture
 def device() -> DeviceProfile:
-    return board("rpi5-16gb")
+    return known.load("rpi5-16gb")

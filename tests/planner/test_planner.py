@@ -218,8 +218,10 @@ def test_the_file_s_own_name_for_its_mix_is_used_if_it_is_true(header, device):
 
 def test_decoding_speed_is_bounded_by_bandwidth(header, device):
     plan = plan_model(header(), device=device)
+    stream = device.ceilings.at(plan.threads).stream_bytes_per_second
 
-    assert 0 < plan.decode_tokens_per_second < device.bandwidth / plan.weights_bytes
+    assert 0 < plan.decode_tokens_per_second < stream / plan.weights_bytes
     assert plan.decode_full_tokens_per_second < plan.decode_tokens_per_second
     unknown = plan_model(header(), device=replace(device, ceilings=None))
     assert unknown.decode_tokens_per_second is None
+    assert plan_model(header(), device=device, predictor=None).speed is None

@@ -125,7 +125,7 @@ def test_of_two_backends_the_faster_is_picked(run):
 
 
 def test_a_machine_that_was_never_measured_is_guessed_cautiously(forms, device):
-    machine = replace(device, memory_budget=64 * GIB, ceilings=None, bandwidth=None)
+    machine = replace(device, memory_budget=64 * GIB, ceilings=None)
 
     found = survey(forms, {"native": Native()}, machine, Wish())
 

@@ -122,7 +122,7 @@ def test_the_list_is_updated_once_a_second_and_at_the_end(entry, monkeypatch):
 def test_a_model_watches_every_step_and_leaves_the_list(entry, monkeypatch):
     fake = Fake(pressure=SHORT)
     watch = fake.watch(entry)
-    monkeypatch.setattr(model_module, "Watch", lambda listed: watch)
+    monkeypatch.setattr(model_module, "Watch", lambda listed, **_: watch)
     step = watch.step
     steps = []
     monkeypatch.setattr(watch, "step", lambda sequence: (steps.append(sequence), step(sequence)))
