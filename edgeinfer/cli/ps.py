@@ -18,8 +18,9 @@ if TYPE_CHECKING:
 def command(as_json: bool) -> None:
     """List the models that run, chat and Python programs of yours have loaded now.
 
-    MEMORY is what the process has resident; CONTEXT the tokens read of those there is room for;
-    TOKENS/S of the last second, or of the last answer; WHY the backend was chosen.
+    MEMORY is what the process has resident; CONTEXT the tokens read of those there is room for
+    (-: it is being measured); TOKENS/S of the last second, or of the last answer; WHY the
+    backend was chosen.
     """
     from edgeinfer.runtime.running import listed
 
@@ -36,7 +37,8 @@ def command(as_json: bool) -> None:
             record["model"],
             record["backend"],
             ui.format_bytes(record["resident_bytes"]),
-            f"{record['context_used']}/{record['context']}",
+            f"{'-' if record['context_used'] is None else record['context_used']}"
+            f"/{record['context']}",
             "" if record["tokens_per_second"] is None else f"{record['tokens_per_second']:.1f}",
             _age(record["age_seconds"]),
             record["chosen_because"],

@@ -271,7 +271,9 @@ class Model:
         Raises:
             ClosedError: the model is closed.
         """
-        return self._live()
+        engine = self._live()
+        self._watch.lent()
+        return engine
 
     def logits(self, tokens: Sequence[int]) -> NDArray[np.float32]:
         """Returns the logits after each token, float32 (n_tokens, n_vocab).

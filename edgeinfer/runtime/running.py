@@ -40,7 +40,7 @@ class Entry:
     chosen_because: str
     rejected: list[dict[str, str]]
     context: int  # tokens
-    context_used: int = 0
+    context_used: int | None = 0  # None: who measures the engine does not tell
     tokens_per_second: float | None = None
 
     @classmethod
@@ -68,7 +68,7 @@ class Listed:
         self._path = folder() / f"{entry.pid}-{next(_numbers)}.json"
         self._write()
 
-    def update(self, *, context_used: int, tokens_per_second: float | None) -> None:
+    def update(self, *, context_used: int | None, tokens_per_second: float | None) -> None:
         """Says what the model does now."""
         self.entry = replace(
             self.entry, context_used=context_used, tokens_per_second=tokens_per_second

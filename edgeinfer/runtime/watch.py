@@ -105,6 +105,11 @@ class Watch:
             stalled = "unknown" if self._most_stalled is None else f"{self._most_stalled:.0%}"
             _log.info("while generating: heat %s, time lost to short memory %s", heat, stalled)
 
+    def lent(self) -> None:
+        """The engine is out for measurements, of which nothing is told here."""
+        if self._listed is not None:
+            self._listed.update(context_used=None, tokens_per_second=None)
+
     def close(self) -> None:
         """The model is closed."""
         if self._listed is not None:

@@ -61,6 +61,12 @@ def test_records_have_what_the_process_takes_and_why_the_backend_was_chosen(edge
     assert age > 1e9
 
 
+def test_of_a_model_that_is_measured_no_context_is_shown(edgeinfer, loaded):
+    loaded.update(context_used=None, tokens_per_second=None)
+
+    assert " -/512 " in edgeinfer("ps").stdout
+
+
 def test_people_read_a_table(edgeinfer, loaded):
     loaded.update(context_used=100, tokens_per_second=42.54)
 

@@ -45,6 +45,10 @@ def test_a_loaded_model_is_in_the_list_until_it_is_closed(tiny):
         assert found.context_used == done.timings.prompt_tokens + 3
         assert found.tokens_per_second == done.timings.decode_tokens_per_second
 
+        _ = model.engine
+        (found,) = listed()
+        assert (found.context_used, found.tokens_per_second) == (None, None)
+
     assert listed() == []
 
 

@@ -125,7 +125,6 @@ def test_a_model_tells_of_its_answers(setting, speeds_after, clock, real, doubte
     )
 
     with Model(parts) as model:
-        last = None
         for event in model.generate("hi", stream=True, max_tokens=40, speculate="off"):
             last = event.timings
             clock(7.0)  # who reads the stream takes long: that is not the backend's doing
