@@ -66,7 +66,10 @@ class ConvertReport:
         types: quant type -> how many tensors have it.
         replaced: "wanted type -> type" -> how many tensors have rows that are not whole blocks
             of the type that was wanted.
+        requantised: "type -> type" -> how many quantised tensors of the source were decoded
+            and encoded anew.
         verification: what a comparison with the source found, if it was asked for.
+        notes: where the format's programs compute something else than the model does.
     """
 
     source: str
@@ -85,6 +88,7 @@ class ConvertReport:
     replaced: dict[str, int]
     requantised: dict[str, int] = field(default_factory=dict)
     verification: Verification | None = None
+    notes: list[str] = field(default_factory=list)
 
     def to_json(self) -> dict[str, object]:
         """Returns the record that ``--json`` prints."""

@@ -17,18 +17,19 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", "to", default="gguf", show_default=True, help="Format: gguf or onnx.")
+@click.option("--to", "to", default="gguf", show_default=True, help="Format: gguf, mlc or onnx.")
 @click.option(
     "-q",
     "--quant",
     help="Quant type: f16, q8_0, q4_k_m (the default), ...; of ONNX f32, f16, int8, int4 (the "
-    "default), int2.",
+    "default), int2; of MLC q4f16_1 (the default), q4f32_1, q3f16_1, q0f16, ...",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
-    help="File to write, of ONNX a folder; by default SOURCE-QUANT.gguf in the current folder.",
+    help="File to write, of ONNX and MLC a folder; by default SOURCE-QUANT.gguf in the "
+    "current folder.",
 )
 @click.option(
     "--tensor-type",
@@ -53,6 +54,12 @@ if TYPE_CHECKING:
     metavar="ADAPTER",
     help="Add this PEFT adapter to the weights.",
 )
+@click.option(
+    "--mlc-mode",
+    type=click.Choice(["mse", "mlc"]),
+    help="With --to mlc: mse searches for a small error (default), mlc writes the bytes that "
+    "MLC LLM's own converter writes.",
+)
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option(
     "--verify",
@@ -71,11 +78,12 @@ def command(
     pure: bool,
     lora: Path | None,
     merge_lora: Path | None,
+    mlc_mode: str | None,
     threads: int | None,
     verify: bool,
     as_json: bool,
 ) -> None:
-    """Converts SOURCE to GGUF, or to a folder for ONNX Runtime.
+    """Converts SOURCE to GGUF, or to a folder for ONNX Runtime or MLC LLM.
 
     SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer) or a GGUF file, whose
     weights are encoded again and whose metadata is kept.
@@ -89,10 +97,12 @@ def command(
         embedding=token_embedding_type,
         pure=pure,
     )
+    if mlc_mode is not None and to != "mlc":
+        raise UsageError("--mlc-mode is for --to mlc")
     name = (lora or source).resolve().name.removesuffix(".gguf")
-    default = "f16" if lora else {"gguf": "q4_k_m"}.get(to, "default")
+    default = "f16" if lora else {"gguf": "q4_k_m", "mlc": "q4f16_1"}.get(to, "default")
     target = output or Path(f"{name}-{(quant or default).lower()}.{to}")
-    adapters = {"lora": lora, "merge_lora": merge_lora}
+    options = {"lora": lora, "merge_lora": merge_lora, "mode": mlc_mode}
     with ExitStack() as stack:
         bar: ui.Progress | None = None
 
@@ -113,7 +123,7 @@ def command(
             threads=threads,
             progress=show,
             verify=verify,
-            **{name: path for name, path in adapters.items() if path is not None},
+            **{name: value for name, value in options.items() if value is not None},
         )
     if as_json:
         ui.emit_json(report.to_json())
@@ -143,6 +153,8 @@ def _summarise(report: Mapping[str, Any]) -> None:
         ui.emit(f"{change} in {count} tensors, whose rows are not whole blocks")
     for change, count in report["requantised"].items():
         ui.emit(f"{change} in {count} tensors, decoded and encoded anew")
+    for note in report["notes"]:
+        ui.emit(f"note: {note}")
     if report["verification"]:
         _tell_verification(report["verification"])
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from tokenizers import Tokenizer as Encoder
-from tokenizers import decoders, processors
+from tokenizers import processors
 
 from edgeinfer.tokenizer import Tokenizer, load_tokenizer
-from edgeinfer.tokenizer.pieces import SPACE, byte_level
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
+from edgeinfer_converters.text_decoder import text_decoder
 
 _COPIED = (
     "tokenizer.json",
@@ -59,7 +59,7 @@ def write_tokenizer(source: HuggingFaceSource | GgufSource, folder: Path) -> Tok
 
 def _write_made(tokenizer: Tokenizer, folder: Path) -> None:
     encoder = tokenizer.parsing  # ours alone: it was loaded for this
-    encoder.decoder = _decoder(tokenizer)
+    encoder.decoder = text_decoder(tokenizer)
     _frame(encoder, tokenizer)
     encoder.save(str(folder / "tokenizer.json"))
     config: dict[str, Any] = {"tokenizer_class": "PreTrainedTokenizerFast"}
@@ -75,15 +75,6 @@ def _write_made(tokenizer: Tokenizer, folder: Path) -> None:
     ends = sorted(tokenizer.eos_ids)
     if ends:
         _write(folder / "generation_config.json", {"eos_token_id": ends})
-
-
-def _decoder(tokenizer: Tokenizer) -> Any:
-    if tokenizer.pieces.codec is byte_level:
-        return decoders.ByteLevel()
-    steps: list[Any] = [decoders.Replace(SPACE, " "), decoders.ByteFallback(), decoders.Fuse()]
-    if tokenizer.pieces.leading_space:
-        steps.append(decoders.Strip(" ", 1, 0))
-    return decoders.Sequence(steps)
 
 
 def _frame(encoder: Encoder, tokenizer: Tokenizer) -> None:
