@@ -1,6 +1,7 @@
 """The GPUs and NPUs that an installed ONNX Runtime can compute on.
 
-It is asked as the backends are, in a process of its own, but is none: no model is run by it yet.
+It is asked as the backends are, in a process of its own. The backend ``onnx`` does not use them
+yet.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class OnnxRuntime:
             return Support(usable=False, reason=f"{MODULE} is not installed")
         return Support(
             usable=False,
-            reason="no model is run by it yet",
+            reason="models are run on the processor only",
             accelerators=accelerators(import_module(MODULE)),
         )
 

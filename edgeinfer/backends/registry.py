@@ -15,7 +15,7 @@ from edgeinfer.planner.footprint import Predictor
 
 GROUP = "edgeinfer.backends"
 AUTO = "auto"
-# Asked for its devices, though it runs no models yet.
+# Asked for its devices, though no model runs on them yet.
 _LIBRARIES = (EntryPoint("onnxruntime", "edgeinfer.backends.onnxruntime_devices:OnnxRuntime"),)
 # Asked in this process: the rest of the program needs its extension as well.
 _IN_PROCESS = frozenset({"edgeinfer.backends.native"})

@@ -22,6 +22,8 @@ from edgeinfer.formats.untrusted_json import parse_json
 NAME = "edgeinfer.json"
 GRAPH = "model.onnx"
 _VERSION = 1
+# Type of a matrix -> the GGUF type nearest to it in size and speed.
+NEAREST = {"int2": "q4_0", "int4": "q4_0", "int8": "q8_0", "int8/16": "q8_0"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +36,7 @@ class OnnxFolder:
         context: tokens its rotary tables reach.
         quant: the recipe.
         floats: type of activations, keys and values: "f32" or "f16".
-        types: of the matrices: name -> such as "int4".
+        matrices: name -> type, such as "int4", and (rows, columns).
         files: name -> bytes, of the graph and its data.
         merges: of the tokenizer.
         metadata: the ``general.*`` keys that a GGUF of the model would have.
@@ -45,7 +47,7 @@ class OnnxFolder:
     context: int
     quant: str
     floats: str
-    types: Mapping[str, str]
+    matrices: Mapping[str, tuple[str, tuple[int, int]]]
     files: Mapping[str, int]
     merges: int
     metadata: Mapping[str, Any]
@@ -85,7 +87,10 @@ def read(folder: Path) -> OnnxFolder:
             context=_positive(record["context"]),
             quant=str(record["quant"]),
             floats=str(record["floats"]),
-            types={str(name): str(value) for name, value in dict(record["types"]).items()},
+            matrices={
+                str(name): (str(kind), (_positive(rows), _positive(columns)))
+                for name, (kind, (rows, columns)) in dict(record["matrices"]).items()
+            },
             files={str(name): _positive(size) for name, size in dict(record["files"]).items()},
             merges=int(record["merges"]),
             metadata=dict(record["metadata"]),

@@ -72,34 +72,29 @@ def load(
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.device.measured import ceilings
-    from edgeinfer.formats.gguf import open_gguf
-    from edgeinfer.formats.guard import Guard
     from edgeinfer.planner import parse_bytes, plan_model
     from edgeinfer.planner.planner import DEFAULT_BATCH
     from edgeinfer.runtime.choice import Choice, Job
+    from edgeinfer.runtime.opened import opened
     from edgeinfer.store import resolve
 
     stored = resolve(os.fspath(reference), offline=offline, progress=progress)
-    if stored.format != "gguf":
-        raise UnsupportedError(
-            f"{stored.path} is a {stored.format!r} model, which no backend here runs",
-            hint=f"convert it: edgeinfer convert {stored.path} --to gguf -q q4_k_m -o MODEL.gguf",
-        )
     device = detect()
     device = replace(device, ceilings=ceilings(device))
     budget = parse_bytes(memory) if isinstance(memory, str) else memory
-    with Guard([Path(stored.path)]), open_gguf(stored.path) as file:
+    with opened(stored) as model_on_disk:
+        kv_types = model_on_disk.kv_types(kv_type_k, kv_type_v)
 
         def plan(name: str) -> MemoryPlan:
             planned = plan_model(
-                file,
+                model_on_disk.header,
                 device=device,
                 memory=budget,
                 context=context,
                 threads=threads,
                 batch_threads=batch_threads,
-                kv_type_k=kv_type_k,
-                kv_type_v=kv_type_v,
+                kv_type_k=kv_types[0],
+                kv_type_v=kv_types[1],
                 backend=name,
                 predictor=registry.predictor(name),
                 batch=DEFAULT_BATCH if batch is None else batch,
@@ -107,10 +102,14 @@ def load(
             return replace(planned, gpu_layers=gpu_layers)
 
         files = ModelFiles(
-            path=Path(stored.path), format=stored.format, reference=stored.reference, gguf=file
+            path=Path(stored.path),
+            format=stored.format,
+            reference=stored.reference,
+            gguf=model_on_disk.gguf,
         )
         choice = Choice(backend, Job(files=files, device=device, plan=plan, adapters=bool(lora)))
-        sampling, system = recommended(file.metadata), system_message(file.metadata)
+        metadata = model_on_disk.metadata
+        sampling, system = recommended(metadata), system_message(metadata)
         # The engine packs its weights without the GIL; meanwhile the rest is imported and the
         # vocabulary read.
         with ThreadPoolExecutor(1) as worker:
@@ -119,13 +118,15 @@ def load(
                 from edgeinfer.runtime.model import Model, Parts
                 from edgeinfer.tokenizer import load_tokenizer
 
-                tokenizer = load_tokenizer(file)
+                tokenizer = load_tokenizer(model_on_disk.tokenizer)
                 template = _template(tokenizer)
             except BaseException:
                 if opening.exception() is None:
                     opening.result()[0].shutdown()
                 raise
         engine, chosen = opening.result()
+    # A checkpoint's tokenizer may have fewer ids than the model has rows.
+    tokenizer = tokenizer.padded(engine.config.vocab_size)
     model = Model(
         Parts(
             engine=engine,

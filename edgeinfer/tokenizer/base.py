@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from tokenizers import Tokenizer as Encoder
 
@@ -59,6 +59,10 @@ class Tokenizer:
     def vocab_size(self) -> int:
         """One more than the highest id."""
         return len(self.pieces.texts)
+
+    def padded(self, size: int) -> Tokenizer:
+        """Returns one with ids up to ``size``; those added stand for no text."""
+        return self if size <= self.vocab_size else replace(self, pieces=self.pieces.padded(size))
 
     @property
     def bos_id(self) -> int | None:

@@ -80,6 +80,15 @@ class Pieces:
         self._verbatim = frozenset(verbatim)
         self._octets: dict[int, bytes] = {}
 
+    def padded(self, size: int) -> Pieces:
+        """Returns the same with ids up to ``size``, those added without a text."""
+        return Pieces(
+            [*self.texts, *[None] * (size - len(self.texts))],
+            self.codec,
+            verbatim=self._verbatim,
+            leading_space=self.leading_space,
+        )
+
     def octets(self, number: int) -> bytes:
         """Returns the bytes of a token."""
         found = self._octets.get(number)

@@ -29,6 +29,14 @@ def test_merges_follow_their_order() -> None:
     assert texts(BPE, BPE.encode("hello hell")) == ["hell", "o", "Ġ", "hell"]
 
 
+def test_ids_that_only_the_model_has_stand_for_no_text() -> None:
+    padded = BPE.padded(BPE.vocab_size + 3)
+
+    assert padded.vocab_size == BPE.vocab_size + 3
+    assert padded.decode([*BPE.encode("hello"), BPE.vocab_size + 2]) == "hello"
+    assert padded.padded(2).vocab_size == padded.vocab_size
+
+
 def test_scores_become_merges() -> None:
     assert texts(SPM, SPM.encode("ab ab", add_special=False)) == ["▁ab", "▁ab"]
 

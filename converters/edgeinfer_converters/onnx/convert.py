@@ -135,7 +135,7 @@ def _describe(weights: Weights, config: ModelConfig, tokens: int, quant: str, fo
         context=tokens,
         quant=quant,
         floats=floats,
-        types=weights.forms(),
+        matrices=weights.matrices(),
         files={onnx_folder.GRAPH: len(octets), data_file.NAME: weights.data.size},
         merges=_merges(source),
         metadata=_general(source),

@@ -69,11 +69,12 @@ class Weights:
         """How many bytes will be written."""
         return sum(stored.nbytes for stored in self.data.tensors)
 
-    def forms(self) -> dict[str, str]:
-        """The form of each matrix that was declared, by name."""
-        names = {m.values.name: m.form.name for m in self._matrices.values() if m.form.bits}
-        floats = {m.values.name for m in self._matrices.values() if not m.form.bits}
-        return names | dict.fromkeys(floats, self.recipe.floats)
+    def matrices(self) -> dict[str, tuple[str, tuple[int, int]]]:
+        """The type and the shape of each matrix that was declared, by name."""
+        return {
+            name: (m.form.name if m.form.bits else self.recipe.floats, (m.rows, m.columns))
+            for name, m in self._matrices.items()
+        }
 
     def form(self, name: str) -> Form:
         """How a matrix will be stored."""

@@ -54,12 +54,27 @@ def plan(context: int = contract.CONTEXT) -> MemoryPlan:
 
 
 def backend(name: str) -> Backend:
-    return fake.FakeBackend() if name == "fake" else registry.named(name, "gguf", detect()).backend
+    return (
+        fake.FakeBackend() if name == "fake" else registry.candidates(detect(), [name])[0].backend
+    )
 
 
 def load(name: str, path: Path, context: int = contract.CONTEXT) -> Engine:
     chosen = backend(name)
-    return chosen.load(ModelFiles(path=path, format=next(iter(chosen.formats))), plan(context))
+    (format_,) = chosen.formats
+    if format_ == "onnx":
+        path = exported(path)
+    return chosen.load(ModelFiles(path=path, format=format_), plan(context))
+
+
+def exported(gguf: Path) -> Path:
+    """The same model for ONNX Runtime, beside the GGUF."""
+    from edgeinfer_converters.onnx.convert import convert
+
+    folder = gguf.with_suffix(".onnx")
+    if not folder.exists():
+        convert(gguf, folder, quant="f32")
+    return folder
 
 
 @pytest.fixture

@@ -1,0 +1,283 @@
+"""ONNX Runtime as a backend: folders that ``edgeinfer convert --to onnx`` exported.
+
+Keys and values of a sequence are buffers of ours for the whole context, bound as input and as
+output: the graph appends to them in place. What it may see of them the attention mask says, so
+that trimming a sequence only sets a number.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from importlib import import_module
+from importlib.metadata import packages_distributions, version
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.checks import check_batch, check_trim
+from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.errors import (
+    ClosedError,
+    CorruptFileError,
+    DoesNotFitError,
+    EdgeInferError,
+    UnsupportedError,
+)
+from edgeinfer.formats import onnx_folder
+from edgeinfer.formats.onnx_folder import OnnxFolder
+from edgeinfer.planner import onnxruntime as memory
+from edgeinfer.planner.footprint import Footprint, Pace, Setting
+from edgeinfer.planner.outline import Outline
+from edgeinfer.planner.plan import MemoryPlan
+
+MODULE = "onnxruntime"
+INSTALL = "pip install 'edgeinfer[onnx]'"
+PROVIDER = "CPUExecutionProvider"
+_OLDEST = (1, 31)  # the first with every operator of the graph, in its fast form
+_SILENT = 3  # errors only: it warns of the rows of logits, whose number varies
+Floats: TypeAlias = "type[np.floating[Any]]"
+_FLOATS: dict[str, Floats] = {"f32": np.float32, "f16": np.float16}
+_OUTPUTS = ("logits", "hidden_states")
+
+
+class OnnxBackend:
+    """Loads exported folders into ONNX Runtime, on the processor."""
+
+    name = "onnx"
+    formats = frozenset({"onnx"})
+
+    def version(self) -> str:
+        """The version of onnxruntime, or "" where it is not installed."""
+        found = packages_distributions().get(MODULE, [])
+        return version(found[0]) if found else ""
+
+    def probe(self, device: DeviceProfile) -> Support:
+        """Loads the library, and looks for the provider."""
+        found = self.version()
+        if not found:
+            return Support(usable=False, reason=f"{MODULE} is not installed ({INSTALL})")
+        try:
+            library = _library()
+        except UnsupportedError as error:
+            return Support(usable=False, reason=error.message)
+        if PROVIDER not in library.get_available_providers():
+            return Support(usable=False, reason=f"{MODULE} {found} has no {PROVIDER}")
+        return Support(usable=True, reason=f"{MODULE} {found}, {PROVIDER}", rank=40)
+
+    def footprint(self, model: Outline, setting: Setting) -> Footprint:
+        """As ``Predictor.footprint``."""
+        return memory.footprint(model, setting)
+
+    def pace(self, model: Outline) -> Pace:
+        """As ``Predictor.pace``."""
+        return memory.pace(model)
+
+    def load(self, files: ModelFiles, plan: MemoryPlan) -> OnnxEngine:
+        """Makes a session.
+
+        Raises:
+            UnsupportedError: onnxruntime is missing or too old, the folder is not of our
+                exporter, or the plan wants a GPU or another cache than the graph has.
+            CorruptFileError: a file of the folder is missing, cut short or damaged.
+            DoesNotFitError: the memory is gone in spite of the plan.
+        """
+        library = _library()
+        folder = onnx_folder.read(files.path)
+        if plan.gpu_layers:
+            raise UnsupportedError(
+                "the backend 'onnx' runs on the processor only", hint="leave -ngl out"
+            )
+        if {plan.kv_type_k, plan.kv_type_v} != {folder.floats}:
+            raise UnsupportedError(
+                f"the graph in {files.path} has a {folder.floats} cache, not {plan.kv_types}",
+                hint="leave -ctk and -ctv out",
+            )
+        if plan.context > folder.context:
+            raise UnsupportedError(
+                f"{files.path} was exported for {folder.context} tokens, not {plan.context}",
+                hint="use a shorter context (-c), or export it for a longer one",
+            )
+        return OnnxEngine(_session(library, folder, plan), folder, plan)
+
+
+def _library() -> Any:
+    """The module of onnxruntime."""
+    try:
+        library = import_module(MODULE)
+    except ImportError as error:
+        raise UnsupportedError(
+            f"the backend 'onnx' needs {MODULE}: {error}", hint=INSTALL
+        ) from error
+    major, minor = (int(part) for part in library.__version__.split(".")[:2])
+    if (major, minor) < _OLDEST:
+        oldest = ".".join(map(str, _OLDEST))
+        raise UnsupportedError(
+            f"{MODULE} {library.__version__} is too old, {oldest} is needed", hint=INSTALL
+        )
+    return library
+
+
+def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
+    options = library.SessionOptions()
+    options.log_severity_level = _SILENT
+    options.intra_op_num_threads = plan.threads
+    options.inter_op_num_threads = 1
+    try:
+        session = library.InferenceSession(
+            str(folder.path / onnx_folder.GRAPH), options, providers=[PROVIDER]
+        )
+    except MemoryError as error:
+        raise DoesNotFitError(
+            "the system refused ONNX Runtime the memory",
+            need_bytes=plan.total_bytes,
+            have_bytes=plan.budget_bytes,
+            suggest="close other programs, or use a smaller quantisation",
+        ) from error
+    except Exception as error:  # its errors have no class in common
+        raise CorruptFileError(
+            f"{folder.path}: ONNX Runtime does not load it: {error}", hint="export the model again"
+        ) from error
+    ran = session.get_providers()
+    if ran[:1] != [PROVIDER]:
+        raise UnsupportedError(f"ONNX Runtime took {ran}, not {PROVIDER}")
+    return session
+
+
+class _Sequence:
+    """Keys and values of a sequence, bound to a session; the system gives pages as they fill."""
+
+    def __init__(
+        self, session: Any, shape: tuple[int, ...], floats: type[np.floating[Any]]
+    ) -> None:
+        self.length = 0
+        self.binding = session.io_binding()
+        for name in _OUTPUTS:  # first, so that their places are known
+            self.binding.bind_output(name, "cpu")
+        self._caches = []
+        for value in session.get_inputs():
+            if value.name.startswith("past_key_values."):
+                cache: NDArray[Any] = np.zeros(shape, floats)
+                self._caches.append(cache)
+                present = value.name.replace("past_key_values.", "present.")
+                place = ("cpu", 0, floats, shape, cache.ctypes.data)
+                self.binding.bind_input(value.name, *place)
+                self.binding.bind_output(present, *place)
+
+
+class OnnxEngine:
+    """``base.Engine`` over an InferenceSession."""
+
+    def __init__(self, session: Any, folder: OnnxFolder, plan: MemoryPlan) -> None:
+        self.config = folder.config
+        self.provider: str = session.get_providers()[0]
+        self._session = session
+        self._context, self._batch = plan.context, plan.batch
+        self._floats = _FLOATS[folder.floats]
+        self._lock = threading.Lock()
+        self._sequences: dict[int, _Sequence] = {}
+        self._opened = 0
+        self._seen = np.ones((1, plan.context), np.int64)  # the mask: all that was read
+        self._options = import_module(MODULE).RunOptions()
+        self._options.log_severity_level = _SILENT
+
+    def open(self) -> int:
+        """As ``Engine.open``."""
+        with self._lock:
+            session = self._live()
+            config = self.config
+            shape = (1, config.kv_heads, self._context, config.head_dim)
+            self._opened += 1
+            self._sequences[self._opened] = _Sequence(session, shape, self._floats)
+            return self._opened
+
+    def step(self, batch: Sequence[Slice]) -> Logits:
+        """As ``Engine.step``."""
+        return self._run(batch, "logits", self.config.vocab_size)
+
+    def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
+        """As ``Embedder.embed``."""
+        return self._run(batch, "hidden_states", self.config.width)
+
+    def trim(self, sequence: int, length: int) -> None:
+        """As ``Engine.trim``."""
+        with self._lock:
+            found = self._sequence(sequence)
+            check_trim(found.length, length)
+            found.length = length
+
+    def close(self, sequence: int) -> None:
+        """As ``Engine.close``."""
+        with self._lock:
+            self._sequence(sequence)
+            del self._sequences[sequence]
+
+    def shutdown(self) -> None:
+        """As ``Engine.shutdown``."""
+        with self._lock:
+            self._sequences.clear()
+            self._session = None
+
+    # ---- inside --------------------------------------------------------------------------
+
+    def _live(self) -> Any:
+        if self._session is None:
+            raise ClosedError("the engine is closed")
+        return self._session
+
+    def _sequence(self, number: int) -> _Sequence:
+        self._live()
+        if number not in self._sequences:
+            raise ClosedError(f"sequence {number} is not open")
+        return self._sequences[number]
+
+    def _run(self, batch: Sequence[Slice], output: str, width: int) -> NDArray[np.float32]:
+        with self._lock:
+            self._live()
+            lengths = [self._sequence(part.sequence).length for part in batch]
+            check_batch(batch, lengths, vocabulary=self.config.vocab_size, context=self._context)
+            rows = [self._read(part, output, width) for part in batch]
+            for part in batch:
+                self._sequences[part.sequence].length += len(part.tokens)
+            return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+
+    def _read(self, part: Slice, output: str, width: int) -> NDArray[np.float32]:
+        """Appends a slice's tokens to its buffers, in pieces; its length stays what it was."""
+        sequence, count = self._sequences[part.sequence], len(part.tokens)
+        rows = []
+        for at in range(0, count, self._batch):
+            tokens = np.asarray(part.tokens[at : at + self._batch], np.int64)
+            unwanted = max(count - part.wants_logits - at, 0)  # before the first wanted one
+            wanted = max(len(tokens) - unwanted, 0)
+            made = self._piece(sequence, tokens, sequence.length + at + len(tokens), wanted, output)
+            if wanted:
+                rows.append(made[0].astype(np.float32))
+        return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+
+    def _piece(
+        self,
+        sequence: _Sequence,
+        tokens: NDArray[np.int64],
+        total: int,
+        wanted: int,
+        output: str,
+    ) -> NDArray[Any]:
+        """Computes a piece; returns the output, (1, wanted, width), of one row at least."""
+        binding = sequence.binding
+        given = {
+            "input_ids": tokens[None],
+            "attention_mask": self._seen[:, :total],
+            "num_logits": np.array([max(wanted, 1)], np.int64),
+        }
+        for name, value in given.items():
+            binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
+        for name in _OUTPUTS:  # bound anew, or the last step's would be taken again
+            binding.bind_output(name, "cpu")
+        try:
+            self._session.run_with_iobinding(binding, self._options)
+            made: NDArray[Any] = binding.get_outputs()[_OUTPUTS.index(output)].numpy()
+        except Exception as error:  # its errors have no class in common
+            raise EdgeInferError(f"ONNX Runtime cannot compute a step: {error}") from error
+        return made

@@ -1,0 +1,160 @@
+"""ONNX Runtime as a backend: exported folders load, run and are refused as they should be."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import edgeinfer
+from edgeinfer.backends.base import ModelFiles, Slice
+from edgeinfer.backends.onnx import OnnxBackend, OnnxEngine
+from edgeinfer.device.detect import detect
+from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
+from edgeinfer.planner.plan import MemoryPlan
+from support import tiny
+from support.golden import golden
+
+pytestmark = pytest.mark.peer
+MODEL = tiny.BY_NAME["gemma3-gqa64"]
+PLAN = MemoryPlan(
+    backend="onnx",
+    quant="f32",
+    context=tiny.CONTEXT,
+    threads=2,
+    batch=16,
+    kv_type_k="f32",
+    kv_type_v="f32",
+    weights_bytes=0,
+    kv_bytes=0,
+    scratch_bytes=0,
+    runtime_bytes=0,
+    budget_bytes=1,
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return export(tmp_path_factory.mktemp("onnx"), "f32")
+
+
+def export(place: Path, quant: str) -> Path:
+    from edgeinfer_converters.onnx.convert import convert
+
+    convert(tiny.write(MODEL, place / "hf"), place / "out", quant=quant)
+    return place / "out"
+
+
+def load(folder: Path, plan: MemoryPlan = PLAN) -> OnnxEngine:
+    return OnnxBackend().load(ModelFiles(path=folder, format="onnx"), plan)
+
+
+def test_logits_are_those_of_transformers_and_the_provider_is_told(folder):
+    engine = load(folder)
+
+    logits = engine.step([Slice(engine.open(), MODEL.tokens, tiny.TOKENS)])
+
+    assert golden(MODEL).distance(logits) < 1e-4
+    assert engine.provider == "CPUExecutionProvider"
+    assert "CPUExecutionProvider" in OnnxBackend().probe(detect()).reason
+
+
+def test_a_graph_of_half_floats_has_a_cache_of_half_floats(tmp_path):
+    plan = replace(PLAN, kv_type_k="f16", kv_type_v="f16")
+    engine = load(export(tmp_path, "f16"), plan)
+
+    logits = engine.step([Slice(engine.open(), MODEL.tokens, tiny.TOKENS)])
+
+    assert logits.dtype == np.float32
+    assert golden(MODEL).distance(logits) < 0.01
+
+
+def test_the_rest_of_the_program_runs_a_folder(folder):
+    with edgeinfer.load(folder, context=96) as model:
+        assert model.plan.backend == "onnx"
+        assert model.plan.kv_types == "f32"
+        assert model.plan.weights_bytes > (folder / "model.onnx.data").stat().st_size
+        wanted = model.logits(MODEL.tokens)
+        said = model.generate("the cat", max_tokens=8, temperature=0)
+
+    assert golden(MODEL).distance(wanted) < 1e-4
+    assert len(said.tokens) == 8 or said.finish_reason == "stop"
+
+
+def test_the_same_weights_say_the_same_on_every_engine(tmp_path):
+    """Weights of q8_0 keep their values; both engines round activations to 8 bits."""
+    from edgeinfer_converters.gguf import convert as to_gguf
+    from edgeinfer_converters.onnx.convert import convert
+
+    hf = tiny.write(MODEL, tmp_path / "hf")
+    to_gguf(hf, tmp_path / "model.gguf", quant="q8_0")
+    convert(tmp_path / "model.gguf", tmp_path / "out", quant="int8")
+
+    with (
+        edgeinfer.load(tmp_path / "model.gguf", backend="native", kv_type_k="f32") as native,
+        edgeinfer.load(tmp_path / "out") as ours,
+    ):
+        expected, got = native.logits(MODEL.tokens), ours.logits(MODEL.tokens)
+    assert np.abs(got - expected).max() < 0.03 * np.ptp(expected)
+    assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.9
+
+
+# ---- refusals --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"kv_type_k": "q8_0"}, "f32 cache"),
+        ({"gpu_layers": -1}, "processor only"),
+        ({"context": 2048}, "exported for 1024 tokens"),
+    ],
+)
+def test_a_plan_it_cannot_keep_is_refused(change, message, folder):
+    with pytest.raises(UnsupportedError, match=message):
+        load(folder, replace(PLAN, **change))
+
+
+def test_a_cache_that_the_graph_has_not_is_refused_before_loading(folder):
+    with pytest.raises(UsageError, match="cache of f32, not of q8_0"):
+        edgeinfer.load(folder, kv_type_k="q8_0")
+
+
+def test_a_folder_is_not_for_backends_of_other_formats(folder):
+    with pytest.raises(UnsupportedError, match="does not read 'onnx' models"):
+        edgeinfer.load(folder, backend="native")
+
+
+def test_a_damaged_graph_is_an_error_with_its_name(tmp_path):
+    folder = export(tmp_path, "int4")
+    graph = folder / "model.onnx"
+    octets = bytearray(graph.read_bytes())
+    octets[: len(octets) // 2] = bytes(len(octets) // 2)
+    graph.write_bytes(octets)
+
+    with pytest.raises(CorruptFileError, match="ONNX Runtime does not load it"):
+        load(folder)
+
+    (folder / "model.onnx.data").unlink()
+    with pytest.raises(CorruptFileError, match=r"model\.onnx\.data is missing"):
+        edgeinfer.load(folder)
+
+
+def test_without_the_library_it_says_what_to_install(folder, monkeypatch):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+
+    with pytest.raises(UnsupportedError) as caught:
+        load(folder)
+
+    assert "edgeinfer[onnx]" in str(caught.value.hint)
+    assert not OnnxBackend().probe(detect()).usable
+
+
+def test_an_old_library_is_refused(folder, monkeypatch):
+    monkeypatch.setattr("onnxruntime.__version__", "1.20.1")
+
+    with pytest.raises(UnsupportedError, match=r"1\.20\.1 is too old"):
+        load(folder)
