@@ -1,7 +1,8 @@
 """How near a machine's ceilings the engines come, by quant type: measured, as data.
 
 Shares of the int8 multiply-adds of all threads, taken beside the ceilings on x86-64 with
-AVX-512 (benchmarks/prediction.py). On other processors they are the best guess there is.
+AVX-512 (benchmarks/prediction.py). With other kernels they are the best guess there is; of two
+engines whose kernels differ, they do not say there which is faster.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Mapping
 
 from edgeinfer.planner.footprint import Pace
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline
+
+MEASURED_WITH = frozenset({"avx512"})  # kernel sets
 
 Shares = Mapping[str, tuple[float, float]]  # quant type -> (steps of one token, of many)
 

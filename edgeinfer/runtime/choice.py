@@ -16,8 +16,10 @@ from dataclasses import dataclass, replace
 from edgeinfer.backends import registry
 from edgeinfer.backends.base import Adaptable, Engine, ModelFiles
 from edgeinfer.backends.registry import Candidate
+from edgeinfer.device.isa import isa_in_use
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError, UsageError
+from edgeinfer.planner.paces import MEASURED_WITH
 from edgeinfer.planner.plan import MemoryPlan, Rejection
 from edgeinfer.planner.speed import Speed
 from edgeinfer.runtime.speeds import Expectation, Setting, Speeds, measure
@@ -182,11 +184,17 @@ class Choice:
         return self._race(ranked), lambda r: f"raced: {r.speed}" if r.speed else "it loads"
 
     def _predicted(self, runner: _Runner) -> Speed | None:
-        """The plan's prediction, which is of the processor alone; None if it was wrong before."""
+        """The plan's prediction; None where it is not to be trusted.
+
+        It is of the processor alone, compares engines only with the kernels that it was made
+        with, and may have been wrong before.
+        """
         layers = runner.plan.gpu_layers
         on_gpu = layers or (layers is None and runner.candidate.support.accelerators)
+        if on_gpu or isa_in_use() not in MEASURED_WITH:
+            return None
         doubted = self.speeds.is_doubted(self._setting(runner))
-        return None if on_gpu or doubted else runner.plan.speed
+        return None if doubted else runner.plan.speed
 
     def _expect(self, winner: _Runner, runners: list[_Runner]) -> None:
         if winner.speed is not None and len(runners) > 1:

@@ -91,6 +91,11 @@ def _asked_here(monkeypatch):
     monkeypatch.setattr(registry.probing, "ask", ask)
 
 
+@pytest.fixture(autouse=True)
+def _kernels_that_predictions_are_made_with(monkeypatch):
+    monkeypatch.setattr(choice, "isa_in_use", lambda: "avx512")
+
+
 @pytest.fixture
 def job(tmp_path):
     def make(name="model.fake", content=b"weights", device=None, plan=fake_plan, **changes):
@@ -207,6 +212,14 @@ def test_a_prediction_of_one_alone_decides_nothing(install, job):
     install(SOURCE, slow="Slow", fast="Fast")
 
     assert opened(predicting(job(), slow=1e9)).backend == "fast"
+
+
+def test_with_other_kernels_a_prediction_decides_nothing(install, job, monkeypatch):
+    install(SOURCE, slow="Slow", fast="Fast")
+    monkeypatch.setattr(choice, "isa_in_use", lambda: "scalar")
+
+    plan = opened(predicting(job(), fast=50, slow=100))
+    assert (plan.backend, plan.chosen_because[:6]) == ("fast", "raced:")
 
 
 @pytest.mark.parametrize("layers", [-1, None])

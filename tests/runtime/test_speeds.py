@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import time
 from dataclasses import fields, replace
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from edgeinfer.backends import fake
 from edgeinfer.backends.base import ModelFiles
 from edgeinfer.device.detect import detect
+from edgeinfer.device.pressure import Pressure
+from edgeinfer.device.thermal import ThermalState
 from edgeinfer.planner.speed import Speed
+from edgeinfer.runtime import model as model_module
 from edgeinfer.runtime.model import Model, Parts
 from edgeinfer.runtime.speeds import Expectation, Setting, Speeds, measure
+from edgeinfer.runtime.watch import Machine, Watch
 from edgeinfer.types import Timings
 from support.fake_model import byte_tokenizer, fake_plan
 
@@ -114,8 +120,19 @@ def test_a_measurement_ends_the_doubt(setting, speeds_after):
     assert speeds_after().recall(setting) == SPEED
 
 
-@pytest.mark.parametrize(("real", "doubted"), [(0.05, False), (0.1, True)])
-def test_a_model_tells_of_its_answers(setting, speeds_after, clock, real, doubted):
+@pytest.mark.parametrize(
+    ("real", "heat", "doubted"),
+    [(0.05, False, False), (0.1, False, True), (0.1, True, False)],
+)
+def test_a_model_tells_of_its_answers_unless_heat_slows_it(
+    setting, speeds_after, clock, monkeypatch, real, heat, doubted
+):
+    machine = Machine(
+        meter=SimpleNamespace(read=Pressure), thermal=lambda: ThermalState(throttled=heat)
+    )
+    # Five seconds from look to look.
+    watch = partial(Watch, machine=lambda: machine, clock=lambda: 100 * time.perf_counter())
+    monkeypatch.setattr(model_module, "Watch", watch)
     engine = fake.FakeBackend(reply="x" * 40, seconds_per_token=real).load(
         ModelFiles(path=Path(), format="fake"), fake_plan()
     )
@@ -152,7 +169,7 @@ def test_measuring_keeps_to_its_time_and_is_right(clock, seconds_per_token):
 
     speed, steady = measure(engine, fake_plan(), 0.5)
 
-    assert time.perf_counter() <= 0.5 + 2 * seconds_per_token
+    assert time.perf_counter() <= 0.5 + 3 * seconds_per_token
     assert speed.decode == pytest.approx(1 / seconds_per_token)
     assert speed.prefill == pytest.approx(1 / seconds_per_token)
     assert steady
@@ -162,6 +179,7 @@ def test_measuring_keeps_to_its_time_and_is_right(clock, seconds_per_token):
     ("disturbed", "seconds", "steady"),
     [
         (range(0), 0.0, True),
+        (range(1, 2), 20.0, False),  # so that there is no time for more
         (range(2, 3), 0.5, False),  # the only prompt there is time for then
         (range(3, 4), 0.5, True),  # one of two
         (range(10, 12), 0.5, True),  # a few answers
