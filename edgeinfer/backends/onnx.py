@@ -7,10 +7,12 @@ that trimming a sequence only sets a number.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import packages_distributions, version
+from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -18,6 +20,8 @@ from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
 from edgeinfer.backends.checks import check_batch, check_trim
+from edgeinfer.backends.onnx_prepacked import prepacked
+from edgeinfer.device.detect import detect
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
     ClosedError,
@@ -36,6 +40,8 @@ from edgeinfer.planner.plan import MemoryPlan
 MODULE = "onnxruntime"
 INSTALL = "pip install 'edgeinfer[onnx]'"
 PROVIDER = "CPUExecutionProvider"
+# Set to 1, it keeps matrices on disk as the kernels read them, and maps them.
+PREPACKED = "EDGEINFER_ONNX_PREPACKED"
 _OLDEST = (1, 31)  # the first with every operator of the graph, in its fast form
 _SILENT = 3  # errors only: it warns of the rows of logits, whose number varies
 Floats: TypeAlias = "type[np.floating[Any]]"
@@ -121,14 +127,17 @@ def _library() -> Any:
 
 
 def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
-    options = library.SessionOptions()
-    options.log_severity_level = _SILENT
-    options.intra_op_num_threads = plan.threads
-    options.inter_op_num_threads = 1
+    def make(graph: Path, options: Any) -> Any:
+        options.log_severity_level = _SILENT
+        options.intra_op_num_threads = plan.threads
+        options.inter_op_num_threads = 1
+        return library.InferenceSession(str(graph), options, providers=[PROVIDER])
+
+    graph = folder.path / onnx_folder.GRAPH
     try:
-        session = library.InferenceSession(
-            str(folder.path / onnx_folder.GRAPH), options, providers=[PROVIDER]
-        )
+        if os.environ.get(PREPACKED, "") not in ("", "0"):
+            graph = prepacked(library, folder, _processor(), make)
+        session = make(graph, library.SessionOptions())
     except MemoryError as error:
         raise DoesNotFitError(
             "the system refused ONNX Runtime the memory",
@@ -136,6 +145,8 @@ def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
             have_bytes=plan.budget_bytes,
             suggest="close other programs, or use a smaller quantisation",
         ) from error
+    except EdgeInferError:
+        raise
     except Exception as error:  # its errors have no class in common
         raise CorruptFileError(
             f"{folder.path}: ONNX Runtime does not load it: {error}", hint="export the model again"
@@ -144,6 +155,11 @@ def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
     if ran[:1] != [PROVIDER]:
         raise UnsupportedError(f"ONNX Runtime took {ran}, not {PROVIDER}")
     return session
+
+
+def _processor() -> str:
+    device = detect()
+    return f"{device.machine} {device.cpu} {' '.join(device.isas)}"
 
 
 class _Sequence:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -100,6 +101,28 @@ def test_the_same_weights_say_the_same_on_every_engine(tmp_path):
         expected, got = native.logits(MODEL.tokens), ours.logits(MODEL.tokens)
     assert np.abs(got - expected).max() < 0.03 * np.ptp(expected)
     assert np.mean(got.argmax(axis=1) == expected.argmax(axis=1)) > 0.9
+
+
+def test_matrices_kept_in_order_give_the_same_logits_from_less_memory(tmp_path, monkeypatch):
+    from edgeinfer.backends import onnx_prepacked
+
+    monkeypatch.setattr(onnx_prepacked, "home", lambda: tmp_path / "home")
+    folder = export(tmp_path, "int4")
+    plain = load(folder)
+    expected = plain.step([Slice(plain.open(), MODEL.tokens, tiny.TOKENS)])
+
+    monkeypatch.setenv("EDGEINFER_ONNX_PREPACKED", "1")
+    for _ in range(2):  # made, and found again
+        engine = load(folder)
+        got = engine.step([Slice(engine.open(), MODEL.tokens, tiny.TOKENS)])
+        np.testing.assert_array_equal(got, expected)
+    (made,) = (tmp_path / "home" / "prepacked").iterdir()
+    assert (made / "model.onnx.data").stat().st_size > 0
+
+    os.utime(folder / "model.onnx.data", ns=(1, 1))  # another model
+    load(folder)
+    (anew,) = (tmp_path / "home" / "prepacked").iterdir()
+    assert anew != made
 
 
 # ---- refusals --------------------------------------------------------------------------------
