@@ -20,6 +20,7 @@ from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
+from edgeinfer_converters.lora import merged, read_peft
 from edgeinfer_converters.onnx import data_file, genai
 from edgeinfer_converters.onnx.decoder import draw
 from edgeinfer_converters.onnx.forms import get_recipe
@@ -38,6 +39,7 @@ def convert(
     *,
     quant: str = "int4",
     context: int | None = None,
+    merge_lora: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
@@ -54,6 +56,7 @@ def convert(
         quant: f32, f16, int8, int4 or int2.
         context: tokens the model will be able to read; None for the trained context up to
             32768. It decides between LongRoPE's long and short divisors.
+        merge_lora: a PEFT adapter to add to the weights.
         overrides: must be empty; types of single tensors cannot be chosen.
         threads: None for one a processor.
         progress: called after each block of rows.
@@ -71,6 +74,8 @@ def convert(
     _require_library()
     opened = open_source(Path(source))
     try:
+        if merge_lora is not None:
+            opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
         with AtomicFolder(output, mark=genai.NAME) as folder:
             weights = Weights(opened, recipe)
             config, tokens = _numbers(opened, context)

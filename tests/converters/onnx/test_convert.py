@@ -18,6 +18,7 @@ from edgeinfer_converters.gguf import convert as to_gguf
 from edgeinfer_converters.onnx.convert import convert
 from support import tiny
 from support.onnx_graph import Run, with_exact_products
+from support.peft_adapter import write_peft
 
 pytestmark = pytest.mark.peer
 TEXT = "the cat<|im_end|> sat on"
@@ -103,6 +104,20 @@ def test_onnxruntime_genai_runs_the_folder_as_it_is(name, quant, tmp_path):
         text.append(int(run.logits(text)[-1].argmax()))
     assert said == text[tiny.TOKENS :]
     assert len(said) == 24 or said[-1] in load_tokenizer(tmp_path / "hf").eos_ids
+
+
+def test_an_adapter_can_be_added_to_the_weights(checkpoint, tmp_path):
+    model = tiny.BY_NAME["llama-gqa64-tied"]
+    adapter = write_peft(model, tmp_path / "adapter")
+    to_gguf(checkpoint, tmp_path / "merged.gguf", quant="f32", merge_lora=adapter)
+    convert(tmp_path / "merged.gguf", tmp_path / "expected", quant="f32")
+    expected = Run(tmp_path / "expected").logits(model.tokens)
+
+    convert(checkpoint, tmp_path / "out", quant="f32", merge_lora=adapter)
+
+    np.testing.assert_array_equal(Run(tmp_path / "out").logits(model.tokens), expected)
+    convert(checkpoint, tmp_path / "out", quant="f32")
+    assert np.abs(Run(tmp_path / "out").logits(model.tokens) - expected).max() > 0.01
 
 
 def test_the_context_is_capped_and_may_be_chosen(checkpoint, tmp_path):
