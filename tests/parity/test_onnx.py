@@ -5,13 +5,31 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from edgeinfer.backends.base import ModelFiles, Slice
+from edgeinfer.backends.onnx import OnnxBackend
+from edgeinfer.planner.plan import MemoryPlan
 from support import tiny
 from support.golden import golden
 from support.onnx_graph import Run
 
 pytestmark = pytest.mark.peer
+PLAN = MemoryPlan(
+    backend="onnx",
+    quant="f32",
+    context=tiny.CONTEXT,
+    threads=2,
+    batch=48,
+    kv_type_k="f32",
+    kv_type_v="f32",
+    weights_bytes=0,
+    kv_bytes=0,
+    scratch_bytes=0,
+    runtime_bytes=0,
+    budget_bytes=1,
+)
 DENSE = [model for model in tiny.MODELS if not model.has_experts]
 
 
@@ -26,6 +44,16 @@ def test_the_exported_graph_gives_the_logits_of_transformers(
 
     for step in (None, 7, 1):
         assert wanted.distance(run.logits(model.tokens, step)) < 1e-4
+
+    # The same through the backend, which appends in place and cuts what is long.
+    engine = OnnxBackend().load(ModelFiles(path=tmp_path / "out", format="onnx"), PLAN)
+    for size in (tiny.TOKENS, 7, 1):
+        number = engine.open()
+        rows = [
+            engine.step([Slice(number, piece, len(piece))])
+            for piece in (model.tokens[at : at + size] for at in range(0, tiny.TOKENS, size))
+        ]
+        assert wanted.distance(np.concatenate(rows)) < 1e-4
 
 
 @pytest.mark.parametrize(("quant", "most"), [("f16", 0.01), ("int8", 0.15)])
