@@ -44,20 +44,21 @@ def write_tokenizer(source: HuggingFaceSource | GgufSource, folder: Path) -> Tok
     """
     if isinstance(source, GgufSource):
         tokenizer = load_tokenizer(source.gguf)
-        _write_made(tokenizer, folder)
+        write_made(tokenizer, folder)
     else:
         tokenizer = load_tokenizer(source.path)
         for name in _COPIED:
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)
         if not (folder / "tokenizer.json").is_file():
-            _write_made(tokenizer, folder)
+            write_made(tokenizer, folder)
     first = () if tokenizer.eos_id is None else (tokenizer.eos_id,)
     ends = tuple(dict.fromkeys([*first, *sorted(tokenizer.eos_ids)]))
     return TokenIds(bos=tokenizer.bos_id, ends=ends)
 
 
-def _write_made(tokenizer: Tokenizer, folder: Path) -> None:
+def write_made(tokenizer: Tokenizer, folder: Path) -> None:
+    """Writes a tokenizer that was built from a GGUF's keys, which is changed for it."""
     encoder = tokenizer.parsing  # ours alone: it was loaded for this
     encoder.decoder = text_decoder(tokenizer)
     _frame(encoder, tokenizer)
