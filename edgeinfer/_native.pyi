@@ -106,6 +106,21 @@ def rms_norm(
 ) -> NDArray[numpy.float32]:
     """x / sqrt(mean(x^2) + eps) * w."""
 
+def layer_norm(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    w: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    b: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    eps: float,
+) -> NDArray[numpy.float32]:
+    """(x - mean(x)) / sqrt(variance(x) + eps) * w + b."""
+
 def rope(
     isa: str,
     x: Annotated[
@@ -144,6 +159,14 @@ def gelu_mul(
     ],
 ) -> NDArray[numpy.float32]:
     """gelu_tanh(gate) * up."""
+
+def gelu(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """gelu_tanh(x)."""
 
 def scale_and_cap(
     isa: str,

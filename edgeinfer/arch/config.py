@@ -12,10 +12,17 @@ from enum import Enum
 
 
 class Activation(str, Enum):
-    """The nonlinearity of the gated feed-forward block."""
+    """The nonlinearity of the feed-forward block."""
 
     SILU = "silu"
     GELU_TANH = "gelu_tanh"
+
+
+class Norm(str, Enum):
+    """What a norm is: by the root mean square, or by mean and variance and with a bias."""
+
+    RMS = "rms"
+    LAYER = "layer"
 
 
 class NormPlacement(str, Enum):
@@ -81,6 +88,8 @@ class ModelConfig:
     experts_used: int = 0  # how many a token takes
     expert_weights_norm: bool = True  # their weights add up to 1
     norm_eps: float
+    norm: Norm = Norm.RMS
+    gated: bool = True  # feed-forward: activation(gate) * up, else activation(up)
     activation: Activation = Activation.SILU
     norm_placement: NormPlacement = NormPlacement.PRE
     qk_norm: QkNorm = QkNorm.NONE

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import Pooling
+from edgeinfer.arch.config import Norm, Pooling
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     check_size,
@@ -59,6 +59,14 @@ KEYS: Mapping[str, str] = {
     "rope.beta_slow": "rope.scaling.yarn_beta_slow",
     "rope.finetuned": "rope.scaling.finetuned",
 }
+
+
+def keys_of(arch: Architecture) -> Mapping[str, str]:
+    """Returns ``KEYS`` as a family has them."""
+    if arch.norm is Norm.LAYER:
+        return {**KEYS, "norm_eps": "attention.layer_norm_epsilon"}
+    return KEYS
+
 
 # llama.cpp's numbers of what embeddings are made of; 0 is "each token its own".
 POOLINGS: Mapping[int, Pooling | None] = {
@@ -106,7 +114,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         CorruptFileError: a key is missing, has the wrong type or makes no sense.
         UnsupportedError: the file uses something the graph does not have.
     """
-    keys = _Keys(gguf.metadata, arch.name)
+    keys = _Keys(gguf.metadata, arch)
     layers = check_size("layers", keys.require("layers", int), keys.name)
     width = check_size("width", keys.require("width", int), keys.name)
     heads = check_size("heads", keys.per_layer("heads", None), keys.name)
@@ -159,19 +167,20 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
 class _Keys:
     """The keys of one architecture, with checked types."""
 
-    def __init__(self, metadata: Mapping[str, Any], arch: str) -> None:
+    def __init__(self, metadata: Mapping[str, Any], arch: Architecture) -> None:
         self.metadata = metadata
-        self._arch = arch
+        self._arch = arch.name
+        self._keys = keys_of(arch)
 
     def name(self, field: str) -> str:
         if field in ROPE_TENSORS:
             return f"tensor {ROPE_TENSORS[field]!r}"
         if field == "vocab_size":
             return "rows of tensor 'token_embd.weight'"
-        return f"key '{self._arch}.{KEYS[field]}'"
+        return f"key '{self._arch}.{self._keys[field]}'"
 
     def get(self, field: str) -> Any:
-        return self.metadata.get(f"{self._arch}.{KEYS[field]}")
+        return self.metadata.get(f"{self._arch}.{self._keys[field]}")
 
     def require(self, field: str, kind: type[T]) -> T:
         value = self.get(field)

@@ -148,6 +148,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
         raise UnsupportedError("clipped queries, keys and values ('clip_qkv')")
     if arch.only_experts:
         _refuse_other_experts(keys, arch)
+    if arch.biases and keys.get("use_bias") is False:
+        raise UnsupportedError(f"{arch.name} without biases ('use_bias')")
     if keys.get("use_bidirectional_attention"):
         raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
     activation = keys.get("hidden_activation", keys.get("hidden_act", _USUAL[arch.activation]))

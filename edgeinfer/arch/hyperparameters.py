@@ -99,6 +99,8 @@ class Hyperparameters:
             experts_used=self.experts_used,
             expert_weights_norm=arch.expert_weights_norm,
             norm_eps=self.norm_eps,
+            norm=arch.norm,
+            gated=arch.gated,
             activation=arch.activation,
             norm_placement=arch.norm_placement,
             qk_norm=arch.qk_norm,

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from edgeinfer.arch.config import Activation, NormPlacement, QkNorm, RopeStyle
+from edgeinfer.arch.config import Activation, Norm, NormPlacement, QkNorm, RopeStyle
 
 # Tensors outside the blocks: GGUF name -> name in a Hugging Face checkpoint.
 MODEL_TENSORS: Mapping[str, str] = MappingProxyType(
@@ -95,6 +95,7 @@ class Architecture:
         name: general.architecture of its GGUF files.
         hf_classes: "architectures" of its config.json files.
         variant_of: set if another family owns the GGUF name (Mistral's is Llama's).
+        gated: its feed-forward block has a gate.
         window_period: which layers have the sliding window where the file does not say:
             all but every n-th; 0 is all, 1 is none.
         default_window: the window where a GGUF has no key for it.
@@ -115,6 +116,7 @@ class Architecture:
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
         rope_kinds: RoPE types of config.json that mean another type in this family.
+        model: changes to ``MODEL_TENSORS``.
         block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
         biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
         fused: file tensors that hold several of the graph's, in row order.
@@ -126,6 +128,8 @@ class Architecture:
     name: str
     hf_classes: tuple[str, ...]
     variant_of: str | None = None
+    norm: Norm = Norm.RMS
+    gated: bool = True
     activation: Activation = Activation.SILU
     norm_placement: NormPlacement = NormPlacement.PRE
     qk_norm: QkNorm = QkNorm.NONE
@@ -148,12 +152,20 @@ class Architecture:
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
     rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    model: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     block: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     biases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED_QKV)
     transforms: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     prefixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     skipped: tuple[str, ...] = ()
+
+    def model_tensors(self, tied_output: bool) -> dict[str, str]:
+        """Returns the tensors outside the blocks: GGUF name -> checkpoint name."""
+        merged = {**MODEL_TENSORS, **self.model}
+        if tied_output:
+            del merged["output.weight"]
+        return merged
 
     def block_tensors(self, experts: bool | None = None) -> dict[str, str]:
         """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off.

@@ -13,7 +13,7 @@ from typing import Any
 
 from edgeinfer.arch.config import ModelConfig, QkNorm
 from edgeinfer.arch.from_gguf import ROPE_TENSORS
-from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, MODEL_TENSORS, Architecture
+from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, Architecture
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 # Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
@@ -21,7 +21,9 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "token_embd.weight": ("vocab", "width"),
     "output_norm.weight": ("width",),
     "output.weight": ("vocab", "width"),
+    "output_norm.bias": ("width",),
     "attn_norm.weight": ("width",),
+    "attn_norm.bias": ("width",),
     "attn_q.weight": ("queries", "width"),
     "attn_k.weight": ("keys", "width"),
     "attn_v.weight": ("keys", "width"),
@@ -34,6 +36,7 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "attn_k_norm.weight": ("key_norm",),
     "post_attention_norm.weight": ("width",),
     "ffn_norm.weight": ("width",),
+    "ffn_norm.bias": ("width",),
     "ffn_gate.weight": ("ff", "width"),
     "ffn_up.weight": ("ff", "width"),
     "ffn_down.weight": ("width", "ff"),
@@ -124,9 +127,7 @@ def checkpoint_names(
     for switch, biases in BIAS_TENSORS.items():
         if settings.get(switch):
             block |= biases
-    names = dict(MODEL_TENSORS)
-    if config.tied_output:
-        del names["output.weight"]
+    names = arch.model_tensors(config.tied_output)
     for i in range(config.layers):
         for ours, theirs in block.items():
             names[f"blk.{i}.{ours}"] = f"model.layers.{i}.{theirs}"
@@ -157,9 +158,7 @@ def engine_tensors(
     """
     unused = set(shapes) - set(ROPE_TENSORS.values())
     found: list[EngineTensor] = []
-    for kind in MODEL_TENSORS:
-        if kind == "output.weight" and config.tied_output:
-            continue
+    for kind in arch.model_tensors(config.tied_output):
         found.append(_find(arch, config, shapes, "", kind))
     kinds = graph_tensors(arch, config)
     for i in range(config.layers):

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.from_gguf import KEYS, POOLINGS, ROPE_TENSORS
+from edgeinfer.arch.from_gguf import POOLINGS, ROPE_TENSORS, keys_of
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     default_attention_scale,
@@ -49,10 +49,11 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
             f"{arch.name} with other layers than each {arch.no_rope_period}th "
             "without rotary embedding: GGUF has no key for it"
         )
+    keys = keys_of(arch)
     return {
         "general.architecture": arch.name,
         f"{arch.name}.vocab_size": numbers.vocab_size,
-        **{f"{arch.name}.{KEYS[field]}": value for field, value in values.items()},
+        **{f"{arch.name}.{keys[field]}": value for field, value in values.items()},
     }
 
 

@@ -56,6 +56,8 @@ ModelConfig config_from(const nb::dict& d) {
   c.experts_used = field<int64_t>(d, "experts_used");
   c.expert_weights_norm = field<bool>(d, "expert_weights_norm");
   c.norm_eps = field<float>(d, "norm_eps");
+  c.norm = field<std::string>(d, "norm") == "layer" ? Norm::kLayer : Norm::kRms;
+  c.gated = field<bool>(d, "gated");
   c.activation = field<std::string>(d, "activation") == "gelu_tanh" ? Activation::kGeluTanh
                                                                     : Activation::kSilu;
   const auto qk_norm = field<std::string>(d, "qk_norm");

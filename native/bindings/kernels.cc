@@ -228,6 +228,21 @@ nb::ndarray<nb::numpy, float> rms_norm(const std::string& isa, Vector x, Vector 
   return to_array(std::move(y), {x.size()});
 }
 
+nb::ndarray<nb::numpy, float> layer_norm(const std::string& isa, Vector x, Vector w, Vector b,
+                                         float eps) {
+  require(x.size() == w.size() && x.size() == b.size(), "x, w and b must have one size");
+  Buffer<float> y = copy_of(x);
+  find_kernels(isa).layer_norm(y.data(), w.data(), b.data(), eps, static_cast<int64_t>(x.size()),
+                               y.data());
+  return to_array(std::move(y), {x.size()});
+}
+
+nb::ndarray<nb::numpy, float> gelu(const std::string& isa, Vector x) {
+  Buffer<float> y = copy_of(x);
+  find_kernels(isa).gelu(y.data(), static_cast<int64_t>(x.size()));
+  return to_array(std::move(y), {x.size()});
+}
+
 nb::ndarray<nb::numpy, float> rope(const std::string& isa, Matrix x, Vector cos, Vector sin,
                                    bool neighbours) {
   require(cos.size() == sin.size() && 2 * cos.size() <= x.shape(1),
@@ -346,11 +361,14 @@ void bind_kernels(nb::module_& m) {
                 "numpy.typing.NDArray[numpy.int32], numpy.typing.NDArray[numpy.float32]]"),
         "Activations as int8: q, and per 16 values the scale, the sum of q and scale * sum.");
   m.def("rms_norm", &rms_norm, "isa"_a, "x"_a, "w"_a, "eps"_a, "x / sqrt(mean(x^2) + eps) * w.");
+  m.def("layer_norm", &layer_norm, "isa"_a, "x"_a, "w"_a, "b"_a, "eps"_a,
+        "(x - mean(x)) / sqrt(variance(x) + eps) * w + b.");
   m.def("rope", &rope, "isa"_a, "x"_a, "cos"_a, "sin"_a, "neighbours"_a,
         "x (heads, head_dim) turned by the angles of cos and sin (rope_dim / 2,).");
   m.def("silu_mul", &gate<&KernelSet::silu_mul>, "isa"_a, "gate"_a, "up"_a, "silu(gate) * up.");
   m.def("gelu_mul", &gate<&KernelSet::gelu_mul>, "isa"_a, "gate"_a, "up"_a,
         "gelu_tanh(gate) * up.");
+  m.def("gelu", &gelu, "isa"_a, "x"_a, "gelu_tanh(x).");
   m.def("scale_and_cap", &scale_and_cap, "isa"_a, "x"_a, "scale"_a, "cap"_a,
         "cap * tanh(scale * x / cap); a cap of 0 is none.");
   m.def("add_scaled", &add_scaled, "isa"_a, "y"_a, "x"_a, "scale"_a, "y + scale * x.");

@@ -160,11 +160,20 @@ void Decoder::embed(int64_t t) {
   }
 }
 
+// out = norm(x), over the width.
+void Decoder::norm(const float* x, const NormWeights& weights, float* out) const {
+  const float eps = config_.norm_eps;
+  if (config_.norm == Norm::kLayer)
+    kernels_.layer_norm(x, weights.weight, weights.bias, eps, config_.width, out);
+  else
+    kernels_.rms_norm(x, weights.weight, eps, config_.width, out);
+}
+
 // h = norm(x), and its quantised form; families that normalise only after a block pass x on.
-void Decoder::normalise(const float* x, const float* weight, float* h, int64_t t) {
+void Decoder::normalise(const float* x, const NormWeights& weights, float* h, int64_t t) {
   const int64_t n = config_.width;
-  if (weight)
-    kernels_.rms_norm(x + t * n, weight, config_.norm_eps, n, h + t * n);
+  if (weights)
+    norm(x + t * n, weights, h + t * n);
   else
     std::copy(x + t * n, x + (t + 1) * n, h + t * n);
   quantise(h, n, t, t + 1);
@@ -176,10 +185,10 @@ void Decoder::quantise(const float* x, int64_t cols, int64_t t0, int64_t t1) {
 }
 
 // x = x + scale * norm(y)
-void Decoder::add_branch(const float* post_norm, int64_t t) {
+void Decoder::add_branch(const NormWeights& post_norm, int64_t t) {
   const int64_t n = config_.width;
   float* y = s_.y + t * n;
-  if (post_norm) kernels_.rms_norm(y, post_norm, config_.norm_eps, n, y);
+  if (post_norm) norm(y, post_norm, y);
   kernels_.add_scaled(s_.x + t * n, y, config_.residual_scale, n);
 }
 
@@ -253,7 +262,7 @@ void Decoder::sort_by_expert() {
 // A token's normalised state to the rows of its experts, in the form that their weights read.
 void Decoder::gather(const Layer& layer, int64_t t) {
   const int64_t used = config_.experts_used, rows = tokens_ * used, n = config_.width;
-  const bool quantised = layer.experts.front().gate.quantised();
+  const bool quantised = layer.experts.front().up.quantised();
   for (int64_t j = 0; j < used; ++j) {
     const int64_t row = s_.row[t * used + j];
     if (quantised)
@@ -296,8 +305,8 @@ void Decoder::for_each_expert(Team& team, const Layer& layer, Matrix FeedForward
   team.for_each(blocks * groups, piece, each, Ahead(m, layer.router ? groups : own));
 }
 
-// gated = activation(x * gate') * (x * up'), and its quantised form, a slice of rows and columns
-// at a time: the two products never reach memory.
+// gated = activation(x * gate') * (x * up'), or activation(x * up') without a gate, and its
+// quantised form, a slice of rows and columns at a time: the products never reach memory.
 void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
   const int64_t n = config_.ff_width;
   const auto activate =
@@ -314,11 +323,17 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
       for (int64_t g = begin; g < end; g += slice) {
         const int64_t last = std::min(end, g + slice), row = g * kGroupRows;
         const int64_t rows = std::min(n, last * kGroupRows) - row;
-        multiply(ff.gate, g, last, part, gate, rows);
-        multiply(ff.up, g, last, part, up, rows);
-        adapt(ff.gate, 0, g, last, t, part.tokens, gate, rows);
-        adapt(ff.up, 1, g, last, t, part.tokens, up, rows);
-        activate(gate, up, part.tokens * rows);
+        if (config_.gated) {
+          multiply(ff.gate, g, last, part, gate, rows);
+          multiply(ff.up, g, last, part, up, rows);
+          adapt(ff.gate, 0, g, last, t, part.tokens, gate, rows);
+          adapt(ff.up, 1, g, last, t, part.tokens, up, rows);
+          activate(gate, up, part.tokens * rows);
+        } else {
+          multiply(ff.up, g, last, part, gate, rows);
+          adapt(ff.up, 1, g, last, t, part.tokens, gate, rows);
+          kernels_.gelu(gate, part.tokens * rows);
+        }
         if (ff.down.quantised())
           kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
                             s_.ff_blocks + row / kStep * x.tokens + t);
@@ -331,7 +346,7 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
   const std::array<const Matrix*, 2> matrices{&layer.experts.front().gate,
                                               &layer.experts.front().up};
   if (!adapted_.empty()) reduce(team, x, matrices);
-  for_each_expert(team, layer, &FeedForward::gate, expand_rows);
+  for_each_expert(team, layer, FeedForward::first(config_), expand_rows);
 }
 
 // out = gated * down', each row by its expert's matrix.
@@ -463,8 +478,8 @@ void Decoder::finish(Team& team) {
   if (rows == 0) return;
   float* normed = output_ == Output::kHidden ? out_ : s_.h;
   team.for_each(rows, 1, [&](int64_t i, int64_t) {
-    kernels_.rms_norm(s_.x + (*wanted_)[static_cast<size_t>(i)] * c.width, weights_.output_norm(),
-                      c.norm_eps, c.width, normed + i * c.width);
+    norm(s_.x + (*wanted_)[static_cast<size_t>(i)] * c.width, weights_.output_norm(),
+         normed + i * c.width);
     if (output_ == Output::kLogits && weights_.output().quantised())
       kernels_.quantize(normed, c.width, c.width, rows, i, i + 1, s_.blocks);
   });

@@ -51,9 +51,10 @@ class Decoder {
   };
   void forward(Team& team);
   void embed(int64_t t);
-  void normalise(const float* x, const float* weight, float* h, int64_t t);
+  void norm(const float* x, const NormWeights& weights, float* out) const;
+  void normalise(const float* x, const NormWeights& weights, float* h, int64_t t);
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
-  void add_branch(const float* post_norm, int64_t t);
+  void add_branch(const NormWeights& post_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
   void choose_experts(int64_t t);
   void sort_by_expert();

@@ -17,6 +17,8 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   };
   require(c.vocab_size > 0 && c.layers > 0 && c.width > 0 && c.ff_width > 0,
           "model sizes must be positive");
+  require(c.gated || c.activation == Activation::kGeluTanh,
+          "a feed-forward block without a gate has gelu");
   require(c.kv_heads > 0 && c.heads > 0 && c.heads % c.kv_heads == 0,
           "heads must be a multiple of kv_heads");
   require(c.heads / c.kv_heads <= 64, "more than 64 heads share a KV head");

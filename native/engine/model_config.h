@@ -10,6 +10,7 @@
 namespace edgeinfer {
 
 enum class Activation { kSilu, kGeluTanh };
+enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
 
 /// angle = position * inverse_frequencies[i]; magnitude multiplies sine and cosine.
@@ -30,6 +31,8 @@ struct ModelConfig {
   int64_t experts_used = 0;  // by a token
   bool expert_weights_norm = true;
   float norm_eps = 0;
+  Norm norm = Norm::kRms;
+  bool gated = true;  // feed-forward: activation(gate) * up, else activation(up)
   Activation activation = Activation::kSilu;
   QkNorm qk_norm = QkNorm::kNone;
   bool rope_neighbours = false;

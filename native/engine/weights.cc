@@ -177,15 +177,22 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
                   vector(name + ".bias", rows)};
   };
 
+  const auto norm = [&](const std::string& name) {
+    const NormWeights found{vector(name + ".weight", c.width), vector(name + ".bias", c.width)};
+    if (found && c.norm == Norm::kLayer && !found.bias)
+      throw std::invalid_argument("tensor " + name + ".bias is missing");
+    return found;
+  };
+
   const int64_t qk_norm_q = c.qk_norm == QkNorm::kFull ? c.q_width() : c.head_dim;
   const int64_t qk_norm_k = c.qk_norm == QkNorm::kFull ? c.kv_width() : c.head_dim;
   for (int64_t i = 0; i < c.layers; ++i) {
     const std::string b = "blk." + std::to_string(i) + ".";
     Layer layer{};
-    layer.attn_norm = vector(b + "attn_norm.weight", c.width);
-    layer.attn_post_norm = vector(b + "post_attention_norm.weight", c.width);
-    layer.ffn_norm = vector(b + "ffn_norm.weight", c.width);
-    layer.ffn_post_norm = vector(b + "post_ffw_norm.weight", c.width);
+    layer.attn_norm = norm(b + "attn_norm");
+    layer.attn_post_norm = norm(b + "post_attention_norm");
+    layer.ffn_norm = norm(b + "ffn_norm");
+    layer.ffn_post_norm = norm(b + "post_ffw_norm");
     if (!layer.attn_norm && !layer.attn_post_norm)
       throw std::invalid_argument("tensor " + b + "attn_norm.weight is missing");
     if (!layer.ffn_norm && !layer.ffn_post_norm)
@@ -202,7 +209,7 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
     layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
     layer.o = matrix(b + "attn_output", c.width, c.q_width());
     const auto feed_forward = [&](const std::string& suffix) {
-      return FeedForward{matrix(b + "ffn_gate" + suffix, c.ff_width, c.width),
+      return FeedForward{c.gated ? matrix(b + "ffn_gate" + suffix, c.ff_width, c.width) : Matrix{},
                          matrix(b + "ffn_up" + suffix, c.ff_width, c.width),
                          matrix(b + "ffn_down" + suffix, c.width, c.ff_width)};
     };
@@ -226,11 +233,11 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
     adapt("attn_v", layer.v);
     adapt("attn_output", layer.o);
     if (layer.router) continue;
-    adapt("ffn_gate", layer.experts.front().gate);
+    if (c.gated) adapt("ffn_gate", layer.experts.front().gate);
     adapt("ffn_up", layer.experts.front().up);
     adapt("ffn_down", layer.experts.front().down);
   }
-  output_norm_ = vector("output_norm.weight", c.width);
+  output_norm_ = norm("output_norm");
   if (!output_norm_) throw std::invalid_argument("tensor output_norm.weight is missing");
   if (c.tied_output) {
     output_ = matrix("token_embd", c.vocab_size, c.width);

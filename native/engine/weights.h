@@ -43,17 +43,30 @@ struct Matrix {
 };
 
 struct FeedForward {
-  Matrix gate, up, down;
+  Matrix gate, up, down;  // gate is null where the block has none
+
+  /// The matrix that a block begins with.
+  static Matrix FeedForward::* first(const ModelConfig& c) {
+    return c.gated ? &FeedForward::gate : &FeedForward::up;
+  }
+};
+
+/// A norm over the width; null where a family does not have it.
+struct NormWeights {
+  const float* weight = nullptr;  // (width,)
+  const float* bias = nullptr;    // (width,) of a layer norm
+
+  explicit operator bool() const { return weight != nullptr; }
 };
 
 /// Null vectors are absent: a norm that a family does not have is skipped.
 struct Layer {
-  const float* attn_norm;       // (width,) before attention
-  const float* attn_post_norm;  // (width,) after it
-  const float* ffn_norm;        // (width,) before the feed-forward block
-  const float* ffn_post_norm;   // (width,) after it
-  const float* q_norm;          // (head_dim,) or (q_width,)
-  const float* k_norm;          // (head_dim,) or (kv_width,)
+  NormWeights attn_norm;       // before attention
+  NormWeights attn_post_norm;  // after it
+  NormWeights ffn_norm;        // before the feed-forward block
+  NormWeights ffn_post_norm;   // after it
+  const float* q_norm;         // (head_dim,) or (q_width,)
+  const float* k_norm;         // (head_dim,) or (kv_width,)
   Matrix q, k, v, o;
   Matrix router;                     // (experts, width); null without experts
   std::vector<FeedForward> experts;  // or the one block that all tokens take
@@ -74,7 +87,7 @@ class Weights {
   void embed(int32_t token, float* out) const;
 
   const std::vector<Layer>& layers() const { return layers_; }
-  const float* output_norm() const { return output_norm_; }
+  const NormWeights& output_norm() const { return output_norm_; }
   const Matrix& output() const { return output_; }
   /// The matrices that adapters may change, by name: all of a block but routers and experts.
   const std::map<std::string, const Matrix*>& adaptable() const { return adaptable_; }
@@ -90,7 +103,7 @@ class Weights {
   MemoryRegion region_;
   std::vector<Layer> layers_;
   std::map<std::string, const Matrix*> adaptable_;
-  const float* output_norm_ = nullptr;
+  NormWeights output_norm_;
   Matrix output_;
   // The embedding: rows of the packed output matrix if tied, else rows as in the file.
   const uint8_t* embedding_rows_ = nullptr;

@@ -69,6 +69,10 @@ void gelu_mul(float* gate, const float* up, int64_t n) {
     return V::mul(gelu(x), V::load(y));
   });
 }
+void gelu_all(float* x, int64_t n) {
+  map_values(x, x, n,
+             [](Floats v, const float*) __attribute__((always_inline)) { return gelu(v); });
+}
 void scale_and_cap(float* x, float scale, float cap, int64_t n) {
   map_values(x, x, n, [scale, cap](Floats v, const float*) __attribute__((always_inline)) {
     v = V::mul(v, V::set(scale));

@@ -102,6 +102,10 @@ struct KernelSet {
   /// y = x / sqrt(mean(x^2) + eps) * w over n values; y may be x.
   void (*rms_norm)(const float* x, const float* w, float eps, int64_t n, float* y);
 
+  /// y = (x - mean(x)) / sqrt(variance(x) + eps) * w + b over n values; y may be x.
+  void (*layer_norm)(const float* x, const float* w, const float* b, float eps, int64_t n,
+                     float* y);
+
   /// Turns `heads` rows of head_dim values in place. cos, sin: (rope_dim / 2,).
   /// Pairs are (2i, 2i+1) if neighbours, else (i, i + rope_dim / 2); lanes past rope_dim stay.
   void (*rope)(float* x, int64_t heads, int64_t head_dim, int64_t rope_dim, const float* cos,
@@ -111,6 +115,8 @@ struct KernelSet {
   void (*silu_mul)(float* gate, const float* up, int64_t n);
   /// gate = gelu_tanh(gate) * up.
   void (*gelu_mul)(float* gate, const float* up, int64_t n);
+  /// x = gelu_tanh(x).
+  void (*gelu)(float* x, int64_t n);
   /// x = cap * tanh(scale * x / cap); a cap of 0 is none.
   void (*scale_and_cap)(float* x, float scale, float cap, int64_t n);
 

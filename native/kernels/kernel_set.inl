@@ -80,9 +80,11 @@ const KernelSet kKernels = {
 #undef EI_QUANT_TYPE
         },
     .rms_norm = rms_norm,
+    .layer_norm = layer_norm,
     .rope = rope,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .gelu = gelu_all,
     .scale_and_cap = scale_and_cap,
     .sum_exp = sum_exp,
     .add_scaled = add_scaled,

@@ -173,6 +173,39 @@ TEST_CASE("rms_norm") {
   }
 }
 
+TEST_CASE("layer_norm") {
+  std::vector<float> x = Random(1).vector(1003);
+  for (float& v : x) v += 3;  // a mean that matters
+  const std::vector<float> w = Random(2).vector(1003), b = Random(3).vector(1003);
+  double mean = 0, variance = 0;
+  for (const float v : x) mean += v / 1003.0;
+  for (const float v : x) variance += (v - mean) * (v - mean) / 1003;
+  for (const KernelSet* kernels : usable_kernels()) {
+    CAPTURE(kernels->name);
+    std::vector<float> y = x;
+    kernels->layer_norm(y.data(), w.data(), b.data(), 1e-5f, 1003, y.data());
+    for (size_t i = 0; i < x.size(); ++i) {
+      const double expected = (x[i] - mean) / std::sqrt(variance + 1e-5) * w[i] + b[i];
+      CHECK(std::abs(y[i] - expected) <= 1e-5);
+    }
+  }
+}
+
+TEST_CASE("gelu") {
+  std::vector<float> x = Random(1).vector(77);
+  for (float& v : x) v *= 20;
+  for (const KernelSet* kernels : usable_kernels()) {
+    CAPTURE(kernels->name);
+    std::vector<float> y = x;
+    kernels->gelu(y.data(), 77);
+    for (size_t i = 0; i < y.size(); ++i) {
+      const double v = x[i], u = std::sqrt(2 / 3.14159265358979) * (v + 0.044715 * v * v * v);
+      const double expected = 0.5 * v * (1 + std::tanh(u));
+      CHECK(std::abs(y[i] - expected) <= 1e-5 * std::abs(expected) + 1e-6);
+    }
+  }
+}
+
 TEST_CASE("gates") {
   const std::vector<float> up = Random(2).vector(77);
   std::vector<float> gate = Random(1).vector(77);

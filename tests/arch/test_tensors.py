@@ -7,7 +7,7 @@ import math
 import pytest
 
 from edgeinfer.arch import EngineTensor, config_from_hf, engine_tensors
-from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.spec import BIAS_TENSORS
 from edgeinfer.arch.tensors import file_shape
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from support import tiny
@@ -23,9 +23,7 @@ def file_of(name: str) -> Shapes:
     for switch, biases in BIAS_TENSORS.items():
         block += biases if model.config.get(switch) else ()
     shapes = {
-        kind: file_shape(arch, config, kind)
-        for kind in MODEL_TENSORS
-        if not (config.tied_output and kind == "output.weight")
+        kind: file_shape(arch, config, kind) for kind in arch.model_tensors(config.tied_output)
     }
     for i in range(config.layers):
         shapes |= {f"blk.{i}.{kind}": file_shape(arch, config, kind) for kind in block}

@@ -27,6 +27,8 @@ CONFIG: dict[str, Any] = {
     "experts_used": 0,
     "expert_weights_norm": True,
     "norm_eps": 1e-5,
+    "norm": "rms",
+    "gated": True,
     "activation": "silu",
     "qk_norm": "none",
     "rope_style": "halves",

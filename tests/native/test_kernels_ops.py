@@ -79,6 +79,19 @@ def test_rms_norm(isa: str, size: int) -> None:
 
 
 @every_isa
+@pytest.mark.parametrize("size", SIZES)
+def test_layer_norm(isa: str, size: int) -> None:
+    x = normal(size, scale=5) + np.float32(20)  # a mean that matters
+    w, b = normal(size, seed=1), normal(size, seed=2)
+
+    y = _native.layer_norm(isa, x, w, b, 1e-5)
+
+    x64 = x.astype(np.float64)
+    expected = (x64 - x64.mean()) / np.sqrt(x64.var() + 1e-5) * w + b
+    np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+@every_isa
 @pytest.mark.parametrize("neighbours", [True, False])
 @pytest.mark.parametrize(
     ("head_dim", "rope_dim"), [(64, 64), (80, 80), (128, 32), (96, 12), (2, 2)]
@@ -118,6 +131,15 @@ def test_gates(isa: str, size: int) -> None:
     np.testing.assert_allclose(
         _native.gelu_mul(isa, gate, up), gelu(gate64) * up64, rtol=1e-5, atol=1e-7
     )
+
+
+@every_isa
+@pytest.mark.parametrize("size", SIZES)
+def test_gelu(isa: str, size: int) -> None:
+    x = np.linspace(-12, 12, size).astype(np.float32)
+
+    expected = gelu(x.astype(np.float64))
+    np.testing.assert_allclose(_native.gelu(isa, x), expected, rtol=1e-5, atol=1e-7)
 
 
 @every_isa

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeinfer.arch.config import Norm
 from edgeinfer.backends.base import ModelFiles, Slice
 from edgeinfer.backends.onnx import OnnxBackend
 from edgeinfer.planner.plan import MemoryPlan
@@ -30,7 +31,11 @@ PLAN = MemoryPlan(
     runtime_bytes=0,
     budget_bytes=1,
 )
-DENSE = [model for model in tiny.MODELS if not model.has_experts]
+DENSE = [
+    model
+    for model in tiny.MODELS
+    if not model.has_experts and model.arch.norm is Norm.RMS and model.arch.gated
+]
 
 
 @pytest.mark.parametrize("model", DENSE, ids=str)

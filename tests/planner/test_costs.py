@@ -10,7 +10,7 @@ import pytest
 
 from edgeinfer import quant
 from edgeinfer.arch import config_from_gguf, config_from_hf, engine_tensors, gguf_architecture
-from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.spec import BIAS_TENSORS
 from edgeinfer.arch.tensors import file_shape
 from edgeinfer.planner import costs
 from support.tiny import MODELS
@@ -73,7 +73,7 @@ def test_everything_of_every_family(tiny):
     arch, config = tiny.arch, config_from_hf(tiny.config)
     kinds = set(arch.block_tensors())
     kinds |= {b for switch, names in BIAS_TENSORS.items() if tiny.config.get(switch) for b in names}
-    names = [k for k in MODEL_TENSORS if not (config.tied_output and k == "output.weight")]
+    names = list(arch.model_tensors(config.tied_output))
     names += [f"blk.{i}.{kind}" for i in range(config.layers) for kind in kinds]
     tensors = {}
     for name in names:

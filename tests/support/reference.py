@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from edgeinfer.arch.config import (
     Activation,
     ModelConfig,
+    Norm,
     NormPlacement,
     QkNorm,
     RopeStyle,
@@ -38,7 +39,7 @@ def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Arr
         h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
         h = _norm_after(config, weight, "post_ffw_norm", h)
         x = x + config.residual_scale * h
-    x = _rms_norm(x, tensors["output_norm.weight"], config.norm_eps)
+    x = _norm(config, _model(tensors), "output_norm", x)
     output = tensors["token_embd.weight" if config.tied_output else "output.weight"]
     logits = x @ output.astype(np.float64).T * config.output_scale
     return _cap(logits, config.output_softcap)
@@ -47,13 +48,22 @@ def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Arr
 def _norm_before(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
     if config.norm_placement is NormPlacement.POST:
         return x
-    return _rms_norm(x, weight(f"{name}.weight"), config.norm_eps)
+    return _norm(config, weight, name, x)
 
 
 def _norm_after(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
     if config.norm_placement is NormPlacement.PRE:
         return x
-    return _rms_norm(x, weight(f"{name}.weight"), config.norm_eps)
+    return _norm(config, weight, name, x)
+
+
+def _norm(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
+    if config.norm is Norm.RMS:
+        return _rms_norm(x, weight(f"{name}.weight"), config.norm_eps)
+    x = x - x.mean(axis=-1, keepdims=True)
+    variance = np.mean(x * x, axis=-1, keepdims=True)
+    scaled = x / np.sqrt(variance + config.norm_eps) * weight(f"{name}.weight")
+    return scaled + weight(f"{name}.bias")
 
 
 def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
@@ -84,8 +94,12 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
 
 
 def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:
-    gate = _ACTIVATIONS[config.activation](_linear(weight, f"ffn_gate{expert}", x))
-    return _linear(weight, f"ffn_down{expert}", gate * _linear(weight, f"ffn_up{expert}", x))
+    activation, up = _ACTIVATIONS[config.activation], _linear(weight, f"ffn_up{expert}", x)
+    if config.gated:
+        up = activation(_linear(weight, f"ffn_gate{expert}", x)) * up
+    else:
+        up = activation(up)
+    return _linear(weight, f"ffn_down{expert}", up)
 
 
 def _mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
@@ -148,10 +162,14 @@ _ACTIVATIONS = {Activation.SILU: _silu, Activation.GELU_TANH: _gelu_tanh}
 
 
 def _block(tensors: Tensors, i: int) -> Weight:
+    return _model(tensors, f"blk.{i}.")
+
+
+def _model(tensors: Tensors, prefix: str = "") -> Weight:
     def weight(name: str) -> Array:
-        """A tensor of block i; an empty array for a bias that is not there."""
-        if name.endswith(".bias") and f"blk.{i}.{name}" not in tensors:
+        """A tensor; an empty array for a bias that is not there."""
+        if name.endswith(".bias") and prefix + name not in tensors:
             return np.empty(0)
-        return tensors[f"blk.{i}.{name}"].astype(np.float64)
+        return tensors[prefix + name].astype(np.float64)
 
     return weight

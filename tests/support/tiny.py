@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import Architecture, by_hf_class, config_from_hf
-from edgeinfer.arch.spec import BIAS_TENSORS, MODEL_TENSORS
+from edgeinfer.arch.spec import BIAS_TENSORS
 from edgeinfer.arch.tensors import file_shape
 
 CONTEXT = 128  # what tests open the models with
@@ -62,9 +62,8 @@ class Tiny:
         block = arch.block_tensors(config.experts > 0)
         for switch, biases in BIAS_TENSORS.items():
             block |= biases if self.config.get(switch) else {}
-        for kind, name in MODEL_TENSORS.items():
-            if not (kind == "output.weight" and config.tied_output):
-                yield name, self._random(name, kind, file_shape(arch, config, kind))
+        for kind, name in arch.model_tensors(config.tied_output).items():
+            yield name, self._random(name, kind, file_shape(arch, config, kind))
         for i in range(config.layers):
             for kind, suffix in block.items():
                 name = f"model.layers.{i}.{suffix}"
@@ -82,7 +81,7 @@ class Tiny:
         """
         rng = np.random.Generator(np.random.PCG64(_seed(f"{self.name}/{name}")))
         values = rng.standard_normal(shape, dtype=np.float32)
-        if "norm" in kind:
+        if kind.endswith("norm.weight"):
             values = 0.2 * values + (0 if "add_one" in self.arch.transforms.values() else 1)
         elif kind.endswith(".bias"):
             values = 0.3 * values
@@ -163,6 +162,7 @@ _EXPERTS = {"num_experts": 8, "num_experts_per_tok": 3, "moe_intermediate_size":
 _ONE_EXPERT = {"num_experts_per_tok": 1}
 _SIX_LAYERS = {"num_hidden_layers": 6}
 _GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16}
+_GELU = {"hidden_act": "gelu_pytorch_tanh"}
 _CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5}  # low, so they bite
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
@@ -193,6 +193,7 @@ _CLASSES = {
     "qwen3moe": "Qwen3MoeForCausalLM",
     "olmoe": "OlmoeForCausalLM",
     "granite": "GraniteForCausalLM",
+    "starcoder2": "Starcoder2ForCausalLM",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -276,6 +277,15 @@ MODELS: tuple[Tiny, ...] = (
         _ONE_EXPERT,
         _YARN,
         {"norm_topk_prob": True},
+    ),
+    _tiny("starcoder2-gqa64", _heads(4, 2, 64), {"norm_epsilon": 1e-5}, _GELU),
+    _tiny("starcoder2-mha96-untied", _heads(2, 2, 96), _UNTIED, _GELU, {"norm_epsilon": 1e-3}),
+    _tiny(
+        "starcoder2-gqa64-window",
+        _heads(4, 1, 64),
+        {"sliding_window": 16},
+        _GELU,
+        in_llama_cpp=False,
     ),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.arch import ModelConfig
+from edgeinfer.arch.config import Norm
 from edgeinfer.device.resident import peak_resident_bytes
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats import onnx_folder
@@ -117,6 +118,11 @@ def _numbers(
     if source.config.experts:
         raise UnsupportedError(
             f"{source.path}: a model with experts, which cannot be exported to ONNX yet",
+            hint="convert it to GGUF: --to gguf",
+        )
+    if source.config.norm is not Norm.RMS or not source.config.gated:
+        raise UnsupportedError(
+            f"{source.path}: {source.arch.name}, which cannot be exported to ONNX yet",
             hint="convert it to GGUF: --to gguf",
         )
     if context is not None and context < 1:
