@@ -88,17 +88,18 @@ def encode_as_mlc(values: Floats, quant: Quant) -> tuple[Words, Floats]:
         words (rows, words) and scales (rows, groups), not yet rounded if the type is float32.
     """
     rows, columns = values.shape
-    offset = quant.offset
-    # In float16 each operation rounds to it. For bfloat16 MLC computes in float32 and rounds
-    # what it stores.
-    kind = np.float16 if quant.dtype == "float16" else np.float32
-    groups = padded(rounded(values, quant.dtype), quant).astype(kind, copy=False)
-    scales = (np.abs(groups).max(-1) / kind(offset)).astype(kind)
-    if quant.dtype == "bfloat16":
-        scales = rounded(scales, "bfloat16")
+    offset = np.float32(quant.offset)
+
+    def step(result: Floats) -> Floats:
+        """Rounds as an operation in the model's type would; bfloat16's are in float32."""
+        return rounded(result, "float16") if quant.dtype == "float16" else result
+
+    # A float16 operation is the float32 one, rounded: twice 11 bits and 2 more fit in 24.
+    groups = padded(rounded(values, quant.dtype), quant)
+    scales = rounded(np.abs(groups).max(-1) / offset, quant.dtype)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        codes = np.rint(groups / scales[:, :, None] + kind(offset))
-    codes = np.where(scales[:, :, None] > 0, codes, kind(offset))  # all weights are zero
+        codes = np.rint(step(step(groups / scales[:, :, None]) + offset))
+    codes = np.where(scales[:, :, None] > 0, codes, offset)  # all weights are zero
     whole = np.clip(codes, 0, 2 * offset).astype(np.uint8).reshape(rows, -1)
     whole[:, columns:] = 0
-    return pack(whole, quant), scales.astype(np.float32)
+    return pack(whole, quant), scales

@@ -20,9 +20,9 @@ Q4_0 = "q4_0"
 _Q4_0_BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])  # code i low, i + 16 high
 _Q4_0_LAST = 15
 
-# Steps of the largest weight that are tried; the best grid's range was found on normal,
-# Laplace and Student weights.
-_TRIED = np.linspace(0.70, 1.10, 17)
+# Parts of the largest weight that the last code may stand for. More of them, or further apart, gain
+# less than a thousandth of the error (normal, Laplace and Student weights).
+_TRIED = np.linspace(0.75, 1.05, 6)
 _BLOCK_GROUPS = 2048  # searched at a time, so that they stay in the processor's cache
 
 
