@@ -21,6 +21,7 @@ ADAPTED = [
         "gemma2-gqa64",
         "phi3-gqa64-window",  # fused queries, keys and values; fused gate and up
         "olmo2-mha64",
+        "starcoder2-gqa64",  # no gate
         "qwen3moe-gqa128",  # attention only
     )
 ]

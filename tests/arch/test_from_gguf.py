@@ -190,6 +190,7 @@ def test_a_value_that_makes_no_sense_is_named(key: str, value: object) -> None:
         ("attention.value_length", 32, "value_length"),
         ("attention.head_count_kv", np.array([1, 2, 1], np.int32), "differs between layers"),
         ("rope.scaling.type", "spiral", "'spiral'"),
+        ("pooling_type", 4, "pooling_type"),  # a reranker
     ],
 )
 def test_what_the_graph_does_not_have_is_refused(key: str, value: object, words: str) -> None:
@@ -206,6 +207,12 @@ def test_experts_in_a_family_without_them_are_refused() -> None:
 def test_numbers_of_experts_are_checked(key: str, value: int) -> None:
     with pytest.raises(CorruptFileError, match=key):
         config_from_gguf(gguf_of("qwen3moe-gqa128", **{key: value}))
+
+
+def test_a_layer_norm_has_its_own_key() -> None:
+    assert config_from_gguf(gguf_of("starcoder2-mha96-untied")).norm_eps == pytest.approx(1e-3)
+    with pytest.raises(CorruptFileError, match="layer_norm_epsilon"):
+        config_from_gguf(gguf_of("starcoder2-gqa64", **{"attention.layer_norm_epsilon": 2.0}))
 
 
 def test_granite_without_rotary_embeddings_is_refused() -> None:

@@ -169,6 +169,11 @@ def test_what_the_graph_does_not_have_is_refused(changes: dict[str, Any], words:
         config_from_hf(changed(**changes))
 
 
+def test_starcoder2_without_biases_is_refused() -> None:
+    with pytest.raises(UnsupportedError, match="use_bias"):
+        config_from_hf(changed("starcoder2-gqa64", use_bias=False))
+
+
 def test_layers_of_a_type_the_graph_does_not_have_are_refused() -> None:
     types = ["full_attention", "linear_attention", "full_attention"]
 
