@@ -8,6 +8,7 @@ from typing import Any
 from edgeinfer.tokenizer import Tokenizer
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.json_files import read_json
+from edgeinfer_converters.mlc.conversation import read_conversation
 from edgeinfer_converters.mlc.model_config import Settings
 
 NAME = "mlc-chat-config.json"
@@ -77,7 +78,28 @@ def sampling(source: HuggingFaceSource | GgufSource) -> dict[str, float]:
     return found
 
 
-def plain_template(tokenizer: Tokenizer) -> dict[str, Any]:
+def template(tokenizer: Tokenizer, notes: list[str]) -> dict[str, Any]:
+    """Returns "conv_template": the chat template's texts, or text without roles.
+
+    Args:
+        tokenizer: has the chat template.
+        notes: are added to if MLC LLM will write something else than the template.
+    """
+    plain = _plain_template(tokenizer)
+    found = read_conversation(tokenizer)
+    if found is not None:
+        if not found.exact_without_system:
+            notes.append("MLC LLM writes an empty system message where none is given")
+        return {**plain, **found.settings()}
+    if tokenizer.chat_template is not None:
+        notes.append(
+            "the chat template is more than texts around messages: conv_template is text without "
+            "roles; put one of MLC LLM's in its place to chat"
+        )
+    return plain
+
+
+def _plain_template(tokenizer: Tokenizer) -> dict[str, Any]:
     """Returns MLC LLM's "LM": text without roles, after the token that begins a sequence."""
     begins = tokenizer.add_bos and tokenizer.bos_id is not None
     return {

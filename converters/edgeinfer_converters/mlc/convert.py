@@ -135,7 +135,7 @@ def _write(
         tokenizer_files=files,
         tokenizer_info=tokenizer_info(folder / "tokenizer.json"),
         sampling=chat_config.sampling(source),
-        template=chat_config.plain_template(tokenizer),
+        template=chat_config.template(tokenizer, told.notes),
     )
     (folder / chat_config.NAME).write_text(
         json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"

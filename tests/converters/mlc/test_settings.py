@@ -138,7 +138,7 @@ def test_mistral_keeps_its_window(tmp_path: Path) -> None:
 
     assert (config["sliding_window_size"], config["context_window_size"]) == (16, -1)
     assert config["model_config"]["sliding_window_size"] == 16
-    assert report.notes == []
+    assert not any("window" in note for note in report.notes)
 
 
 def test_gemma_says_what_mlc_leaves_out(tmp_path: Path) -> None:
