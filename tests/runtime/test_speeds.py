@@ -142,7 +142,8 @@ def test_a_model_tells_of_its_answers_unless_heat_slows_it(
     )
 
     with Model(parts) as model:
-        for event in model.generate("hi", stream=True, max_tokens=40, speculate="off"):
+        options = {"max_tokens": 40, "temperature": 0, "speculate": "off"}
+        for event in model.generate("hi", stream=True, **options):
             last = event.timings
             clock(7.0)  # who reads the stream takes long: that is not the backend's doing
         assert last.step_seconds == pytest.approx(real)
