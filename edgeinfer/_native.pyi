@@ -306,6 +306,36 @@ class Engine:
     ) -> Annotated[NDArray[numpy.float32], dict(shape=(None, None))]:
         """As step, but returns normalised hidden states (wanted, width)."""
 
+    def record(
+        self,
+        batch: Sequence[
+            tuple[
+                int,
+                Annotated[
+                    NDArray[numpy.int32],
+                    dict(shape=(None,), order="C", device="cpu", writable=False),
+                ],
+                int,
+            ]
+        ],
+    ) -> dict[str, Any]:
+        """
+        Appends slices; what the matrices were multiplied with, float32: {'qkv', 'o', 'ffn',
+        'down'} (layers, tokens, columns), and 'output' (tokens, width). With experts, 'down' has
+        their rows one after the other and int32 'experts' (layers, tokens, used) says which.
+        """
+
+    def replace(
+        self,
+        tensor: str,
+        data: Annotated[
+            NDArray[numpy.uint8], dict(shape=(None,), order="C", device="cpu", writable=False)
+        ],
+    ) -> None:
+        """
+        Packs other rows, in the tensor's own type, over those of a tensor of the graph.
+        """
+
     def trim(self, sequence: int, length: int) -> None:
         """Forgets all but the first `length` tokens."""
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeinfer.arch import to_gguf
 from edgeinfer.errors import UsageError
@@ -45,6 +46,7 @@ def convert(
     lora: str | os.PathLike[str] | None = None,
     merge_lora: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
     verify: Forward | None = None,
@@ -59,6 +61,8 @@ def convert(
         lora: a PEFT adapter of the source, to be converted in place of it.
         merge_lora: a PEFT adapter to add to the weights.
         overrides: types that win over the recipe's.
+        importance: how much the squared error of each column of a tensor counts, float32
+            (matrices, columns), such as ``ImportanceMatrix.importance()``.
         threads: None for one a processor.
         progress: called after each block of rows.
         verify: runs tokens through a GGUF file; if given, the output is compared with the source
@@ -66,8 +70,8 @@ def convert(
 
     Raises:
         CheckFailedError: the output is not what the source is; what was there before still is.
-        UsageError: no such recipe or type, a pattern that matches nothing, or the output is
-            the source.
+        UsageError: no such recipe or type, a pattern that matches nothing, importance of
+            another model, or the output is the source.
         NotFoundError: the source, or a file of it, does not exist.
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family, or something in it, is not known.
@@ -91,7 +95,7 @@ def convert(
         keys = _metadata(opened, recipe)
         if merge_lora is not None:
             opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
-        jobs = _jobs(opened, recipe, overrides)
+        jobs = _jobs(opened, recipe, overrides, importance)
         with GGUFWriter(target) as writer:
             for key, (value, type_) in keys.items():
                 writer.add_metadata(key, value, type_)
@@ -152,12 +156,22 @@ def _refuse_to_overwrite(output: Path, files: Sequence[Path]) -> None:
 
 
 def _jobs(
-    source: HuggingFaceSource | GgufSource, recipe: Recipe, overrides: Overrides | None
+    source: HuggingFaceSource | GgufSource,
+    recipe: Recipe,
+    overrides: Overrides | None,
+    importance: Mapping[str, NDArray[np.float32]] | None,
 ) -> list[Job]:
     shapes = {tensor.name: tensor.shape for tensor in source.tensors}
-    choices = assign(recipe, shapes, source.config, overrides=overrides)
+    choices = assign(
+        recipe, shapes, source.config, overrides=overrides, weighted=importance is not None
+    )
     jobs = [
-        Job(tensor, choices[tensor.name].type, wanted=choices[tensor.name].wanted)
+        Job(
+            tensor,
+            choices[tensor.name].type,
+            importance=_importance(tensor, importance or {}),
+            wanted=choices[tensor.name].wanted,
+        )
         for tensor in source.tensors
     ]
     return jobs + [Job(tensor, get("f32")) for tensor in _made(source)]
@@ -175,6 +189,23 @@ def _made(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
 def _tensors(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
     """All that the output has to hold."""
     return [*source.tensors, *_made(source)]
+
+
+def _importance(
+    tensor: Tensor, given: Mapping[str, NDArray[np.float32]]
+) -> NDArray[np.float32] | None:
+    """Returns (columns,); of several experts, who share a tensor, the mean."""
+    found = given.get(tensor.name)
+    if found is None:
+        return None
+    if found.shape[-1] != tensor.shape[-1]:
+        raise UsageError(
+            f"the importance matrix has {found.shape[-1]} columns for {tensor.name!r}, "
+            f"which has {tensor.shape[-1]}",
+            hint="it is of another model; make one with edgeinfer calibrate",
+        )
+    mean: NDArray[np.float32] = found.mean(axis=0, dtype=np.float32)
+    return mean
 
 
 # A metadata value with its type; None lets the writer choose.

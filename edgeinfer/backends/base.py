@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -152,6 +152,31 @@ class BatchInvariant(Protocol):
     """
 
     batch_invariant: Literal[True]
+
+
+@runtime_checkable
+class Calibratable(Protocol):
+    """What an engine may offer besides: what its matrices see, and other values for them."""
+
+    def record(self, batch: Sequence[Slice]) -> Mapping[str, NDArray[np.float32]]:
+        """Appends slices and returns what each matrix was multiplied with.
+
+        Returns:
+            float32 (layers, tokens, columns): "qkv", "o", "ffn" (gate and up), "down"; and
+            "output" (tokens, width).
+
+        Raises:
+            As ``Engine.step``.
+        """
+
+    def replace(self, tensor: str, data: NDArray[np.uint8]) -> None:
+        """Gives a tensor of the graph other values, in the type that it was loaded with.
+
+        What sequences hold already was computed with the old ones.
+
+        Raises:
+            ValueError: there is no such tensor, or the data has another size.
+        """
 
 
 class Backend(Protocol):

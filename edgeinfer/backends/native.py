@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from enum import Enum
@@ -138,6 +138,16 @@ class NativeEngine:
         from edgeinfer import _native
 
         return f"native {version('edgeinfer')} {_native.isa()} {self._kv_types}"
+
+    def record(self, batch: Sequence[Slice]) -> Mapping[str, NDArray[np.float32]]:
+        """As ``Calibratable.record``."""
+        with _translated():
+            return self._engine.record(_plain(batch))
+
+    def replace(self, tensor: str, data: NDArray[np.uint8]) -> None:
+        """As ``Calibratable.replace``."""
+        with _translated():
+            self._engine.replace(tensor, data)
 
     def save_state(self, sequence: int) -> memoryview:
         """As ``StateKeeper.save_state``."""

@@ -60,6 +60,19 @@ if TYPE_CHECKING:
     help="With --to mlc: mse searches for a small error (default), mlc writes the bytes that "
     "MLC LLM's own converter writes.",
 )
+@click.option(
+    "--imatrix",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Importance matrix, of edgeinfer calibrate or llama-imatrix: low-bit types lose less.",
+)
+@click.option("--calibrate", is_flag=True, help="Collect an importance matrix first.")
+@click.option(
+    "-f",
+    "--calibration-text",
+    "text_file",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    help="Text to calibrate on; by default one in many languages that comes with edgeinfer.",
+)
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option(
     "--verify",
@@ -79,6 +92,9 @@ def command(
     lora: Path | None,
     merge_lora: Path | None,
     mlc_mode: str | None,
+    imatrix: Path | None,
+    calibrate: bool,
+    text_file: Path | None,
     threads: int | None,
     verify: bool,
     as_json: bool,
@@ -89,8 +105,14 @@ def command(
     weights are encoded again and whose metadata is kept.
     """
     import edgeinfer
+    from edgeinfer.cli._calibration import importance_of
     from edgeinfer.quant.assignment import Overrides
 
+    if imatrix and (calibrate or text_file):
+        raise UsageError("--imatrix is a calibration that was done", hint="leave --calibrate out")
+    matrix = None
+    if imatrix or calibrate or text_file:
+        matrix = importance_of(source, imatrix=imatrix, text_file=text_file, threads=threads)
     overrides = Overrides(
         tensors=tuple(_pattern_and_type(text) for text in tensor_types),
         output=output_tensor_type,
@@ -102,7 +124,12 @@ def command(
     name = (lora or source).resolve().name.removesuffix(".gguf")
     default = "f16" if lora else {"gguf": "q4_k_m", "mlc": "q4f16_1"}.get(to, "default")
     target = output or Path(f"{name}-{(quant or default).lower()}.{to}")
-    options = {"lora": lora, "merge_lora": merge_lora, "mode": mlc_mode}
+    options = {
+        "lora": lora,
+        "merge_lora": merge_lora,
+        "mode": mlc_mode,
+        "importance": matrix.importance() if matrix else None,
+    }
     with ExitStack() as stack:
         bar: ui.Progress | None = None
 

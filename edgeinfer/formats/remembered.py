@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,10 @@ class Remembered:
                     file.write((json.dumps(newest, indent=1) + "\n").encode())
         except (OSError, EdgeInferError):  # no room, read-only: it is found out again
             return
+
+    def items(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """All records, the oldest first."""
+        yield from self._read().items()
 
     def _read(self) -> dict[str, dict[str, Any]]:
         try:

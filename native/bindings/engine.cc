@@ -24,6 +24,7 @@ namespace {
 
 using Config = nb::typed<nb::dict, nb::str, nb::any>;
 using Memory = nb::typed<nb::dict, nb::str, int>;
+using Recorded = nb::typed<nb::dict, nb::str, nb::any>;
 using FloatMatrix = nb::ndarray<nb::numpy, float, nb::ndim<2>>;
 using ByteVector = nb::ndarray<nb::numpy, uint8_t, nb::ndim<1>>;
 using TokenArray = nb::ndarray<const int32_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
@@ -151,6 +152,51 @@ class PyEngine {
     return FloatMatrix(data, {rows, cols}, owner);
   }
 
+  /// Inputs of every layer's matrices, and of the output matrix, for all tokens of a batch.
+  Recorded record(const std::vector<SliceTuple>& batch) {
+    const std::shared_ptr<Engine> engine = get();
+    const ModelConfig& c = engine->config();
+    std::vector<Slice> slices;
+    int64_t count = 0;
+    for (const auto& [sequence, tokens, wanted] : batch) {
+      const auto all = static_cast<int64_t>(tokens.size());
+      slices.push_back({sequence, {tokens.data(), tokens.data() + all}, all});
+      count += all;
+    }
+    const auto rows = static_cast<size_t>(count), layers = static_cast<size_t>(c.layers);
+    const auto width = static_cast<size_t>(c.width);
+    const auto used = static_cast<size_t>(c.ff_rows_per_token());
+    Recorded found;
+    const auto array = [&](const char* name, std::vector<size_t> shape) {
+      size_t size = 1;
+      for (const size_t extent : shape) size *= extent;
+      float* data = std::make_unique_for_overwrite<float[]>(size).release();
+      nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
+      found[name] = nb::ndarray<nb::numpy, float>(data, shape.size(), shape.data(), owner);
+      return data;
+    };
+    float* output = array("output", {rows, width});
+    InputRecord record{array("qkv", {layers, rows, width}),
+                       array("o", {layers, rows, static_cast<size_t>(c.q_width())}),
+                       array("ffn", {layers, rows, width}),
+                       array("down", {layers, rows * used, static_cast<size_t>(c.ff_width)}),
+                       nullptr,
+                       count};
+    auto experts = std::make_unique<int32_t[]>(layers * rows * used);
+    record.experts = experts.get();
+    {
+      const nb::gil_scoped_release unlocked;
+      engine->step(slices, Decoder::Output::kHidden, output, &record);
+    }
+    if (c.experts) {
+      const size_t shape[] = {layers, rows, used};
+      int32_t* data = experts.release();
+      nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<int32_t*>(p); });
+      found["experts"] = nb::ndarray<nb::numpy, int32_t>(data, 3, shape, owner);
+    }
+    return found;
+  }
+
   std::shared_ptr<Engine> get() const {
     if (!engine_) throw Closed("the engine is closed");
     return engine_;
@@ -211,6 +257,19 @@ void bind_engine(nb::module_& m) {
             return e.step(batch, Decoder::Output::kHidden);
           },
           nb::arg("batch"), "As step, but returns normalised hidden states (wanted, width).")
+      .def("record", &PyEngine::record, nb::arg("batch"),
+           "Appends slices; what the matrices were multiplied with, float32: {'qkv', 'o', 'ffn',\n"
+           "'down'} (layers, tokens, columns), and 'output' (tokens, width). With experts, 'down' "
+           "has\n"
+           "their rows one after the other and int32 'experts' (layers, tokens, used) says which.")
+      .def(
+          "replace",
+          [](PyEngine& e, const std::string& tensor, const ByteArray& data) {
+            const nb::gil_scoped_release unlocked;
+            e.get()->replace(tensor, data.data(), data.size());
+          },
+          nb::arg("tensor"), nb::arg("data"),
+          "Packs other rows, in the tensor's own type, over those of a tensor of the graph.")
       .def(
           "trim", [](PyEngine& e, int64_t s, int64_t length) { e.get()->trim(s, length); },
           nb::arg("sequence"), nb::arg("length"), "Forgets all but the first `length` tokens.")

@@ -73,7 +73,7 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       attention_(config, kernels, s_, kv_types) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
-                  float* out) {
+                  float* out, const InputRecord* record) {
   token_ids_.clear();
   for (const Span& span : spans)
     token_ids_.insert(token_ids_.end(), span.tokens, span.tokens + span.count);
@@ -81,6 +81,7 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
   wanted_ = &wanted;
   output_ = output;
   out_ = out;
+  record_ = record;
 
   const bool decoding = tokens_ <= kDecodeTokens;
   const int threads = decoding ? team_size_.threads() : batch_threads_;
@@ -106,20 +107,27 @@ void Decoder::forward(Team& team) {
   for (int64_t i = 0; i < config_.layers; ++i) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
-    each_token([&](int64_t t) { normalise(s_.x, layer.attn_norm, s_.h, t); });
+    each_token([&](int64_t t) {
+      normalise(s_.x, layer.attn_norm, s_.h, t);
+      record(&InputRecord::qkv, i, s_.h, config_.width, t);
+    });
     project(team, {s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width},
             {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
     each_token([&](int64_t t) { rotate_and_store(i, t); });
     attention_.run(team, i);
     each_token([&](int64_t t) {
       attention_.merge(t, s_.q + t * config_.q_width());
+      record(&InputRecord::o, i, s_.q, config_.q_width(), t);
       quantise(s_.q, config_.q_width(), t, t + 1);
     });
     project(team, {s_.q, s_.blocks, config_.q_width(), tokens_, tokens_, config_.q_width()},
             {{layer.o, s_.y}});
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
-    each_token([&](int64_t t) { normalise(s_.x, layer.ffn_norm, s_.h, t); });
+    each_token([&](int64_t t) {
+      normalise(s_.x, layer.ffn_norm, s_.h, t);
+      record(&InputRecord::ffn, i, s_.h, config_.width, t);
+    });
     const Activations h{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
     const int64_t rows = tokens_ * config_.ff_rows_per_token(), n = config_.ff_width;
     const Activations gated{s_.gated, s_.ff_blocks, n, rows, rows, n};
@@ -129,10 +137,12 @@ void Decoder::forward(Team& team) {
       team.for_each(1, 1, [&](int64_t, int64_t) { sort_by_expert(); });
       each_token([&](int64_t t) { gather(layer, t); });
       expand(team, layer, {s_.ff_x, s_.ff_x_blocks, config_.width, rows, rows, config_.width});
+      if (record_) each_token([&](int64_t t) { record_gated(layer, i, t); });
       contract(team, layer, gated, s_.ff_x);
       each_token([&](int64_t t) { add_experts(t); });
     } else {
       expand(team, layer, h);
+      if (record_) each_token([&](int64_t t) { record_gated(layer, i, t); });
       project(team, gated, {{layer.experts.front().down, s_.y}});
     }
     each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
@@ -220,68 +230,6 @@ void Decoder::rotate_and_store(int64_t index, int64_t t) {
   attention_.store(index, t, q, k, v);
 }
 
-// The experts of a token and their weights: the softmax of the router's scores, its largest
-// values, and, if the family has it so, these scaled to add up to 1.
-void Decoder::choose_experts(int64_t t) {
-  const int64_t experts = config_.experts, used = config_.experts_used;
-  float* p = s_.router + t * experts;
-  const float most = *std::max_element(p, p + experts);
-  float total = 0;
-  for (int64_t e = 0; e < experts; ++e) total += p[e] = std::exp(p[e] - most);
-
-  int32_t* chosen = s_.chosen + t * used;
-  float* weight = s_.chosen_weight + t * used;
-  float chosen_total = 0;
-  for (int64_t j = 0; j < used; ++j) {
-    float* best = std::max_element(p, p + experts);  // the first of equals
-    chosen[j] = static_cast<int32_t>(best - p);
-    chosen_total += weight[j] = *best;
-    *best = -1;
-  }
-  const float scale = 1 / (config_.expert_weights_norm ? chosen_total : total);
-  for (int64_t j = 0; j < used; ++j) weight[j] *= scale;
-}
-
-// Gives each token's experts their rows, so that those of an expert are consecutive.
-void Decoder::sort_by_expert() {
-  const int64_t rows = tokens_ * config_.experts_used;
-  int32_t* const next = s_.next_row;
-  std::fill_n(next, config_.experts, 0);
-  for (int64_t i = 0; i < rows; ++i) ++next[s_.chosen[i]];
-  FfShare* share = s_.shares;
-  int32_t first = 0;
-  for (int32_t e = 0; e < config_.experts; ++e) {
-    const int32_t count = std::exchange(next[e], first);
-    if (count) *share++ = {e, first, count};
-    first += count;
-  }
-  std::fill(share, s_.shares + config_.experts, FfShare{});
-  for (int64_t i = 0; i < rows; ++i) s_.row[i] = next[s_.chosen[i]]++;
-}
-
-// A token's normalised state to the rows of its experts, in the form that their weights read.
-void Decoder::gather(const Layer& layer, int64_t t) {
-  const int64_t used = config_.experts_used, rows = tokens_ * used, n = config_.width;
-  const bool quantised = layer.experts.front().up.quantised();
-  for (int64_t j = 0; j < used; ++j) {
-    const int64_t row = s_.row[t * used + j];
-    if (quantised)
-      for (int64_t b = 0; b < n / kStep; ++b)
-        s_.ff_x_blocks[b * rows + row] = s_.blocks[b * tokens_ + t];
-    else
-      std::copy_n(s_.h + t * n, n, s_.ff_x + row * n);
-  }
-}
-
-// y = the weighted sum of what a token's experts give.
-void Decoder::add_experts(int64_t t) {
-  const int64_t used = config_.experts_used, n = config_.width;
-  float* y = s_.y + t * n;
-  std::fill_n(y, n, 0.0f);
-  for (int64_t i = t * used; i < (t + 1) * used; ++i)
-    kernels_.add_scaled(y, s_.ff_x + s_.row[i] * n, s_.chosen_weight[i], n);
-}
-
 // Calls f(feed-forward block, first row, rows, begin, end) for the groups [begin, end) of one
 // matrix of every block in use. How many are is known only when the tokens have chosen, so the
 // pieces are counted for as many as there can be.
@@ -337,7 +285,7 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
         if (ff.down.quantised())
           kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
                             s_.ff_blocks + row / kStep * x.tokens + t);
-        if (!ff.down.quantised() || !adapted_.empty())
+        if (!ff.down.quantised() || !adapted_.empty() || record_)
           for (int64_t i = 0; i < part.tokens; ++i)
             std::copy_n(gate + i * rows, rows, s_.gated + (t + i) * n + row);
       }

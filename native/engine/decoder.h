@@ -14,6 +14,7 @@
 #include "core/team_size.h"
 #include "core/thread_pool.h"
 #include "engine/attention.h"
+#include "engine/input_record.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
 #include "engine/scratch.h"
@@ -33,9 +34,10 @@ class Decoder {
 
   /// Runs at most `batch` tokens through the model and stores their keys and values.
   /// Writes one row per entry of `wanted` (indices into the concatenated tokens):
-  /// logits (vocab_size,) or normalised hidden states (width,).
+  /// logits (vocab_size,) or normalised hidden states (width,). With a record, the inputs of all
+  /// layers' matrices go there, too.
   void run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
-           float* out);
+           float* out, const InputRecord* record = nullptr);
 
  private:
   // A matrix and where its product with the current input goes; rows are (tokens, stride).
@@ -54,6 +56,8 @@ class Decoder {
   void norm(const float* x, const NormWeights& weights, float* out) const;
   void normalise(const float* x, const NormWeights& weights, float* h, int64_t t);
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
+  void record(float* InputRecord::* field, int64_t layer, const float* x, int64_t cols, int64_t t);
+  void record_gated(const Layer& layer, int64_t index, int64_t t);
   void add_branch(const NormWeights& post_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
   void choose_experts(int64_t t);
@@ -90,6 +94,7 @@ class Decoder {
   const std::vector<int64_t>* wanted_ = nullptr;
   Output output_ = Output::kLogits;
   float* out_ = nullptr;
+  const InputRecord* record_ = nullptr;
 };
 
 }  // namespace edgeinfer

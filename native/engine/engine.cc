@@ -196,7 +196,8 @@ void Engine::check(const std::vector<Slice>& batch) const {
   }
 }
 
-void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float* out) {
+void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float* out,
+                  InputRecord* record) {
   const std::lock_guard lock(mutex_);
   check(batch);
   const int64_t row = output == Decoder::Output::kLogits ? config_.vocab_size : config_.width;
@@ -206,7 +207,8 @@ void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float
   int64_t tokens = 0;
   const auto flush = [&] {
     if (tokens == 0) return;
-    decoder_.run(spans, wanted, output, out);
+    decoder_.run(spans, wanted, output, out, record);
+    if (record) record->token += tokens;
     out += static_cast<int64_t>(wanted.size()) * row;
     spans.clear();
     wanted.clear();
@@ -225,6 +227,11 @@ void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float
     }
   }
   flush();
+}
+
+void Engine::replace(const std::string& tensor, const uint8_t* data, size_t bytes) {
+  const std::lock_guard lock(mutex_);
+  weights_.replace(tensor, data, bytes, kernels_);
 }
 
 }  // namespace edgeinfer

@@ -7,6 +7,7 @@
 #include <memory>
 #include <mutex>
 #include <stdexcept>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -86,7 +87,12 @@ class Engine {
   static int64_t wanted_rows(const std::vector<Slice>& batch);
   /// Appends the slices to their sequences and writes the wanted rows, in order: logits
   /// (vocab_size,) or normalised hidden states (width,).
-  void step(const std::vector<Slice>& batch, Decoder::Output output, float* out);
+  void step(const std::vector<Slice>& batch, Decoder::Output output, float* out,
+            InputRecord* record = nullptr);
+
+  /// Gives a tensor other values: rows of the file's type and size, packed where the old ones
+  /// lie. What sequences hold was computed with the old ones.
+  void replace(const std::string& tensor, const uint8_t* data, size_t bytes);
 
  private:
   KvCache& cache(int64_t sequence) const;

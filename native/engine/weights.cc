@@ -55,30 +55,37 @@ class Weights::Reader {
 // A tensor's place in the region and what is done with it on the way there.
 struct Weights::Slot {
   enum class Kind { kVector, kMatrix, kRows };
-  const TensorSource* source;
+  TensorSource source;
   Kind kind;
   size_t offset;
   size_t bytes;
 
-  int64_t groups() const { return (source->rows + kGroupRows - 1) / kGroupRows; }
-  int64_t row_bytes() const { return quant_info(source->type).row_bytes(source->cols); }
+  int64_t groups() const { return (source.rows + kGroupRows - 1) / kGroupRows; }
+  int64_t row_bytes() const { return quant_info(source.type).row_bytes(source.cols); }
 
   /// Brings the rows of groups [begin, end) to where they belong.
   void load(int64_t begin, int64_t end, Reader& reader, const KernelSet& kernels,
             uint8_t* to) const {
-    const TensorSource& s = *source;
     const int64_t row = begin * kGroupRows;
-    const int64_t rows = std::min(s.rows, end * kGroupRows) - row;
+    const int64_t rows = std::min(source.rows, end * kGroupRows) - row;
     const auto from = static_cast<uint64_t>(row * row_bytes());
     const auto size = static_cast<size_t>(rows * row_bytes());
+    if (kind == Kind::kRows)
+      reader.read(source, from, size, to);
+    else
+      place(reader.read(source, from, size), rows, kernels, to);
+  }
+
+  /// Brings `rows` rows in the file's form to where they belong.
+  void place(const uint8_t* data, int64_t rows, const KernelSet& kernels, uint8_t* to) const {
     switch (kind) {
       case Kind::kRows:
-        return reader.read(s, from, size, to);
+        std::copy_n(data, rows * row_bytes(), to);
+        return;
       case Kind::kVector:
-        return quant_info(s.type).decode(reader.read(s, from, size), s.cols,
-                                         reinterpret_cast<float*>(to));
+        return quant_info(source.type).decode(data, source.cols, reinterpret_cast<float*>(to));
       case Kind::kMatrix:
-        return kernels.pack[s.type](reader.read(s, from, size), rows, s.cols, to);
+        return kernels.pack[source.type](data, rows, source.cols, to);
     }
   }
 };
@@ -93,7 +100,7 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
     if (s.rows <= 0 || s.cols <= 0 || s.cols % info.block != 0)
       throw std::invalid_argument("tensor " + s.name + ": impossible shape " +
                                   shape_text(s.rows, s.cols));
-    Slot slot{&s, Slot::Kind::kMatrix, total, 0};
+    Slot slot{s, Slot::Kind::kMatrix, total, 0};
     if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias")) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
@@ -119,18 +126,32 @@ Weights::Weights(const ModelConfig& config, const std::vector<TensorSource>& sou
                  ThreadPool& pool, const KernelSet& kernels)
     : width_(config.width) {
   size_t total = 0;
-  const std::vector<Slot> slots = layout(config, sources, total);
+  slots_ = layout(config, sources, total);
   region_ = MemoryRegion(total, MemoryRegion::Pages::kHuge);
-  bind(config, slots);
-  load(slots, pool, kernels);
+  bind(config);
+  load(pool, kernels);
 }
 
-void Weights::load(const std::vector<Slot>& slots, ThreadPool& pool, const KernelSet& kernels) {
+Weights::~Weights() = default;
+
+void Weights::replace(const std::string& tensor, const uint8_t* data, size_t bytes,
+                      const KernelSet& kernels) {
+  const auto slot = std::find_if(slots_.begin(), slots_.end(),
+                                 [&](const Slot& s) { return s.source.name == tensor; });
+  if (slot == slots_.end()) throw std::invalid_argument("no tensor is called " + tensor);
+  const TensorSource& s = slot->source;
+  if (const auto expected = static_cast<size_t>(s.rows * slot->row_bytes()); bytes != expected)
+    throw std::invalid_argument("tensor " + tensor + " takes " + std::to_string(expected) +
+                                " bytes, not " + std::to_string(bytes));
+  slot->place(data, s.rows, kernels, region_.data() + slot->offset);
+}
+
+void Weights::load(ThreadPool& pool, const KernelSet& kernels) {
   std::vector<std::exception_ptr> errors(static_cast<size_t>(pool.size()));
   std::atomic<bool> failed = false;
   pool.run([&](Team& team) {
     Reader reader;  // a file of its own: the kernel reads ahead of each
-    for (const Slot& slot : slots) {
+    for (const Slot& slot : slots_) {
       const int64_t group_bytes = kGroupRows * slot.row_bytes();
       const int64_t window = std::max<int64_t>(1, kPackWindow / group_bytes);
       uint8_t* const to = region_.data() + slot.offset;
@@ -149,17 +170,17 @@ void Weights::load(const std::vector<Slot>& slots, ThreadPool& pool, const Kerne
     if (error) std::rethrow_exception(error);
 }
 
-void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
+void Weights::bind(const ModelConfig& c) {
   std::map<std::string, const Slot*> by_name;
-  for (const Slot& slot : slots)
-    if (!by_name.emplace(slot.source->name, &slot).second)
-      throw std::invalid_argument("tensor " + slot.source->name + " occurs twice");
+  for (const Slot& slot : slots_)
+    if (!by_name.emplace(slot.source.name, &slot).second)
+      throw std::invalid_argument("tensor " + slot.source.name + " occurs twice");
   std::set<std::string> used;
 
   const auto find = [&](const std::string& name, int64_t rows, int64_t cols) -> const Slot* {
     const auto it = by_name.find(name);
     if (it == by_name.end()) return nullptr;
-    const TensorSource& s = *it->second->source;
+    const TensorSource& s = it->second->source;
     if (s.rows != rows || s.cols != cols)
       throw std::invalid_argument("tensor " + name + " is " + shape_text(s.rows, s.cols) +
                                   ", expected " + shape_text(rows, cols));
@@ -173,7 +194,7 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
   const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols) {
     const Slot* slot = find(name + ".weight", rows, cols);
     if (!slot) throw std::invalid_argument("tensor " + name + ".weight is missing");
-    return Matrix{region_.data() + slot->offset, slot->source->type, rows, cols,
+    return Matrix{region_.data() + slot->offset, slot->source.type, rows, cols,
                   vector(name + ".bias", rows)};
   };
 
@@ -246,7 +267,7 @@ void Weights::bind(const ModelConfig& c, const std::vector<Slot>& slots) {
     const Slot* slot = find(kEmbedding, c.vocab_size, c.width);
     if (!slot) throw std::invalid_argument(std::string("tensor ") + kEmbedding + " is missing");
     embedding_rows_ = region_.data() + slot->offset;
-    embedding_type_ = slot->source->type;
+    embedding_type_ = slot->source.type;
   }
   for (const auto& [name, slot] : by_name)
     if (!used.contains(name)) throw std::invalid_argument("tensor " + name + " is not known");

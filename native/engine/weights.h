@@ -79,9 +79,15 @@ class Weights {
   /// that cannot be read, std::bad_alloc.
   Weights(const ModelConfig& config, const std::vector<TensorSource>& sources, ThreadPool& pool,
           const KernelSet& kernels);
+  ~Weights();
 
   /// Resident bytes of the weights, computed from the sources alone.
   static size_t bytes(const ModelConfig& config, const std::vector<TensorSource>& sources);
+
+  /// Packs other rows over those of a tensor; they are of its type. Throws std::invalid_argument
+  /// if there is no such tensor or the size is another.
+  void replace(const std::string& tensor, const uint8_t* data, size_t bytes,
+               const KernelSet& kernels);
 
   /// Writes the embedding of a token, (width,).
   void embed(int32_t token, float* out) const;
@@ -97,9 +103,10 @@ class Weights {
   struct Slot;
   static std::vector<Slot> layout(const ModelConfig& config,
                                   const std::vector<TensorSource>& sources, size_t& total);
-  void load(const std::vector<Slot>& slots, ThreadPool& pool, const KernelSet& kernels);
-  void bind(const ModelConfig& config, const std::vector<Slot>& slots);
+  void load(ThreadPool& pool, const KernelSet& kernels);
+  void bind(const ModelConfig& config);
 
+  std::vector<Slot> slots_;
   MemoryRegion region_;
   std::vector<Layer> layers_;
   std::map<std::string, const Matrix*> adaptable_;

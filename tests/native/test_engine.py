@@ -55,6 +55,12 @@ class Tiny:
         options = {"context": 64, "threads": 2, "batch": 16, "kv_type_k": "f16", "kv_type_v": "f16"}
         return _native.Engine(CONFIG, self.tensors, **(options | changes))
 
+    def weights(self) -> dict[str, np.ndarray]:
+        return {
+            name: np.fromfile(path, np.float32, rows * cols, offset=offset).reshape(rows, cols)
+            for name, path, _, offset, rows, cols in self.tensors
+        }
+
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
@@ -268,3 +274,58 @@ def test_an_idle_engine_takes_no_time(tiny: Tiny) -> None:
     before = time.process_time()
     time.sleep(0.5)
     assert time.process_time() - before < 0.01
+
+
+def test_what_matrices_are_multiplied_with_is_recorded(tiny: Tiny) -> None:
+    engine = tiny.engine(batch=4)  # three runs
+    text = tokens(*range(10))
+    a, b = engine.open(), engine.open()
+
+    found = engine.record([(a, text, 0)])
+
+    shapes = {name: array.shape for name, array in found.items()}
+    assert shapes == {
+        "qkv": (LAYERS, 10, WIDTH),
+        "o": (LAYERS, 10, HEADS * HEAD_DIM),
+        "ffn": (LAYERS, 10, WIDTH),
+        "down": (LAYERS, 10, FF),
+        "output": (10, WIDTH),
+    }
+    np.testing.assert_array_equal(found["output"], engine.embed([(b, text, 10)]))
+    weights = tiny.weights()
+    gate, up = (found["ffn"][1] @ weights[f"blk.1.ffn_{part}.weight"].T for part in ("gate", "up"))
+    np.testing.assert_allclose(found["down"][1], gate / (1 + np.exp(-gate)) * up, atol=1e-4)
+    embedded = weights["token_embd.weight"][text]
+    norm = embedded / np.sqrt(np.square(embedded).mean(axis=1, keepdims=True) + 1e-5)
+    scaled = norm * weights["blk.0.attn_norm.weight"]
+    np.testing.assert_allclose(found["qkv"][0], scaled, rtol=1e-5)
+
+
+def test_a_replaced_tensor_is_as_if_it_had_been_loaded(tiny: Tiny) -> None:
+    name, text = "blk.1.ffn_up.weight", tokens(1, 2, 3)
+    engine, original = tiny.engine(), tiny.weights()[name]
+
+    def logits() -> np.ndarray:
+        sequence = engine.open()
+        return np.array(engine.step([(sequence, text, 3)]))
+
+    before = logits()
+    engine.replace(name, np.zeros_like(original).view(np.uint8).ravel())
+    without = logits()
+    engine.replace(
+        "blk.1.ffn_down.weight", np.zeros((WIDTH, FF), np.float32).view(np.uint8).ravel()
+    )
+    np.testing.assert_array_equal(without, logits())  # nothing times anything
+    engine.replace(name, original.view(np.uint8).ravel())
+    np.testing.assert_array_equal(without, logits())
+    down = tiny.weights()["blk.1.ffn_down.weight"]
+    engine.replace("blk.1.ffn_down.weight", down.view(np.uint8).ravel())
+
+    assert np.abs(without - before).max() > 0.01
+    np.testing.assert_array_equal(before, logits())
+
+
+@pytest.mark.parametrize("name, size", [("blk.9.ffn_up.weight", 4), ("blk.0.ffn_up.weight", 4)])
+def test_a_replacement_that_does_not_fit_is_refused(tiny: Tiny, name: str, size: int) -> None:
+    with pytest.raises(ValueError, match=name):
+        tiny.engine().replace(name, np.zeros(size, np.uint8))

@@ -142,8 +142,7 @@ def test_a_model_tells_of_its_answers_unless_heat_slows_it(
     )
 
     with Model(parts) as model:
-        options = {"max_tokens": 40, "temperature": 0, "speculate": "off"}
-        for event in model.generate("hi", stream=True, **options):
+        for event in model.generate("hi", stream=True, max_tokens=40, speculate="off"):
             last = event.timings
             clock(7.0)  # who reads the stream takes long: that is not the backend's doing
         assert last.step_seconds == pytest.approx(real)

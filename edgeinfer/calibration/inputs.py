@@ -1,0 +1,97 @@
+"""Which tensors of a file are multiplied with which inputs of the engine."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+
+from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.tensors import split_name
+from edgeinfer.errors import UnsupportedError
+from edgeinfer.formats.gguf import GGUFFile
+
+# The matrices of a block, and the name that Calibratable.record gives to their input.
+_FIELDS: Mapping[str, str] = {
+    "attn_q.weight": "qkv",
+    "attn_k.weight": "qkv",
+    "attn_v.weight": "qkv",
+    "attn_output.weight": "o",
+    "ffn_gate_inp.weight": "ffn",
+    "ffn_gate.weight": "ffn",
+    "ffn_up.weight": "ffn",
+    "ffn_down.weight": "down",
+}
+_EXPERT = re.compile(r"\.\d+\.weight$")  # "ffn_gate.3.weight", the gate of expert 3
+_EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """Rows [start, start + count) of a file's tensor, under their name in the graph."""
+
+    name: str
+    start: int
+    count: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MatrixSource:
+    """A matrix of the file.
+
+    Attributes:
+        name: in the file.
+        shape: (rows, columns); the rows of all experts count.
+        experts: how many matrices it holds one after the other, each for tokens of its own.
+        field: of what ``record`` returns, or "" for an embedding that is only looked up.
+        layer: its block, or -1 outside of all.
+        parts: what it is in the graph; several where it is fused.
+    """
+
+    name: str
+    shape: tuple[int, int]
+    experts: int
+    field: str
+    layer: int
+    parts: tuple[Rows, ...]
+
+
+def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSource]:
+    """Lists a model's matrices in file order; vectors are not among them.
+
+    Raises:
+        UnsupportedError: a block has a matrix whose input the engine does not record.
+    """
+    config = config or config_from_gguf(file)
+    shapes = {name: info.shape for name, info in file.tensors.items()}
+    parts: dict[str, list[Rows]] = {}
+    for part in engine_tensors(gguf_architecture(file.metadata), config, shapes):
+        if len(shapes[part.source]) > 1:
+            rows = Rows(part.name, part.row_start, part.row_count)
+            parts.setdefault(part.source, []).append(rows)
+    found = []
+    for name in file.tensors:
+        if name not in parts:
+            continue
+        block, kind = split_name(_EXPERT.sub(".weight", parts[name][0].name))
+        if kind == _EMBEDDING:
+            field = "output" if config.tied_output else ""
+        elif kind == _OUTPUT:
+            field = "output"
+        elif kind in _FIELDS:
+            field = _FIELDS[kind]
+        else:
+            raise UnsupportedError(f"calibration cannot see what {name!r} is multiplied with")
+        found.append(
+            MatrixSource(
+                name=name,
+                shape=(prod(shapes[name][:-1]), shapes[name][-1]),
+                experts=shapes[name][0] if len(shapes[name]) > 2 else 1,
+                field=field,
+                layer=int(block.split(".")[1]) if block else -1,
+                parts=tuple(parts[name]),
+            )
+        )
+    return found

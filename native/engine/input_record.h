@@ -1,0 +1,20 @@
+// InputRecord: what a model's matrices are multiplied with, for calibration.
+#pragma once
+
+#include <cstdint>
+
+namespace edgeinfer {
+
+/// Where a step leaves a copy of what its matrices are multiplied with, for calibration. Each
+/// field is (layers, tokens, columns); `token` is the first one of the run in progress.
+struct InputRecord {
+  float* qkv;        // (.., width)
+  float* o;          // (.., q_width)
+  float* ffn;        // (.., width) of gate and up
+  float* down;       // (.., experts used, ff_width)
+  int32_t* experts;  // (.., experts used) which they were, in a mixture of experts
+  int64_t tokens;
+  int64_t token = 0;
+};
+
+}  // namespace edgeinfer
