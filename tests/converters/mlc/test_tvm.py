@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ import pytest
 
 from edgeinfer_converters.mlc.convert import convert
 from edgeinfer_converters.mlc.quants import QUANTS
+from edgeinfer_converters.mlc.shards import INDEX, Record, ShardWriter
 from support import mlc_folder, tiny
 
 pytestmark = [
@@ -81,3 +83,28 @@ def test_shards_are_those_of_tvm(tmp_path: Path) -> None:
         assert (tmp_path / "ours" / name).read_bytes() == theirs
     index = "tensor-cache.json"
     assert (tmp_path / "ours" / index).read_text() == (tmp_path / "theirs" / index).read_text()
+
+
+def test_large_tensors_get_shards_of_their_own_as_in_tvm(tmp_path: Path) -> None:
+    """One of 16 MiB that does not fit goes alone, and what waits goes on waiting."""
+    from tvm.contrib import tvmjs
+
+    sizes = (5, 20, 12, 14, 3, 17, 16, 10, 33, 2)
+    tensors = {f"t{i}": np.full((size << 10, 512), i, np.float16) for i, size in enumerate(sizes)}
+    records = [Record(name=n, shape=a.shape, dtype="float16") for n, a in tensors.items()]
+    (tmp_path / "ours").mkdir()
+
+    with ShardWriter(tmp_path / "ours", records) as writer:
+        for name, values in reversed(tensors.items()):
+            writer.write(name, values[512:], 512)
+            writer.write(name, values[:512])
+        writer.finish(parameters=1000)
+
+    index = json.loads((tmp_path / "ours" / INDEX).read_text())
+    tvmjs.dump_tensor_cache(
+        iter(tensors.items()),
+        str(tmp_path / "theirs"),
+        meta_data=index["metadata"],
+        show_progress=False,
+    )
+    assert index == json.loads((tmp_path / "theirs" / INDEX).read_text())
