@@ -79,7 +79,7 @@ class Ours:
         state = self._engine.save_state(self._sequence)
         self._engine.close(self._sequence)
         self._sequence = self._engine.open()
-        self._engine.restore_state(self._sequence, state * (depth // TILE), depth)
+        self._engine.restore_state(self._sequence, bytes(state) * (depth // TILE), depth)
 
     def decode(self, tokens: Sequence[int], depth: int) -> float:
         """As ``Deep.decode``."""

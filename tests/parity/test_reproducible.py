@@ -130,4 +130,4 @@ def test_every_instruction_set_gives_the_same_tokens_of_a_real_model(smollm2: Pa
     encode = tokenizer.load(smollm2).encode
     texts = ["The capital of France is", "def fibonacci(n):", "Once upon a time"]
 
-    assert_same_tokens([(str(smollm2), encode(text)) for text in texts], near=0.005, share=0.5)
+    assert_same_tokens([(str(smollm2), encode(text)) for text in texts], near=0.005, share=0.4)
