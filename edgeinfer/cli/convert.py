@@ -9,10 +9,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.cli._mix import MixOptions, choices_record, measured, mix_options, show_choices
 from edgeinfer.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from edgeinfer.quant.assignment import Overrides
 
 
 @click.command
@@ -73,6 +76,7 @@ if TYPE_CHECKING:
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Text to calibrate on; by default one in many languages that comes with edgeinfer.",
 )
+@mix_options
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option(
     "--verify",
@@ -98,6 +102,7 @@ def command(
     threads: int | None,
     verify: bool,
     as_json: bool,
+    **mixing: Any,
 ) -> None:
     """Converts SOURCE to GGUF, or to a folder for ONNX Runtime or MLC LLM.
 
@@ -108,11 +113,15 @@ def command(
     from edgeinfer.cli._calibration import importance_of
     from edgeinfer.quant.assignment import Overrides
 
-    if imatrix and (calibrate or text_file):
+    options_of_mix = MixOptions(**mixing)
+    to_size = options_of_mix.wanted
+    if imatrix and (calibrate or (text_file and not to_size)):
         raise UsageError("--imatrix is a calibration that was done", hint="leave --calibrate out")
-    matrix = None
-    if imatrix or calibrate or text_file:
-        matrix = importance_of(source, imatrix=imatrix, text_file=text_file, threads=threads)
+    if to_size and (quant or pure or lora or merge_lora or to != "gguf"):
+        raise UsageError(
+            "--budget, --size and --bpw choose the types of a GGUF by themselves",
+            hint="leave -q, --pure, --to, --lora and --merge-lora out",
+        )
     overrides = Overrides(
         tensors=tuple(_pattern_and_type(text) for text in tensor_types),
         output=output_tensor_type,
@@ -123,7 +132,28 @@ def command(
         raise UsageError("--mlc-mode is for --to mlc")
     name = (lora or source).resolve().name.removesuffix(".gguf")
     default = "f16" if lora else {"gguf": "q4_k_m", "mlc": "q4f16_1"}.get(to, "default")
-    target = output or Path(f"{name}-{(quant or default).lower()}.{to}")
+    wanted = next((mixing[key] for key in ("budget", "size", "bpw") if mixing[key]), default)
+    target = output or Path(f"{name}-{str(quant or wanted).lower()}.{to}")
+    matrix = None
+    if to_size:
+        mix, matrix = measured(
+            source,
+            options_of_mix,
+            state=target.with_name(f"{target.name}.sensitivity.json"),
+            imatrix=imatrix,
+            text_file=text_file,
+            fixed=_fixed(overrides),
+            threads=threads,
+        )
+        if options_of_mix.dry_run:
+            if as_json:
+                ui.emit_json(choices_record(mix))
+            else:
+                show_choices(mix)
+            return
+        quant, overrides = mix.recipe, mix.overrides()
+    elif imatrix or calibrate or text_file:
+        matrix = importance_of(source, imatrix=imatrix, text_file=text_file, threads=threads)
     options = {
         "lora": lora,
         "merge_lora": merge_lora,
@@ -156,6 +186,12 @@ def command(
         ui.emit_json(report.to_json())
     else:
         _summarise(report.to_json())
+
+
+def _fixed(overrides: Overrides) -> list[tuple[str, str]]:
+    """The types that a mix must leave as they were asked for."""
+    ends = {"^output[.]weight$": overrides.output, "^token_embd[.]weight$": overrides.embedding}
+    return [*((p, t) for p, t in ends.items() if t), *overrides.tensors]
 
 
 def _pattern_and_type(text: str) -> tuple[str, str]:

@@ -74,6 +74,11 @@ _KEPT = (
 _LARGE = {"llama": (80, True), "qwen2": (80, False), "olmo": (80, False), "deci": (80, False)}
 
 
+def has_choice(name: str, shape: Sequence[int]) -> bool:
+    """Says whether a tensor is a matrix that types are chosen for; all others stay float32."""
+    return len(shape) > 1 and name.endswith(".weight") and not any(part in name for part in _KEPT)
+
+
 def assign(
     recipe: Recipe,
     shapes: Mapping[str, Sequence[int]],
@@ -112,13 +117,7 @@ class _Assignment:
         weighted: bool,
     ) -> None:
         self.recipe, self.shapes, self.overrides = recipe, shapes, overrides
-        self.matrices = [
-            name
-            for name, shape in shapes.items()
-            if len(shape) > 1
-            and name.endswith(".weight")
-            and not any(part in name for part in _KEPT)
-        ]
+        self.matrices = [name for name, shape in shapes.items() if has_choice(name, shape)]
         self.tied = "output.weight" not in shapes
         self.patterns = self._compiled()
         self.places = self._places(config, weighted)

@@ -1,0 +1,190 @@
+"""A mix of types to measure: from a source and a target to a type for every matrix."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from edgeinfer.calibration.opened import Opened, open_model
+from edgeinfer.calibration.sensitivity import Importance, Measurement, measure
+from edgeinfer.calibration.state import State, fingerprint
+from edgeinfer.calibration.target import Target, planned_bytes
+from edgeinfer.errors import UsageError
+from edgeinfer.evaluation.chunks import Chunks
+from edgeinfer.quant import QuantType, all_types
+from edgeinfer.quant.allocation import Allocation, Option, allocate
+from edgeinfer.quant.assignment import Overrides, has_choice
+from edgeinfer.quant.recipes import RECIPES, get_recipe
+from edgeinfer.runtime.evaluation import text_chunks
+
+CONTEXT = 256  # tokens a chunk
+READ, SAMPLED = 4, 8  # chunks whose divergence is measured, and whose inputs are sampled
+_FRONTIER = 40  # points of the frontier
+
+Options = Mapping[str, Sequence[Option]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mix:
+    """What was found.
+
+    Attributes:
+        chosen: a type, its bytes and its divergence for each matrix.
+        options: what there was to choose from.
+        weights: weights of each matrix.
+        others: bytes of the other tensors.
+        frontier: for growing sizes (bytes of matrices, divergence), predicted.
+    """
+
+    chosen: Mapping[str, Option]
+    options: Options
+    weights: Mapping[str, int]
+    others: int
+    frontier: tuple[tuple[int, float], ...]
+
+    @property
+    def divergence(self) -> float:
+        """Predicted: nats a token."""
+        return sum(option.loss for option in self.chosen.values())
+
+    @property
+    def bits_per_weight(self) -> float:
+        """Of the matrices."""
+        return 8 * sum(o.nbytes for o in self.chosen.values()) / sum(self.weights.values())
+
+    @property
+    def recipe(self) -> str:
+        """The recipe that the file is called after: that of the type most weights have."""
+        counts: Counter[str] = Counter()
+        for name, option in self.chosen.items():
+            counts[option.type] += self.weights[name]
+        for type_, _ in counts.most_common():
+            if type_ in RECIPES or f"{type_}_m" in RECIPES:
+                return get_recipe(type_).name
+        return "f16"
+
+    def overrides(self) -> Overrides:
+        """The mix as ``convert`` takes it."""
+        return Overrides(
+            tensors=tuple(
+                (f"^{re.escape(name)}$", option.type) for name, option in self.chosen.items()
+            )
+        )
+
+
+def find_mix(
+    path: Path,
+    target: Target,
+    text: str,
+    importance: Importance,
+    *,
+    types: Sequence[QuantType] | None = None,
+    fixed: Sequence[tuple[str, str]] = (),
+    state: Path | None = None,
+    read: int = READ,
+    threads: int | None = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Mix:
+    """Measures a model and chooses the types of its matrices.
+
+    Args:
+        path: a GGUF with float weights.
+        target: what is wanted.
+        text: to measure on.
+        importance: of each matrix's columns, as the encoders will have it.
+        types: to choose from; None for all quantised ones.
+        fixed: (pattern of names, type): not to be chosen.
+        state: where measurements are kept; those in it are not made again.
+        read: chunks of text whose divergence is measured.
+        threads: compute threads.
+        progress: called with a tensor, the weights that are done, and all.
+
+    Raises:
+        UsageError: no mix of these types is small enough, or the text is too short.
+    """
+    with open_model(path, context=CONTEXT, threads=threads) as opened:
+        chunks = text_chunks(opened.tokenizer, text, context=CONTEXT)
+        weights = {m.name: prod(m.shape) for m in opened.matrices if has_choice(m.name, m.shape)}
+        total = sum(weights.values())
+        what = Measurement(
+            types=[t for t in types or all_types() if not t.is_float],
+            importance=importance,
+            sampled=_spread(chunks, SAMPLED),
+            read=_spread(chunks, read),
+            threads=threads or 1,
+        )
+        options = measure(
+            opened,
+            what,
+            State(state, _key(path, what)),
+            progress=(lambda name, done: progress(name, done, total)) if progress else None,
+        )
+        allowed = {name: _allowed(name, each, fixed) for name, each in options.items()}
+        chosen = _choose(opened, allowed, target)
+        others = sum(i.nbytes for n, i in opened.file.tensors.items() if n not in options)
+    return Mix(
+        chosen=chosen.chosen,
+        options=allowed,
+        weights=weights,
+        others=others,
+        frontier=_frontier(allowed),
+    )
+
+
+def _choose(opened: Opened, options: Options, target: Target) -> Allocation:
+    bytes_now = {name: opened.file.tensors[name].nbytes for name in options}
+    limit = target.limit(opened.file, bytes_now)
+    found = allocate(options, limit)
+    if target.memory is None:
+        return found
+    # Rows are packed in groups, and what is named after the types may count, too: ask the planner.
+    for _ in range(8):
+        types = {name: option.type for name, option in found.chosen.items()}
+        over = planned_bytes(opened.file, types, target.context) - target.memory
+        if over <= 0:
+            return found
+        limit -= over
+        found = allocate(options, limit)
+    raise UsageError("no mix was found whose plan fits the budget", hint="give a little more")
+
+
+def _spread(chunks: Chunks, count: int) -> Chunks:
+    """Some chunks, as far from each other as they can be."""
+    count = min(count, len(chunks))
+    middle = ((np.arange(count) + 0.5) * len(chunks) / count).astype(int)
+    return replace(chunks, tokens=chunks.tokens[middle])
+
+
+def _key(path: Path, what: Measurement) -> str:
+    digest = hashlib.sha256()
+    for name, values in sorted(what.importance.items()):
+        digest.update(name.encode() + np.ascontiguousarray(values).tobytes())
+    parts = [fingerprint(path), what.read.digest(), what.sampled.digest(), digest.hexdigest()]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _allowed(
+    name: str, options: Sequence[Option], fixed: Sequence[tuple[str, str]]
+) -> Sequence[Option]:
+    for pattern, type_ in fixed:
+        if re.search(pattern, name):
+            only = [option for option in options if option.type == type_.lower()]
+            if not only:
+                raise UsageError(f"{name!r} cannot be {type_}", hint="see --types")
+            return only
+    return options
+
+
+def _frontier(options: Options) -> tuple[tuple[int, float], ...]:
+    least = sum(min(o.nbytes for o in each) for each in options.values())
+    most = sum(max(o.nbytes for o in each) for each in options.values())
+    points = [allocate(options, int(limit)) for limit in np.linspace(least, most, _FRONTIER)]
+    return tuple((point.nbytes, point.loss) for point in points)

@@ -1,0 +1,84 @@
+"""Targets: bytes of a file, bits a weight or bytes of memory, as a limit on the matrices' bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+from edgeinfer.device.detect import detect
+from edgeinfer.errors import UsageError
+from edgeinfer.formats.gguf import GGUFFile
+from edgeinfer.planner import plan_model
+
+_PADDING = 31  # bytes, at most, between two tensors of a file
+
+
+@dataclass(frozen=True, slots=True)
+class _Retyped:
+    """A tensor as if it were of another type."""
+
+    type: str
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Mixed:
+    """A header as if the tensors were of other types."""
+
+    metadata: Mapping[str, Any]
+    tensors: Mapping[str, _Retyped]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """What is wanted; one of them.
+
+    Attributes:
+        size: bytes of the file.
+        bits: a weight, over all tensors.
+        memory: bytes of running it with ``context`` tokens: weights, cache, scratch, runtime.
+        context: tokens; None as the planner chooses by itself.
+    """
+
+    size: int | None = None
+    bits: float | None = None
+    memory: int | None = None
+    context: int | None = None
+
+    def limit(self, file: GGUFFile, matrices: Mapping[str, int]) -> int:
+        """The bytes that the matrices may take.
+
+        Args:
+            file: the model in any types; its other tensors stay as they are.
+            matrices: the bytes of each matrix in this file.
+
+        Raises:
+            UsageError: nothing would be left for the matrices.
+        """
+        if self.memory is not None:
+            planned = planned_bytes(file, {}, self.context)
+            limit = self.memory - (planned - sum(matrices.values()))
+        elif self.size is not None:
+            whole = file.path.stat().st_size
+            limit = self.size - (whole - sum(matrices.values())) - _PADDING * len(file.tensors)
+        else:
+            weights = sum(prod(info.shape) for info in file.tensors.values())
+            others = sum(t.nbytes for name, t in file.tensors.items() if name not in matrices)
+            limit = int((self.bits or 0) * weights / 8) - others
+        if limit <= 0:
+            raise UsageError("the rest of the model alone takes more than that")
+        return limit
+
+
+def planned_bytes(file: GGUFFile, types: Mapping[str, str], context: int | None) -> int:
+    """What the planner says a model takes with some tensors in other types."""
+    tensors = {
+        name: _Retyped(types.get(name, info.type), info.shape)
+        for name, info in file.tensors.items()
+    }
+    plan = plan_model(
+        _Mixed(file.metadata, tensors), device=detect(), context=context, refuse=False
+    )
+    return plan.total_bytes
