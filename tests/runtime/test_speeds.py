@@ -133,7 +133,7 @@ def test_a_model_tells_of_its_answers_unless_heat_slows_it(
     # Five seconds from look to look.
     watch = partial(Watch, machine=lambda: machine, clock=lambda: 100 * time.perf_counter())
     monkeypatch.setattr(model_module, "Watch", watch)
-    engine = fake.FakeBackend(reply="x" * 40, seconds_per_token=real).load(
+    engine = fake.FakeBackend(reply=lambda _: b"x" * 40, seconds_per_token=real).load(
         ModelFiles(path=Path(), format="fake"), fake_plan()
     )
     expectation = Expectation(speeds=speeds_after(), settings=(setting,), speed=SPEED)
@@ -142,7 +142,9 @@ def test_a_model_tells_of_its_answers_unless_heat_slows_it(
     )
 
     with Model(parts) as model:
-        for event in model.generate("hi", stream=True, max_tokens=40, speculate="off"):
+        for event in model.generate(
+            "hi", stream=True, max_tokens=40, temperature=0, speculate="off"
+        ):
             last = event.timings
             clock(7.0)  # who reads the stream takes long: that is not the backend's doing
         assert last.step_seconds == pytest.approx(real)
