@@ -29,6 +29,8 @@ def test_sums_are_those_of_transformers(name: str, tmp_path: Path) -> None:
     import torch
     import transformers
 
+    torch.set_num_threads(1)  # faster for models so small
+
     path = written(name, tmp_path)
     architecture = getattr(transformers, tiny.BY_NAME[name].config["architectures"][0])
     model = architecture.from_pretrained(
