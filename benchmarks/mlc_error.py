@@ -19,9 +19,9 @@ import numpy as np
 import record
 from numpy.typing import NDArray
 
+from edgeinfer.formats.mlc.quants import QUANTS, Quant
 from edgeinfer_converters.checkpoint import open_source
 from edgeinfer_converters.mlc.packing import encode_as_mlc, rounded, unpack
-from edgeinfer_converters.mlc.quants import QUANTS, Quant
 from edgeinfer_converters.mlc.search import encode_searched
 
 SHAPE = (512, 2560)

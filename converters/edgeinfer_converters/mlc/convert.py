@@ -14,12 +14,12 @@ from pathlib import Path
 from edgeinfer.device.resident import peak_resident_bytes
 from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.formats.atomic_folder import AtomicFolder
+from edgeinfer.formats.mlc.families import family_of
+from edgeinfer.formats.mlc.quants import Quant, get_quant
 from edgeinfer.quant.assignment import Overrides
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
 from edgeinfer_converters.mlc import chat_config, weights
-from edgeinfer_converters.mlc.families import family_of
 from edgeinfer_converters.mlc.model_config import Settings, settings
-from edgeinfer_converters.mlc.quants import Quant, get_quant
 from edgeinfer_converters.mlc.shards import ShardWriter
 from edgeinfer_converters.mlc.tensors import mlc_tensors
 from edgeinfer_converters.mlc.tokenizer_files import tokenizer_info, write_tokenizer

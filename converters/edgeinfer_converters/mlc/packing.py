@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer_converters.mlc.quants import Quant
+from edgeinfer.formats.mlc.quants import Quant
 
 Floats = NDArray[np.float32]
 Codes = NDArray[np.uint8]

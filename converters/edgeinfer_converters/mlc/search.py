@@ -12,9 +12,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.formats.mlc.quants import Quant
 from edgeinfer.quant import encode, get
 from edgeinfer_converters.mlc.packing import Codes, Floats, Words, pack, padded, rounded, unpack
-from edgeinfer_converters.mlc.quants import Quant
 
 Q4_0 = "q4_0"
 _Q4_0_BLOCK = np.dtype([("scale", "<f2"), ("codes", "u1", 16)])  # code i low, i + 16 high

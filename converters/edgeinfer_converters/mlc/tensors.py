@@ -18,9 +18,9 @@ from edgeinfer.arch import EngineTensor, engine_tensors
 from edgeinfer.arch.tensors import split_name
 from edgeinfer.arch.transforms import TRANSFORMS, Rows
 from edgeinfer.errors import UnsupportedError
+from edgeinfer.formats.mlc.families import Family, Output, family_of
 from edgeinfer.quant import get
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
-from edgeinfer_converters.mlc.families import Family, Output, family_of
 from edgeinfer_converters.tensors import GgufTensor, Tensor, matrix_shape
 
 _PARTS = (".weight", ".bias")

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from edgeinfer.formats.mlc.quants import Quant
 from edgeinfer_converters.mlc.packing import Floats, Words, encode_as_mlc, stored
-from edgeinfer_converters.mlc.quants import Quant
 from edgeinfer_converters.mlc.search import Q4_0, encode_searched, from_q4_0
 from edgeinfer_converters.mlc.shards import AS_BFLOAT16, AS_IT_IS, Record, ShardWriter
 from edgeinfer_converters.mlc.tensors import MlcTensor, Slice

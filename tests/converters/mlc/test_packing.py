@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from edgeinfer.errors import UsageError
+from edgeinfer.formats.mlc.quants import QUANTS, get_quant
 from edgeinfer_converters.mlc.packing import encode_as_mlc, pack, rounded, unpack
-from edgeinfer_converters.mlc.quants import QUANTS, get_quant
 from support import mlc_folder
 
 rng = np.random.default_rng(7)

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edgeinfer.formats.mlc.families import FAMILIES
 from edgeinfer_converters.gguf import convert as to_gguf
 from edgeinfer_converters.mlc.convert import convert
-from edgeinfer_converters.mlc.families import FAMILIES
 from support import mlc_folder, tiny
 
 GOLDEN: dict[str, dict[str, Any]] = json.loads(

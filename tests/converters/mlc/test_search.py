@@ -6,8 +6,8 @@ import gguf
 import numpy as np
 import pytest
 
+from edgeinfer.formats.mlc.quants import QUANTS
 from edgeinfer_converters.mlc.packing import encode_as_mlc
-from edgeinfer_converters.mlc.quants import QUANTS
 from edgeinfer_converters.mlc.search import encode_searched, from_q4_0, to_q4_0
 from support import mlc_folder
 

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from edgeinfer.formats.mlc.quants import QUANTS
 from edgeinfer_converters.mlc.convert import convert
-from edgeinfer_converters.mlc.quants import QUANTS
 from edgeinfer_converters.mlc.shards import INDEX, Record, ShardWriter
 from support import mlc_folder, tiny
 

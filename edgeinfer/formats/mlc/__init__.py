@@ -1,0 +1,1 @@
+"""MLC LLM's model folders: names, ways to store weights, and what a folder says of itself."""
