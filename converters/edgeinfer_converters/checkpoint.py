@@ -86,7 +86,10 @@ class GgufSource:
         self.files = sorted({tensor.path for tensor in tensors.values()})
         self.tensors = [
             GgufTensor(
-                name=name, shape=tensor.shape, gguf=self.gguf, type=by_ggml_id(tensor.ggml_id)
+                name=name,
+                shape=tensor.shape,
+                gguf=self.gguf,
+                stored_type=by_ggml_id(tensor.ggml_id),
             )
             for name, tensor in tensors.items()
         ]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -21,13 +20,17 @@ from edgeinfer.quant import get
 from edgeinfer.quant.assignment import Overrides, assign
 from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
-from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
-from edgeinfer_converters.lora import convert_lora, merged, read_peft
+from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
+from edgeinfer_converters.lora import convert_lora
+from edgeinfer_converters.one_pass import one_pass
 from edgeinfer_converters.pipeline import (
     ConvertReport,
     Job,
+    Piece,
     ProgressCallback,
+    declare,
     report,
+    write_job,
     write_tensors,
 )
 from edgeinfer_converters.tensors import GivenTensor, Tensor
@@ -36,6 +39,9 @@ from edgeinfer_converters.verify import verify as check
 from edgeinfer_converters.vocabulary import gguf_vocabulary
 
 QUANTIZATION_VERSION = 2  # of the blocks' layout, since May 2023
+# Names that mean a form in every format -> the recipe nearest to what the others write: blocks of
+# 32 weights with one float16 scale.
+ANY_FORMAT = {"int8": "q8_0", "int4": "q4_0"}
 
 
 def convert(
@@ -76,7 +82,6 @@ def convert(
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family, or something in it, is not known.
     """
-    start = time.perf_counter()
     if lora is not None:
         others = (
             merge_lora is not None or verify is not None or overrides not in (None, Overrides())
@@ -85,35 +90,123 @@ def convert(
             raise UsageError("an adapter is converted as it is", hint="leave the other options out")
         kind = "f16" if quant is None else quant.lower()
         return convert_lora(source, lora, output, quant=kind, threads=threads, progress=progress)
-    recipe = get_recipe(quant or "q4_k_m")
-    target = Path(output)
-    opened = open_source(Path(source))
-    threads = threads or os.cpu_count() or 1
-    verification = None
-    try:
-        _refuse_to_overwrite(target, opened.files)
-        keys = _metadata(opened, recipe)
-        if merge_lora is not None:
-            opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
-        jobs = _jobs(opened, recipe, overrides, importance)
-        with GGUFWriter(target) as writer:
+
+    def planned(opened: HuggingFaceSource | GgufSource) -> GgufExport:
+        return export(
+            opened,
+            Path(output),
+            quant=quant,
+            overrides=overrides,
+            importance=importance,
+            threads=threads,
+            verify=verify,
+        )
+
+    return one_pass(source, [planned], merge_lora=merge_lora, progress=progress)[0]
+
+
+def export(
+    source: HuggingFaceSource | GgufSource,
+    output: Path,
+    *,
+    quant: str | None = None,
+    overrides: Overrides | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
+    threads: int | None = None,
+    verify: Forward | None = None,
+) -> GgufExport:
+    """Plans a GGUF file; the arguments and errors are those of ``convert``."""
+    name = (quant or "q4_k_m").lower()
+    recipe = get_recipe(ANY_FORMAT.get(name, name))
+    jobs = _jobs(source, recipe, overrides, importance)
+    return GgufExport(source, output, recipe, jobs, threads=threads, verify=verify)
+
+
+def exact(
+    source: HuggingFaceSource | GgufSource, output: Path, *, threads: int | None = None
+) -> GgufExport:
+    """Plans a GGUF file with the weights as they are: each tensor in the smallest such float type.
+
+    It is what outputs are compared with.
+    """
+    jobs = [Job(tensor, get(tensor.exact_type)) for tensor in _tensors(source)]
+    return GgufExport(source, output, get_recipe("f32"), jobs, threads=threads)
+
+
+class GgufExport:
+    """A GGUF file in the making, see ``pipeline.Export``."""
+
+    def __init__(
+        self,
+        source: HuggingFaceSource | GgufSource,
+        output: Path,
+        recipe: Recipe,
+        jobs: Sequence[Job],
+        *,
+        threads: int | None,
+        verify: Forward | None = None,
+    ) -> None:
+        _refuse_to_overwrite(output, source.files)
+        keys = _metadata(source, recipe)
+        self.path = output
+        self._source, self._recipe, self._verify = source, recipe, verify
+        self._threads = threads or os.cpu_count() or 1
+        self._jobs = {job.tensor.name: job for job in jobs}
+        self._verification: Verification | None = None
+        self._writer = GGUFWriter(output)
+        try:
             for key, (value, type_) in keys.items():
-                writer.add_metadata(key, value, type_)
-            write_tensors(writer, jobs, threads=threads, progress=progress)
-            if verify is not None:
-                verification = _verified(writer, target, opened, jobs, verify)
-    finally:
-        opened.close()
-    return report(
-        source=opened.path,
-        files=opened.files,
-        output=target,
-        architecture=opened.arch.name,
-        quant=recipe.name,
-        jobs=jobs,
-        seconds=time.perf_counter() - start,
-        verification=verification,
-    )
+                self._writer.add_metadata(key, value, type_)
+            declare(self._writer, jobs)
+        except BaseException:
+            self.abort()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """As ``Export.nbytes``."""
+        return sum(job.nbytes for job in self._jobs.values())
+
+    def write(self, name: str) -> Iterator[Piece]:
+        """As ``Export.write``."""
+        if name in self._jobs:
+            yield from write_job(self._writer, self._jobs[name], self._threads)
+
+    def finish(self) -> Iterator[Piece]:
+        """Writes the tensors that a checkpoint has not, and compares, if that was asked for."""
+        for tensor in _made(self._source):
+            yield from self.write(tensor.name)
+        if self._verify is not None:
+            jobs = list(self._jobs.values())
+            self._verification = _verified(
+                self._writer, self.path, self._source, jobs, self._verify
+            )
+        self._writer.sync()
+
+    def preview(self) -> Path:
+        """Where this process can read the finished file before it has its name."""
+        return self._writer.preview()
+
+    def commit(self) -> None:
+        """As ``Export.commit``."""
+        self._writer.finish()
+
+    def abort(self) -> None:
+        """As ``Export.abort``."""
+        self._writer.abort()
+
+    def report(self, seconds: float) -> ConvertReport:
+        """As ``Export.report``."""
+        return report(
+            source=self._source.path,
+            files=self._source.files,
+            output=self.path,
+            architecture=self._source.arch.name,
+            quant=self._recipe.name,
+            jobs=list(self._jobs.values()),
+            seconds=seconds,
+            verification=self._verification,
+        )
 
 
 def _verified(

@@ -194,8 +194,13 @@ class MergedTensor:
         """That of the sum."""
         return "f32"
 
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None: the sum is encoded anew."""
+        return None
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None: the sum is encoded anew."""
+        """Returns None."""
         return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:

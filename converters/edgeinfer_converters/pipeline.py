@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from math import prod
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +28,8 @@ class Progress:
     Attributes:
         tensor: the tensor being written.
         type: what it is stored as.
-        number: of the tensor, from 1.
-        tensors: how many there are.
+        number: of the source's tensor, from 1.
+        tensors: how many the source has.
         bytes_out: bytes of tensors written so far.
         bytes_total: bytes of tensors when all is written.
         seconds: since the start.
@@ -44,6 +45,7 @@ class Progress:
 
 
 ProgressCallback = Callable[[Progress], None]
+Piece = tuple[str, str, int]  # of a tensor, what it is stored as, and how many bytes were written
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,6 +97,33 @@ class ConvertReport:
         return asdict(self)
 
 
+class Export(Protocol):
+    """An output in the making: planned from headers alone, then fed the source's tensors.
+
+    Whatever can be refused is refused when it is made, before weights are read. Until
+    ``commit`` it has no name, and what was there before is as it was.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of weights that will be written."""
+
+    def write(self, name: str) -> Iterator[Piece]:
+        """Writes what becomes of a tensor of the source, a block of rows at a time."""
+
+    def finish(self) -> Iterator[Piece]:
+        """Writes what is not of the source's tensors; then all is on disk but the name."""
+
+    def commit(self) -> None:
+        """Gives the output its name."""
+
+    def abort(self) -> None:
+        """Forgets what was written; after a commit it does nothing."""
+
+    def report(self, seconds: float) -> ConvertReport:
+        """Sums up the conversion, when it is done."""
+
+
 @dataclass(frozen=True, slots=True)
 class Job:
     """A tensor and how it will be stored.
@@ -117,6 +146,23 @@ class Job:
         return self.type.nbytes(self.tensor.shape)
 
 
+def declare(writer: GGUFWriter, jobs: Sequence[Job]) -> None:
+    """Writes the header; the metadata must be in the writer already."""
+    for job in jobs:
+        writer.declare_tensor(job.tensor.name, job.type.name, job.tensor.shape)
+    writer.begin()
+
+
+def write_job(writer: GGUFWriter, job: Job, threads: int) -> Iterator[Piece]:
+    """Encodes and writes a tensor.
+
+    Holds a block of rows at a time, as float32 and encoded.
+    """
+    for block in encoded_blocks(job.tensor, job.type, threads=threads, importance=job.importance):
+        writer.write(job.tensor.name, block)
+        yield job.tensor.name, job.type.name, block.nbytes
+
+
 def write_tensors(
     writer: GGUFWriter,
     jobs: Sequence[Job],
@@ -124,33 +170,38 @@ def write_tensors(
     threads: int,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """Declares, encodes and writes tensors; the metadata must be in the writer already.
-
-    Holds a block of rows of one tensor at a time, as float32 and encoded.
-    """
-    for job in jobs:
-        writer.declare_tensor(job.tensor.name, job.type.name, job.tensor.shape)
-    writer.begin()
-    start = time.perf_counter()
-    done, total = 0, sum(job.nbytes for job in jobs)
+    """Declares, encodes and writes tensors; the metadata must be in the writer already."""
+    declare(writer, jobs)
+    told = Teller(len(jobs), sum(job.nbytes for job in jobs), progress)
     for number, job in enumerate(jobs, 1):
-        for block in encoded_blocks(
-            job.tensor, job.type, threads=threads, importance=job.importance
-        ):
-            writer.write(job.tensor.name, block)
-            done += block.nbytes
-            if progress is not None:
-                progress(
-                    Progress(
-                        tensor=job.tensor.name,
-                        type=job.type.name,
-                        number=number,
-                        tensors=len(jobs),
-                        bytes_out=done,
-                        bytes_total=total,
-                        seconds=time.perf_counter() - start,
-                    )
+        for piece in write_job(writer, job, threads):
+            told(number, piece)
+
+
+class Teller:
+    """Tells how far the writing is."""
+
+    def __init__(self, tensors: int, total: int, progress: ProgressCallback | None) -> None:
+        self._tensors, self._total, self._progress = tensors, total, progress
+        self._done = 0
+        self._start = time.perf_counter()
+
+    def __call__(self, number: int, piece: Piece) -> None:
+        """Adds a piece of the ``number``th tensor."""
+        name, type_, size = piece
+        self._done += size
+        if self._progress is not None:
+            self._progress(
+                Progress(
+                    tensor=name,
+                    type=type_,
+                    number=number,
+                    tensors=self._tensors,
+                    bytes_out=self._done,
+                    bytes_total=self._total,
+                    seconds=time.perf_counter() - self._start,
                 )
+            )
 
 
 def report(
@@ -185,5 +236,15 @@ def report(
                 f"{job.wanted} -> {job.type}" for job in jobs if job.wanted not in (None, job.type)
             ).most_common()
         ),
+        requantised=dict(_requantised(jobs).most_common()),
         verification=verification,
     )
+
+
+def _requantised(jobs: Sequence[Job]) -> Counter[str]:
+    changes: Counter[str] = Counter()
+    for job in jobs:
+        kept = job.tensor.stored_type
+        if kept not in (None, job.type) and not kept.is_float:
+            changes[f"{kept} -> {job.type}"] += 1
+    return changes

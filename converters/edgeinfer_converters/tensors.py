@@ -36,6 +36,10 @@ class Tensor(Protocol):
     def exact_type(self) -> str:
         """The smallest float type that holds the weights as they are."""
 
+    @property
+    def stored_type(self) -> QuantType | None:
+        """The type whose blocks the source has; None if it has none that could be copied."""
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns the bytes of rows if they are stored as ``type`` already, else None."""
 
@@ -66,8 +70,13 @@ class CheckpointTensor:
         dtype = self.checkpoint.tensors[self.source].dtype.lower()
         return dtype if dtype in ("f16", "bf16") and len(self.shape) > 1 else "f32"
 
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None: a checkpoint's weights are always encoded anew."""
+        return None
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None: a checkpoint's weights are always encoded anew."""
+        """Returns None."""
         return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
@@ -107,8 +116,13 @@ class StackedTensor:
         types = {part.exact_type for part in self.parts}
         return types.pop() if len(types) == 1 else "f32"
 
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None: a checkpoint's weights are always encoded anew."""
+        return None
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None: a checkpoint's weights are always encoded anew."""
+        """Returns None."""
         return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
@@ -128,23 +142,23 @@ class GgufTensor:
     name: str
     shape: tuple[int, ...]
     gguf: GGUFFile
-    type: QuantType
+    stored_type: QuantType
 
     @property
     def exact_type(self) -> str:
         """That of the file if it is a float, else f32."""
-        return self.type.name if self.type.is_float else "f32"
+        return self.stored_type.name if self.stored_type.is_float else "f32"
 
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns the rows of the file if the type is the file's."""
-        return self._rows(first, last) if type == self.type else None
+        return self._rows(first, last) if type == self.stored_type else None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows decoded."""
-        return decode(self.type, self._rows(first, last), matrix_shape(self)[1])
+        return decode(self.stored_type, self._rows(first, last), matrix_shape(self)[1])
 
     def _rows(self, first: int, last: int) -> NDArray[np.uint8]:
-        row_bytes = self.type.nbytes((matrix_shape(self)[1],))
+        row_bytes = self.stored_type.nbytes((matrix_shape(self)[1],))
         octets = self.gguf.read(self.name, first * row_bytes, last * row_bytes)
         return octets.reshape(last - first, row_bytes)
 
@@ -166,8 +180,13 @@ class GivenTensor:
         """The values' own."""
         return "f32"
 
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None: the values are encoded."""
+        return None
+
     def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None: the values are encoded."""
+        """Returns None."""
         return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:

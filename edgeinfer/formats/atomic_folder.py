@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -41,32 +42,46 @@ class AtomicFolder:
         except OSError as error:
             raise self._failure(error) from error
 
+    def sync(self) -> None:
+        """Makes all files durable; ``commit`` does so too, and then has less to do."""
+        with self.explained():
+            for file in sorted(self.part.rglob("*")):
+                _sync(file)
+            _sync(self.part)
+
     def commit(self) -> None:
         """Makes all files durable and gives the folder its name."""
         old = self.path.with_name(f".{self.path.name}.{self._suffix}.old")
         try:
-            for file in sorted(self.part.rglob("*")):
-                _sync(file)
-            _sync(self.part)
-            # There is no portable way to exchange two folders: for an instant there is none.
-            replaces = self.path.exists()
-            if replaces:
-                self.path.rename(old)
-            try:
-                self.part.rename(self.path)
-            except OSError:
+            self.sync()
+            with self.explained():
+                # There is no portable way to exchange two folders: for an instant there is none.
+                replaces = self.path.exists()
                 if replaces:
-                    old.rename(self.path)
-                raise
-            _sync(self.path.parent)
-        except OSError as error:
+                    self.path.rename(old)
+                try:
+                    self.part.rename(self.path)
+                except OSError:
+                    if replaces:
+                        old.rename(self.path)
+                    raise
+                _sync(self.path.parent)
+        except BaseException:
             self.abort()
-            raise self._failure(error) from error
+            raise
         shutil.rmtree(old, ignore_errors=True)
 
     def abort(self) -> None:
         """Forgets what was written; after a commit it does nothing."""
         shutil.rmtree(self.part, ignore_errors=True)
+
+    @contextmanager
+    def explained(self) -> Iterator[None]:
+        """Raises what the disk says against a file of the folder as an error that names it."""
+        try:
+            yield
+        except OSError as error:
+            raise self._failure(error) from error
 
     def _failure(self, error: OSError) -> EdgeInferError:
         return EdgeInferError(f"{self.path}: cannot be written: {error.strerror}")

@@ -147,6 +147,11 @@ class GGUFWriter:
         self._complete()
         return self._file.readable()
 
+    def sync(self) -> None:
+        """Makes the complete file durable; it has no name yet."""
+        self._complete()
+        self._file.sync()
+
     def finish(self) -> None:
         """Makes the file durable and gives it its name."""
         try:

@@ -145,13 +145,13 @@ def test_a_source_that_shrinks_meanwhile_is_an_error(
     else:
         path = weights = tmp_path / "model.gguf"
         convert(folder, path, quant="f32")
-    write = gguf.write_tensors
+    write = gguf.write_job
 
     def shrink(*arguments, **options):
         os.truncate(weights, weights.stat().st_size // 2)
         return write(*arguments, **options)
 
-    monkeypatch.setattr(gguf, "write_tensors", shrink)
+    monkeypatch.setattr(gguf, "write_job", shrink)
     (tmp_path / "to").mkdir()
 
     with pytest.raises(EdgeInferError, match="ended while it was read"):

@@ -5,9 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from math import prod
 from pathlib import Path
 
@@ -17,13 +16,14 @@ from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.formats.mlc.families import family_of
 from edgeinfer.formats.mlc.quants import Quant, get_quant
 from edgeinfer.quant.assignment import Overrides
-from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
+from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.mlc import chat_config, weights
 from edgeinfer_converters.mlc.model_config import Settings, settings
 from edgeinfer_converters.mlc.shards import ShardWriter
 from edgeinfer_converters.mlc.tensors import mlc_tensors
 from edgeinfer_converters.mlc.tokenizer_files import tokenizer_info, write_tokenizer
-from edgeinfer_converters.pipeline import ConvertReport, Progress, ProgressCallback
+from edgeinfer_converters.one_pass import one_pass
+from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
 
 
 def convert(
@@ -32,6 +32,7 @@ def convert(
     *,
     quant: str = "q4f16_1",
     mode: str = "mse",
+    merge_lora: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
@@ -47,6 +48,7 @@ def convert(
         quant: one of MLC LLM's names, such as q4f16_1.
         mode: "mse" searches for codes and scales with a small error; "mlc" writes the bytes
             that MLC LLM's own converter writes.
+        merge_lora: a PEFT adapter to add to the weights.
         overrides: must be empty; types of single tensors cannot be chosen.
         threads: None for one a processor.
         progress: called after each block of rows.
@@ -57,41 +59,111 @@ def convert(
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: MLC LLM does not know the family, or something that the model does.
     """
-    start = time.perf_counter()
+
+    def planned(opened: HuggingFaceSource | GgufSource) -> MlcExport:
+        return export(
+            opened, Path(output), quant=quant, mode=mode, overrides=overrides, threads=threads
+        )
+
+    return one_pass(source, [planned], merge_lora=merge_lora, progress=progress)[0]
+
+
+def export(
+    source: HuggingFaceSource | GgufSource,
+    output: Path,
+    *,
+    quant: str = "q4f16_1",
+    mode: str = "mse",
+    overrides: Overrides | None = None,
+    threads: int | None = None,
+) -> MlcExport:
+    """Plans a folder; the arguments and errors are those of ``convert``."""
     chosen = get_quant(quant)
     if mode not in weights.MODES:
         raise UsageError(f"no mode {mode!r}", hint=f"known: {', '.join(weights.MODES)}")
     if overrides is not None and overrides != Overrides():
         raise UsageError("types of single tensors cannot be chosen for MLC LLM")
-    target = Path(output)
-    opened = open_source(Path(source))
-    try:
-        _refuse_to_overwrite(target, opened)
-        jobs = weights.plan(mlc_tensors(opened), chosen, mode)
-        told = _settings(opened)
-        with AtomicFolder(target, mark=chat_config.NAME) as folder:
-            nbytes, parameters = _write(opened, jobs, told, chosen, folder.part, threads, progress)
-        files = list(opened.files)
-    finally:
-        opened.close()
-    return ConvertReport(
-        source=str(opened.path),
-        output=str(target),
-        format="mlc",
-        architecture=opened.arch.name,
-        quant=chosen.name,
-        bytes_in=sum(file.stat().st_size for file in files),
-        bytes_out=sum(file.stat().st_size for file in target.iterdir()),
-        parameters=parameters,
-        tensors=len(jobs),
-        seconds=round(time.perf_counter() - start, 3),
-        peak_resident_bytes=peak_resident_bytes(),
-        bits_per_weight=round(8 * nbytes / parameters, 4),
-        types=dict(Counter(job.type for job in jobs).most_common()),
-        replaced={},
-        requantised=_requantised(opened, jobs),
-        notes=told.notes,
-    )
+    _refuse_to_overwrite(output, source)
+    jobs = weights.plan(mlc_tensors(source), chosen, mode)
+    return MlcExport(source, output, jobs, chosen, threads)
+
+
+class MlcExport:
+    """A folder in the making, see ``pipeline.Export``."""
+
+    def __init__(
+        self,
+        source: HuggingFaceSource | GgufSource,
+        output: Path,
+        jobs: Sequence[weights.Job],
+        quant: Quant,
+        threads: int | None,
+    ) -> None:
+        self.path = output
+        self._source, self._jobs, self._quant = source, jobs, quant
+        self._parameters = sum(prod(tensor.shape) for tensor in source.tensors)
+        told = _settings(source)
+        self._folder = AtomicFolder(output, mark=chat_config.NAME)
+        try:
+            with self._folder.explained():
+                _describe(source, told, quant, self._folder.part)
+                records = [record for job in jobs for record in job.records()]
+                self._shards = ShardWriter(self._folder.part, records)
+                _require_room(self._folder.part, self._shards.nbytes)
+        except BaseException:
+            self._folder.abort()
+            raise
+        self._notes = told.notes
+        self._writing = weights.Writing(self._shards, jobs, threads or os.cpu_count() or 1)
+
+    @property
+    def nbytes(self) -> int:
+        """As ``Export.nbytes``."""
+        return self._shards.nbytes
+
+    def write(self, name: str) -> Iterator[Piece]:
+        """As ``Export.write``."""
+        with self._folder.explained():
+            yield from self._writing.write(name)
+
+    def finish(self) -> Iterator[Piece]:
+        """As ``Export.finish``."""
+        with self._folder.explained():
+            self._shards.finish(self._parameters)
+        self._folder.sync()
+        yield from ()
+
+    def commit(self) -> None:
+        """As ``Export.commit``."""
+        self._folder.commit()
+
+    def abort(self) -> None:
+        """As ``Export.abort``."""
+        self._writing.close()
+        self._shards.close()
+        self._folder.abort()
+
+    def report(self, seconds: float) -> ConvertReport:
+        """As ``Export.report``."""
+        source = self._source
+        return ConvertReport(
+            source=str(source.path),
+            output=str(self.path),
+            format="mlc",
+            architecture=source.arch.name,
+            quant=self._quant.name,
+            bytes_in=sum(file.stat().st_size for file in source.files),
+            bytes_out=sum(file.stat().st_size for file in self.path.iterdir()),
+            parameters=self._parameters,
+            tensors=len(self._jobs),
+            seconds=round(seconds, 3),
+            peak_resident_bytes=peak_resident_bytes(),
+            bits_per_weight=round(8 * self._shards.nbytes / self._parameters, 4),
+            types=dict(Counter(job.type for job in self._jobs).most_common()),
+            replaced={},
+            requantised=_requantised(self._jobs),
+            notes=self._notes,
+        )
 
 
 def _refuse_to_overwrite(output: Path, source: HuggingFaceSource | GgufSource) -> None:
@@ -108,23 +180,10 @@ def _settings(source: HuggingFaceSource | GgufSource) -> Settings:
     return settings(family.model_type, source.numbers, source.arch.activation, biases)
 
 
-def _write(
-    source: HuggingFaceSource | GgufSource,
-    jobs: Sequence[weights.Job],
-    told: Settings,
-    quant: Quant,
-    folder: Path,
-    threads: int | None,
-    progress: ProgressCallback | None,
-) -> tuple[int, int]:
-    """Writes all files; returns the bytes of the weights, and how many weights there are."""
-    records = [record for job in jobs for record in job.records()]
-    with ShardWriter(folder, records) as writer:
-        _require_room(folder, writer.nbytes)
-        shown = _Shown(len(jobs), writer.nbytes, progress)
-        weights.write(writer, jobs, threads=threads or os.cpu_count() or 1, written=shown)
-        parameters = sum(prod(tensor.shape) for tensor in source.tensors)
-        writer.finish(parameters)
+def _describe(
+    source: HuggingFaceSource | GgufSource, told: Settings, quant: Quant, folder: Path
+) -> None:
+    """Writes everything but the weights."""
     tokenizer, files = write_tokenizer(source, folder)
     config = chat_config.chat_config(
         model_type=family_of(source.arch, source.config).model_type,
@@ -140,7 +199,6 @@ def _write(
     (folder / chat_config.NAME).write_text(
         json.dumps(config, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
     )
-    return writer.nbytes, parameters
 
 
 def _require_room(folder: Path, size: int) -> None:
@@ -152,12 +210,8 @@ def _require_room(folder: Path, size: int) -> None:
         )
 
 
-def _requantised(
-    source: HuggingFaceSource | GgufSource, jobs: Sequence[weights.Job]
-) -> dict[str, int]:
+def _requantised(jobs: Sequence[weights.Job]) -> dict[str, int]:
     """What was quantised before and had to be decoded and quantised, or widened, anew."""
-    if not isinstance(source, GgufSource):
-        return {}
     floats = ("f32", "f16", "bf16")
     return dict(
         Counter(
@@ -166,29 +220,3 @@ def _requantised(
             if not job.keeps and job.tensor.columns and job.tensor.source_type not in floats
         ).most_common()
     )
-
-
-class _Shown:
-    """Tells how far the writing is."""
-
-    def __init__(self, tensors: int, total: int, progress: ProgressCallback | None) -> None:
-        self._tensors, self._total, self._progress = tensors, total, progress
-        self._done, self._number, self._last = 0, 0, ""
-        self._start = time.perf_counter()
-
-    def __call__(self, name: str, type: str, size: int) -> None:
-        self._done += size
-        if name != self._last:
-            self._number, self._last = self._number + 1, name
-        if self._progress is not None:
-            self._progress(
-                Progress(
-                    tensor=name,
-                    type=type,
-                    number=self._number,
-                    tensors=self._tensors,
-                    bytes_out=self._done,
-                    bytes_total=self._total,
-                    seconds=time.perf_counter() - self._start,
-                )
-            )

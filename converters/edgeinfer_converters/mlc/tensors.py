@@ -21,7 +21,7 @@ from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.mlc.families import Family, Output, family_of
 from edgeinfer.quant import get
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
-from edgeinfer_converters.tensors import GgufTensor, Tensor, matrix_shape
+from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _PARTS = (".weight", ".bias")
 
@@ -52,7 +52,7 @@ class Slice:
     def stored(self, type: str, first: int, last: int) -> NDArray[np.uint8] | None:
         """Returns the same rows' bytes if the source has them as ``type``, else None."""
         kind = get(type)
-        if self.tensor.stored(kind, self.first, self.first + 1) is None:
+        if self.tensor.stored_type != kind:
             return None
 
         def rows(low: int, high: int) -> NDArray[np.uint8]:
@@ -95,20 +95,21 @@ class MlcTensor:
     @property
     def source_type(self) -> str:
         """How the source has the weights: the types of its tensors."""
-        kinds = [
-            part.tensor.type.name if isinstance(part.tensor, GgufTensor) else part.tensor.exact_type
-            for part in self.slices
-        ]
-        return "+".join(dict.fromkeys(kinds))
+        kinds = [part.tensor.stored_type or part.tensor.exact_type for part in self.slices]
+        return "+".join(dict.fromkeys(map(str, kinds)))
 
-    def blocks(self, most: int) -> Iterator[tuple[int, Slice, int, int]]:
-        """Yields (row of this tensor, slice, first, last) for blocks of at most ``most`` rows."""
+    def blocks(self, source: str, most: int) -> Iterator[tuple[int, Slice, int, int]]:
+        """Cuts what comes from a source tensor into blocks of at most ``most`` rows.
+
+        Yields:
+            (row of this tensor, slice, first, last)
+        """
         row = 0
         for part in self.slices:
-            for first in range(0, part.count, most):
-                last = min(first + most, part.count)
-                yield row, part, first, last
-                row += last - first
+            if part.tensor.name == source:
+                for first in range(0, part.count, most):
+                    yield row + first, part, first, min(first + most, part.count)
+            row += part.count
 
 
 def mlc_tensors(source: HuggingFaceSource | GgufSource) -> list[MlcTensor]:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
 
 from edgeinfer.formats.mlc.quants import Quant
+from edgeinfer.quant import get
 from edgeinfer_converters.mlc.packing import Floats, Words, encode_as_mlc, stored
 from edgeinfer_converters.mlc.search import Q4_0, encode_searched, from_q4_0
 from edgeinfer_converters.mlc.shards import AS_BFLOAT16, AS_IT_IS, Record, ShardWriter
 from edgeinfer_converters.mlc.tensors import MlcTensor, Slice
+from edgeinfer_converters.pipeline import Piece
 from edgeinfer_converters.quantize import BLOCK_VALUES, check_values
 
 MODES = ("mse", "mlc")
-Written = Callable[[str, str, int], None]
 
 _ENDS = ("embed_tokens.weight", "embd.weight", "lm_head.weight")
 _EMBEDDINGS = _ENDS[:2]
@@ -86,7 +88,7 @@ def plan(tensors: Sequence[MlcTensor], quant: Quant, mode: str) -> list[Job]:
             and mode == "mse"
             and quant.bits == 4
             and quant.dtype != "bfloat16"
-            and all(part.stored(Q4_0, 0, 1) is not None for part in tensor.slices)
+            and all(part.tensor.stored_type == get(Q4_0) for part in tensor.slices)
         )
         jobs.append(
             Job(
@@ -100,21 +102,41 @@ def plan(tensors: Sequence[MlcTensor], quant: Quant, mode: str) -> list[Job]:
     return jobs
 
 
-def write(writer: ShardWriter, jobs: Sequence[Job], *, threads: int, written: Written) -> None:
-    """Writes all tensors.
+class Writing:
+    """Writes tensors, a block of rows of one at a time.
 
-    Holds a block of rows of one tensor at a time.
-
-    Raises:
-        CorruptFileError: a weight is not finite.
-        UnsupportedError: a weight is too large for float16.
+    Args:
+        writer: of the shards.
+        jobs: all tensors.
+        threads: that quantise.
     """
-    with ThreadPoolExecutor(threads) as pool:
+
+    def __init__(self, writer: ShardWriter, jobs: Sequence[Job], threads: int) -> None:
+        self._writer, self._threads = writer, threads
+        self._jobs: dict[str, list[Job]] = defaultdict(list)  # of a source tensor
         for job in jobs:
+            for name in dict.fromkeys(part.tensor.name for part in job.tensor.slices):
+                self._jobs[name].append(job)
+        self._pool = ThreadPoolExecutor(threads)
+
+    def write(self, source: str) -> Iterator[Piece]:
+        """Writes all that comes from a source tensor.
+
+        Raises:
+            CorruptFileError: a weight is not finite.
+            UnsupportedError: a weight is too large for float16.
+        """
+        for job in self._jobs.get(source, ()):
             most = max(1, BLOCK_VALUES // (job.tensor.columns or 1))
-            for row, part, first, last in job.tensor.blocks(most):
-                size = _write_block(writer, job, row, part, first, last, pool, threads)
-                written(job.tensor.name, job.type, size)
+            for row, part, first, last in job.tensor.blocks(source, most):
+                size = _write_block(
+                    self._writer, job, row, part, first, last, self._pool, self._threads
+                )
+                yield job.tensor.name, job.type, size
+
+    def close(self) -> None:
+        """Ends the threads."""
+        self._pool.shutdown()
 
 
 def _write_block(

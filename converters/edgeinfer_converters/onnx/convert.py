@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
-import time
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import suppress
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -20,15 +20,15 @@ from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
 from edgeinfer_converters import metadata
-from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
-from edgeinfer_converters.lora import merged, read_peft
+from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
+from edgeinfer_converters.one_pass import one_pass
 from edgeinfer_converters.onnx import data_file, genai
 from edgeinfer_converters.onnx.decoder import draw
 from edgeinfer_converters.onnx.forms import get_recipe
 from edgeinfer_converters.onnx.graph import Graph
 from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
 from edgeinfer_converters.onnx.weights import Weights
-from edgeinfer_converters.pipeline import ConvertReport, Progress, ProgressCallback
+from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
 
 INSTALL = "pip install 'edgeinfer[onnx]'"
 MOST_CONTEXT = 32768  # tokens of rotary tables, unless more are asked for
@@ -68,40 +68,112 @@ def convert(
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family is not known or has experts, or onnx-ir is not installed.
     """
-    start = time.perf_counter()
+
+    def planned(opened: HuggingFaceSource | GgufSource) -> OnnxExport:
+        return export(
+            opened,
+            Path(output),
+            quant=quant,
+            context=context,
+            overrides=overrides,
+            threads=threads,
+        )
+
+    return one_pass(source, [planned], merge_lora=merge_lora, progress=progress)[0]
+
+
+def export(
+    source: HuggingFaceSource | GgufSource,
+    output: Path,
+    *,
+    quant: str = "int4",
+    context: int | None = None,
+    overrides: Overrides | None = None,
+    threads: int | None = None,
+) -> OnnxExport:
+    """Plans a folder; the arguments and errors are those of ``convert``."""
+    quant = quant.lower()
     recipe = get_recipe(quant)
     if overrides is not None and overrides != Overrides():
         raise UsageError("types of single tensors cannot be chosen for ONNX")
     _require_library()
-    opened = open_source(Path(source))
-    try:
-        if merge_lora is not None:
-            opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
-        with AtomicFolder(output, mark=genai.NAME) as folder:
-            weights = Weights(opened, recipe)
-            config, tokens = _numbers(opened, context)
-            _describe(weights, config, tokens, quant.lower(), folder.part)
-            _write_data(weights, folder.part / data_file.NAME, threads, progress)
-    finally:
-        opened.close()
-    target = Path(output)
-    return ConvertReport(
-        source=str(opened.path),
-        output=str(target),
-        format="onnx",
-        architecture=opened.arch.name,
-        quant=quant.lower(),
-        bytes_in=sum(file.stat().st_size for file in opened.files),
-        bytes_out=sum(file.stat().st_size for file in target.iterdir()),
-        seconds=round(time.perf_counter() - start, 3),
-        peak_resident_bytes=peak_resident_bytes(),
-        parameters=_parameters(opened),
-        tensors=len(opened.tensors),
-        bits_per_weight=round(8 * weights.data.size / _parameters(opened), 4),
-        types=dict(weights.types.most_common()),
-        replaced={},
-        requantised=dict(weights.changes.most_common()),
-    )
+    config, tokens = _numbers(source, context)
+    return OnnxExport(source, output, Weights(source, recipe), config, tokens, quant, threads)
+
+
+class OnnxExport:
+    """A folder in the making, see ``pipeline.Export``."""
+
+    def __init__(
+        self,
+        source: HuggingFaceSource | GgufSource,
+        output: Path,
+        weights: Weights,
+        config: ModelConfig,
+        context: int,
+        quant: str,
+        threads: int | None,
+    ) -> None:
+        self.path = output
+        self._source, self._weights, self._quant = source, weights, quant
+        self._threads = threads or os.cpu_count() or 1
+        self._folder = AtomicFolder(output, mark=genai.NAME)
+        try:
+            with self._folder.explained():
+                _describe(weights, config, context, quant, self._folder.part)
+                self._file = (self._folder.part / data_file.NAME).open("w+b")
+                self._file.truncate(weights.data.size)
+        except BaseException:
+            self._folder.abort()
+            raise
+
+    @property
+    def nbytes(self) -> int:
+        """As ``Export.nbytes``."""
+        return self._weights.nbytes
+
+    def write(self, name: str) -> Iterator[Piece]:
+        """As ``Export.write``."""
+        with self._folder.explained():
+            yield from self._weights.write(self._file, name, threads=self._threads)
+
+    def finish(self) -> Iterator[Piece]:
+        """As ``Export.finish``."""
+        with self._folder.explained():
+            yield from self._weights.write_given(self._file)
+            self._file.close()
+        self._folder.sync()
+
+    def commit(self) -> None:
+        """As ``Export.commit``."""
+        self._folder.commit()
+
+    def abort(self) -> None:
+        """As ``Export.abort``."""
+        with suppress(OSError):  # closing writes what is buffered, and nobody wants it
+            self._file.close()
+        self._folder.abort()
+
+    def report(self, seconds: float) -> ConvertReport:
+        """As ``Export.report``."""
+        source, weights = self._source, self._weights
+        return ConvertReport(
+            source=str(source.path),
+            output=str(self.path),
+            format="onnx",
+            architecture=source.arch.name,
+            quant=self._quant,
+            bytes_in=sum(file.stat().st_size for file in source.files),
+            bytes_out=sum(file.stat().st_size for file in self.path.iterdir()),
+            seconds=round(seconds, 3),
+            peak_resident_bytes=peak_resident_bytes(),
+            parameters=_parameters(source),
+            tensors=len(source.tensors),
+            bits_per_weight=round(8 * weights.data.size / _parameters(source), 4),
+            types=dict(weights.types.most_common()),
+            replaced={},
+            requantised=dict(weights.changes.most_common()),
+        )
 
 
 def _require_library() -> None:
@@ -153,16 +225,6 @@ def _describe(weights: Weights, config: ModelConfig, tokens: int, quant: str, fo
     ).write(folder)
 
 
-def _write_data(
-    weights: Weights, path: Path, threads: int | None, progress: ProgressCallback | None
-) -> None:
-    with path.open("w+b") as file:
-        file.truncate(weights.data.size)
-        weights.write(
-            file, threads=threads or os.cpu_count() or 1, written=_Shown(weights, progress)
-        )
-
-
 def _merges(source: HuggingFaceSource | GgufSource) -> int:
     vocab_size = source.config.vocab_size  # a checkpoint is taken to have as many
     if isinstance(source, GgufSource):
@@ -180,33 +242,3 @@ def _general(source: HuggingFaceSource | GgufSource) -> dict[str, Any]:
     else:
         keys = metadata.general(source.path, _parameters(source))
     return {k: v for k, v in keys.items() if isinstance(v, (str, int, float, bool))}
-
-
-@dataclass(slots=True)
-class _Shown:
-    """Tells how far the writing is."""
-
-    weights: Weights
-    progress: ProgressCallback | None
-    done: int = 0
-    number: int = 0
-    last: str = ""
-    start: float = 0.0
-
-    def __call__(self, name: str, type: str, size: int) -> None:
-        self.done += size
-        self.start = self.start or time.perf_counter()
-        if name != self.last:
-            self.number, self.last = self.number + 1, name
-        if self.progress is not None:
-            self.progress(
-                Progress(
-                    tensor=name,
-                    type=type,
-                    number=self.number,
-                    tensors=self.weights.count,
-                    bytes_out=self.done,
-                    bytes_total=self.weights.nbytes,
-                    seconds=time.perf_counter() - self.start,
-                )
-            )

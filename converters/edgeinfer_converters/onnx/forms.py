@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from edgeinfer.errors import UsageError
 from edgeinfer.quant import encode, get
 from edgeinfer_converters.quantize import check_values
-from edgeinfer_converters.tensors import GgufTensor, Tensor, matrix_shape
+from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 Codes = NDArray[np.uint8]  # (rows, columns), one a byte
 Scales = NDArray[np.float32]  # (rows, columns / block)
@@ -131,8 +131,8 @@ EXACT: Mapping[str, tuple[Form, Callable[[NDArray[np.uint8]], tuple[Codes, Scale
 
 def exact_form(tensor: Tensor, bits: int) -> Form | None:
     """The form that keeps a tensor's values, if there is one of at most so many bits."""
-    if isinstance(tensor, GgufTensor) and tensor.type.name in EXACT:
-        form = EXACT[tensor.type.name][0]
+    if tensor.stored_type is not None and tensor.stored_type.name in EXACT:
+        form = EXACT[tensor.stored_type.name][0]
         return form if form.bits <= bits else None
     return None
 
@@ -146,10 +146,11 @@ def encoded(
     tensor: Tensor, form: Form, first: int, last: int, *, threads: int
 ) -> tuple[Codes, Scales]:
     """Returns rows of a tensor as codes and scales: its own, or else encoded anew."""
-    if isinstance(tensor, GgufTensor) and exact_form(tensor, form.bits) == form:
-        stored = tensor.stored(tensor.type, first, last)
+    kept = tensor.stored_type
+    if kept is not None and exact_form(tensor, form.bits) == form:
+        stored = tensor.stored(kept, first, last)
         assert stored is not None
-        return EXACT[tensor.type.name][1](stored)
+        return EXACT[kept.name][1](stored)
     values = tensor.read(first, last)
     check_values(tensor.name, "", values)
     if form.bits == 2:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 
@@ -15,13 +15,11 @@ from edgeinfer.errors import CorruptFileError
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.onnx.data_file import DataFile, Stored, blocks_of
 from edgeinfer_converters.onnx.forms import FLOAT, Form, Recipe, encoded, exact_form, fits, packed
+from edgeinfer_converters.pipeline import Piece
 from edgeinfer_converters.quantize import BLOCK_VALUES, check_values
-from edgeinfer_converters.tensors import GgufTensor, Tensor, matrix_shape
+from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _ENDS = ("token_embd.weight", "output.weight")
-
-# What is written of a matrix: its name, its form's name and how many bytes.
-Written = Callable[[str, str, int], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,6 +34,16 @@ class Matrix:
     parts: tuple[tuple[Tensor, EngineTensor], ...] = field(repr=False)
 
 
+@dataclass(frozen=True, slots=True)
+class Use:
+    """Rows of a source tensor in a matrix, or values in a vector, from ``at`` on."""
+
+    place: Matrix | Stored
+    tensor: Tensor
+    part: EngineTensor
+    at: int
+
+
 @dataclass(slots=True)
 class Weights:
     """Declares what the graph asks for, and writes all of it afterwards, a few rows at a time."""
@@ -47,7 +55,7 @@ class Weights:
     changes: Counter[str] = field(default_factory=Counter)
     _parts: dict[str, tuple[Tensor, EngineTensor]] = field(default_factory=dict)
     _matrices: dict[str, Matrix] = field(default_factory=dict)
-    _vectors: list[tuple[Stored, list[tuple[Tensor, EngineTensor]]]] = field(default_factory=list)
+    _uses: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
     _given: list[tuple[Stored, NDArray[np.float32]]] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -58,11 +66,6 @@ class Weights:
 
     def __contains__(self, name: str) -> bool:
         return name in self._parts
-
-    @property
-    def count(self) -> int:
-        """How many tensors will be written."""
-        return sum(self.types.values()) + len(self._given)
 
     @property
     def nbytes(self) -> int:
@@ -104,6 +107,7 @@ class Weights:
             scales = None
         made = Matrix(form, rows, columns, values, scales, parts)
         self._matrices[key] = made
+        self._use(made, parts)
         return made
 
     def vector(self, *names: str) -> Stored:
@@ -111,7 +115,7 @@ class Weights:
         parts = [self._parts[name] for name in names]
         length = sum(part.row_count for _, part in parts)
         stored = self.data.declare("+".join(names), self.recipe.floats, (length,))
-        self._vectors.append((stored, parts))
+        self._use(stored, parts)
         self.types[self.recipe.floats] += len(names)
         return stored
 
@@ -121,61 +125,59 @@ class Weights:
         self._given.append((stored, values))
         return stored
 
-    def write(self, file: BufferedRandom, *, threads: int, written: Written) -> None:
-        """Writes everything that was declared.
+    def write(self, file: BufferedRandom, source: str, *, threads: int) -> Iterator[Piece]:
+        """Writes everything that was declared of a source tensor.
 
         Raises:
             CorruptFileError: a weight is not a finite number.
         """
-        for stored, table in self._given:
-            written(stored.name, stored.type, self.data.write(file, stored, 0, table))
-        for stored, parts in self._vectors:
-            at = 0
-            for tensor, part in parts:
-                row = tensor.read(0, 1)[0, part.row_start : part.row_start + part.row_count]
-                check_values(tensor.name, self.recipe.floats, row)
-                written(part.name, stored.type, self.data.write(file, stored, at, row))
-                at += part.row_count
-        for matrix in self._matrices.values():
-            at = 0
-            for tensor, part in matrix.parts:
-                for rows in blocks_of(part.row_count, matrix.columns, BLOCK_VALUES):
-                    size = self._write_rows(file, matrix, (tensor, part), at, rows, threads)
-                    written(part.name, matrix.form.name, size)
-                at += part.row_count
+        for use in self._uses.get(source, ()):
+            if isinstance(use.place, Matrix):
+                yield from self._write_matrix(file, use.place, use, threads)
+            else:
+                part = use.part
+                row = use.tensor.read(0, 1)[0, part.row_start : part.row_start + part.row_count]
+                check_values(use.tensor.name, self.recipe.floats, row)
+                yield part.name, use.place.type, self.data.write(file, use.place, use.at, row)
 
-    def _write_rows(
-        self,
-        file: BufferedRandom,
-        matrix: Matrix,
-        source: tuple[Tensor, EngineTensor],
-        at: int,
-        rows: tuple[int, int],
-        threads: int,
-    ) -> int:
-        tensor, part = source
-        first, last = (part.row_start + row for row in rows)
-        place = at + rows[0]
-        if matrix.scales is None:
-            values = tensor.read(first, last)
-            check_values(tensor.name, self.recipe.floats, values)
-            size = self.data.write(file, matrix.values, place, values)
-        else:
-            codes, scales = encoded(tensor, matrix.form, first, last, threads=threads)
-            if not np.isfinite(scales).all():
-                raise CorruptFileError(
-                    f"tensor {tensor.name!r} has a weight that is not a finite number"
-                )
-            size = self.data.write(file, matrix.values, place, packed(codes, matrix.form.bits))
-            size += self.data.write(file, matrix.scales, place, scales)
-        return size
+    def write_given(self, file: BufferedRandom) -> Iterator[Piece]:
+        """Writes the tables that the exporter has made itself."""
+        for stored, table in self._given:
+            yield stored.name, stored.type, self.data.write(file, stored, 0, table)
+
+    def _use(self, place: Matrix | Stored, parts: Sequence[tuple[Tensor, EngineTensor]]) -> None:
+        at = 0
+        for tensor, part in parts:
+            self._uses[part.source].append(Use(place, tensor, part, at))
+            at += part.row_count
+
+    def _write_matrix(
+        self, file: BufferedRandom, matrix: Matrix, use: Use, threads: int
+    ) -> Iterator[Piece]:
+        tensor, part = use.tensor, use.part
+        for low, high in blocks_of(part.row_count, matrix.columns, BLOCK_VALUES):
+            first, last, place = part.row_start + low, part.row_start + high, use.at + low
+            if matrix.scales is None:
+                values = tensor.read(first, last)
+                check_values(tensor.name, self.recipe.floats, values)
+                size = self.data.write(file, matrix.values, place, values)
+            else:
+                codes, scales = encoded(tensor, matrix.form, first, last, threads=threads)
+                if not np.isfinite(scales).all():
+                    raise CorruptFileError(
+                        f"tensor {tensor.name!r} has a weight that is not a finite number"
+                    )
+                size = self.data.write(file, matrix.values, place, packed(codes, matrix.form.bits))
+                size += self.data.write(file, matrix.scales, place, scales)
+            yield part.name, matrix.form.name, size
 
     def _count(self, tensor: Tensor, form: Form) -> None:
         name = form.name if form.bits else self.recipe.floats
         self.types[name] += 1
         is_exact = not form.bits or exact_form(tensor, form.bits) == form
-        if isinstance(tensor, GgufTensor) and not tensor.type.is_float and not is_exact:
-            self.changes[f"{tensor.type} -> {name}"] += 1
+        kept = tensor.stored_type
+        if kept is not None and not kept.is_float and not is_exact:
+            self.changes[f"{kept} -> {name}"] += 1
 
 
 def same_form(weights: Weights, names: Iterable[str]) -> bool:

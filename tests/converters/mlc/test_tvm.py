@@ -94,11 +94,11 @@ def test_large_tensors_get_shards_of_their_own_as_in_tvm(tmp_path: Path) -> None
     records = [Record(name=n, shape=a.shape, dtype="float16") for n, a in tensors.items()]
     (tmp_path / "ours").mkdir()
 
-    with ShardWriter(tmp_path / "ours", records) as writer:
-        for name, values in reversed(tensors.items()):
-            writer.write(name, values[512:], 512)
-            writer.write(name, values[:512])
-        writer.finish(parameters=1000)
+    writer = ShardWriter(tmp_path / "ours", records)
+    for name, values in reversed(tensors.items()):
+        writer.write(name, values[512:], 512)
+        writer.write(name, values[:512])
+    writer.finish(parameters=1000)
 
     index = json.loads((tmp_path / "ours" / INDEX).read_text())
     tvmjs.dump_tensor_cache(

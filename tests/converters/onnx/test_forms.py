@@ -20,6 +20,7 @@ class Given:
     """A tensor of a checkpoint."""
 
     name = "given"
+    stored_type = None
 
     def __init__(self, values: np.ndarray) -> None:
         self.values, self.shape = values, values.shape
