@@ -18,6 +18,7 @@ which computes the same function.
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import tempfile
 import time
@@ -55,9 +56,11 @@ QUALITY = {
     "kl": ".5f",
     "peer_kl": ".5f",
     "kl_ratio": ".3f",
+    "kl_ratio_error": ".3f",
     "kl_in_llamacpp": ".5f",
     "peer_kl_in_llamacpp": ".5f",
     "ratio_in_llamacpp": ".3f",
+    "ratio_in_llamacpp_error": ".3f",
 }
 TIMES = {
     "type": "s",
@@ -109,13 +112,25 @@ def log_softmax(logits: NDArray[np.float32]) -> torch.Tensor:
     return torch.log_softmax(torch.from_numpy(np.array(logits)), dim=1)
 
 
-def divergence(reference: Sequence[torch.Tensor], logits: Iterator[NDArray[np.float32]]) -> float:
-    """Mean KL in nats."""
+def divergence(
+    reference: Sequence[torch.Tensor], logits: Iterator[NDArray[np.float32]]
+) -> NDArray[np.float64]:
+    """Mean KL of each chunk, nats."""
     found = []
     for p, chunk in zip(reference, logits, strict=True):
         q = log_softmax(chunk)
-        found.append((p.exp() * (p - q)).sum(dim=1, dtype=torch.float64))
-    return float(torch.cat(found).mean())
+        found.append(float((p.exp() * (p - q)).sum(dim=1, dtype=torch.float64).mean()))
+    return np.array(found)
+
+
+def ratio(mine: NDArray[np.float64], peer: NDArray[np.float64]) -> tuple[float, float]:
+    """How many times the peer's divergence ours is, and the standard error over the chunks.
+
+    Both files see the same text, so it is the error of the difference, chunk by chunk.
+    """
+    difference = mine - peer
+    error = difference.std(ddof=1) / math.sqrt(len(difference))
+    return float(mine.mean() / peer.mean()), float(error / peer.mean())
 
 
 def qualities(
@@ -146,24 +161,27 @@ def qualities(
                     source, quant=name, output=mine, threads=threads, overrides=overrides
                 )
                 llama_quantize(source, peer, name, threads)
-                error, peer_error = compare_weights(source, mine, peer)
+                error, peer_weight_error = compare_weights(source, mine, peer)
                 kl, in_peer = (
                     [divergence(reference, engine(path, chunks, threads)) for path in (mine, peer)]
                     for engine, reference in zip((ours, theirs), references, strict=True)
                 )
+                (kl_ratio, kl_error), (peer_ratio, peer_error) = ratio(*kl), ratio(*in_peer)
                 yield {
                     "recipe": name,
                     "model": "768 wide" if padded else "576 wide",
                     "bpw": report.bits_per_weight,
                     "error": error,
-                    "peer_error": peer_error,
-                    "error_ratio": error / peer_error,
-                    "kl": kl[0],
-                    "peer_kl": kl[1],
-                    "kl_ratio": kl[0] / kl[1],
-                    "kl_in_llamacpp": in_peer[0],
-                    "peer_kl_in_llamacpp": in_peer[1],
-                    "ratio_in_llamacpp": in_peer[0] / in_peer[1],
+                    "peer_error": peer_weight_error,
+                    "error_ratio": error / peer_weight_error,
+                    "kl": float(kl[0].mean()),
+                    "peer_kl": float(kl[1].mean()),
+                    "kl_ratio": kl_ratio,
+                    "kl_ratio_error": kl_error,
+                    "kl_in_llamacpp": float(in_peer[0].mean()),
+                    "peer_kl_in_llamacpp": float(in_peer[1].mean()),
+                    "ratio_in_llamacpp": peer_ratio,
+                    "ratio_in_llamacpp_error": peer_error,
                 }
 
 
@@ -211,7 +229,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
     parser.add_argument("--recipes", nargs="*", default=known)
-    parser.add_argument("--tokens", type=int, default=4 * CHUNK)
+    parser.add_argument("--tokens", type=int, default=16 * CHUNK)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--times", action="store_true", help="only the encoders' time")
     options = parser.parse_args()
