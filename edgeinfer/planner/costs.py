@@ -7,7 +7,7 @@ kv_cache.h, scratch.h).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache, lru_cache
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
@@ -16,6 +16,7 @@ from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, Outline, Tensor
 from edgeinfer.planner.resident import runtime_bytes
+from edgeinfer.quant import all_types
 
 _GROUP_ROWS = 16  # rows are packed 16 at a time
 _ALIGNMENT = 64  # a tensor, and a buffer, begins on a cache line
@@ -55,7 +56,7 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
         elif part.name == EMBEDDING and not config.tied_output:
             size = part.row_count * _row_bytes(source)  # only looked up, row by row
         else:
-            size = _round_up(part.row_count, _GROUP_ROWS) * _row_bytes(source)
+            size = _round_up(part.row_count, _GROUP_ROWS) * _packed_row_bytes(source)
         total += _round_up(size, _ALIGNMENT)
     return total
 
@@ -97,6 +98,16 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
 def _row_bytes(tensor: Tensor) -> int:
     kind = BY_NAME[tensor.type]
     return tensor.shape[-1] // kind.block * kind.nbytes
+
+
+def _packed_row_bytes(tensor: Tensor) -> int:
+    packed = _packed_bytes().get(tensor.type)
+    return _row_bytes(tensor) if packed is None else tensor.shape[-1] // packed[0] * packed[1]
+
+
+@cache
+def _packed_bytes() -> dict[str, tuple[int, int]]:
+    return {type_.name: (type_.block, type_.packed_bytes) for type_ in all_types()}
 
 
 def _round_up(count: int, step: int) -> int:

@@ -25,12 +25,19 @@ class QuantType:
     ggml_id: int  # the type number in a GGUF file
     block: int  # values a block; a row is whole blocks
     block_bytes: int
+    packed_bytes: int  # of a block in the engine's memory; as many as block_bytes of most types
     is_float: bool  # f32, f16, bf16: no scales
+    has_encoder: bool  # else it can be read and run, not written
 
     @property
     def bits_per_weight(self) -> float:
         """Bits a value takes, scales included."""
         return 8 * self.block_bytes / self.block
+
+    @property
+    def packed_bits_per_weight(self) -> float:
+        """Bits a value takes in the engine's memory, scales included."""
+        return 8 * self.packed_bytes / self.block
 
     def nbytes(self, shape: Sequence[int]) -> int:
         """Bytes of a tensor; the last axis of ``shape`` is the one that is cut in blocks.
@@ -56,8 +63,16 @@ class QuantType:
 def all_types() -> tuple[QuantType, ...]:
     """Returns every quant type the extension was built with."""
     return tuple(
-        QuantType(name=name, ggml_id=ggml_id, block=block, block_bytes=nbytes, is_float=is_float)
-        for name, ggml_id, block, nbytes, is_float in _native.quant_types()
+        QuantType(
+            name=name,
+            ggml_id=ggml_id,
+            block=block,
+            block_bytes=nbytes,
+            packed_bytes=packed,
+            is_float=is_float,
+            has_encoder=has_encoder,
+        )
+        for name, ggml_id, block, nbytes, packed, is_float, has_encoder in _native.quant_types()
     )
 
 
@@ -109,9 +124,14 @@ def encode(
         uint8 (rows, row bytes).
 
     Raises:
-        UsageError: cols is not whole blocks.
+        UsageError: cols is not whole blocks, or the type has no encoder.
     """
     quant_type._check_columns(x.shape[-1])
+    if not quant_type.has_encoder:
+        known = ", ".join(t.name for t in all_types() if t.has_encoder)
+        raise UsageError(
+            f"{quant_type.name} can be read and run but not written", hint=f"encoders: {known}"
+        )
     return _native.encode(
         quant_type.name,
         np.ascontiguousarray(x, dtype=np.float32),

@@ -26,13 +26,25 @@ _PREFERENCE = (
     "Q3_K_M",
     "Q3_K_L",
     "Q3_K_S",
+    "IQ3_M",
+    "IQ3_S",
+    "IQ3_XS",
+    "IQ3_XXS",
     "Q2_K",
+    "IQ2_M",
+    "IQ2_S",
+    "IQ2_XS",
+    "IQ2_XXS",
+    "TQ2_0",
+    "TQ1_0",
+    "IQ1_M",
+    "IQ1_S",
     "BF16",
     "F16",
     "F32",
 )
 _QUANT = re.compile(
-    r"(?<![A-Za-z0-9])(I?Q\d_(?:K(?:_(?:XS|S|M|L|XL))?|\d|XXS|XS|S|M|NL)|MXFP4|BF16|F16|FP16|F32)"
+    r"(?<![A-Za-z0-9])((?:I?Q|TQ)\d_(?:K(?:_(?:XS|S|M|L|XL))?|\d|XXS|XS|S|M|NL)|MXFP4|BF16|F16|FP16|F32)"
     r"(?![A-Za-z0-9])",
     re.IGNORECASE,
 )

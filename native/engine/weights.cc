@@ -62,6 +62,11 @@ struct Weights::Slot {
 
   int64_t groups() const { return (source.rows + kGroupRows - 1) / kGroupRows; }
   int64_t row_bytes() const { return quant_info(source.type).row_bytes(source.cols); }
+  /// Bytes of a group of rows in the region.
+  int64_t group_bytes() const {
+    return kind == Kind::kMatrix ? quant_info(source.type).packed_bytes(kGroupRows, source.cols)
+                                 : kGroupRows * row_bytes();
+  }
 
   /// Brings the rows of groups [begin, end) to where they belong.
   void load(int64_t begin, int64_t end, Reader& reader, const KernelSet& kernels,
@@ -152,7 +157,7 @@ void Weights::load(ThreadPool& pool, const KernelSet& kernels) {
   pool.run([&](Team& team) {
     Reader reader;  // a file of its own: the kernel reads ahead of each
     for (const Slot& slot : slots_) {
-      const int64_t group_bytes = kGroupRows * slot.row_bytes();
+      const int64_t group_bytes = slot.group_bytes();
       const int64_t window = std::max<int64_t>(1, kPackWindow / group_bytes);
       uint8_t* const to = region_.data() + slot.offset;
       team.for_each(slot.groups(), window, [&](int64_t begin, int64_t end) {

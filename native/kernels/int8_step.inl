@@ -18,9 +18,18 @@ struct OperandTable {
 template <class Q>
 constexpr OperandTable<Q> kOperandTable;
 
-/// Expands dwords [First, First + Count) of one vector of rows; `step` is already at the vector's.
+/// One vector of rows of a step of codes.
+template <class Q>
+struct StepRows {
+  const uint8_t* codes;              // of the step, and already at the vector's rows
+  const typename Q::Scales* scales;  // of the block
+  int step, lane;                    // its place there
+};
+
+/// Expands dwords [First, First + Count) of one vector of rows.
 template <class Q, int First = 0, int Count = 8>
-EI_INLINE void expand_codes(const uint8_t* step, Ints* codes) {
+EI_INLINE void expand_codes(const StepRows<Q>& rows, Ints* codes) {
+  const uint8_t* step = rows.codes;
   unroll<Count>(EI_LAMBDA(i) {
     constexpr int j = First + i;
     constexpr int kLow = Q::kLowBits;
@@ -38,6 +47,10 @@ EI_INLINE void expand_codes(const uint8_t* step, Ints* codes) {
       if constexpr (kShift < 0) high = V::shift_left<-kShift>(high);
       constexpr int kMask = ((1 << kHigh) - 1) << kLow;
       code = V::bit_or(code, V::bit_and(high, V::set_i32(0x01010101 * kMask)));
+    }
+    if constexpr (SharedBitsType<Q>) {
+      const Ints shared = Q::template shared_bits<V>(*rows.scales, rows.step, j, rows.lane);
+      code = V::bit_or(code, shared);
     }
     if constexpr (TableType<Q>) {
       codes[j] = V::lookup(kOperandTable<Q>.bytes, code);
@@ -79,7 +92,7 @@ constexpr int kLift =
 
 /// Expands a step's codes for N vectors of rows, lifted.
 template <class Q, int N>
-EI_INLINE void expand_lifted(const uint8_t* const* steps, Ints (*codes)[8]) {
+EI_INLINE void expand_lifted(const StepRows<Q>* steps, Ints (*codes)[8]) {
   unroll<N>(EI_LAMBDA(v) {
     expand_codes<Q>(steps[v], codes[v]);
     if constexpr (kLift<Q> > 0) {

@@ -21,11 +21,12 @@ EI_NOINLINE void multiply_group(const uint8_t* group, int64_t rows, int64_t row,
         if constexpr (v > 0) EI_LOAD_AGAIN();
         if constexpr (P::kSteps == 1) expand_scales(v);
         Ints codes[1][8];
-        if constexpr (T > 1) expand_codes<Q>(step + 4 * kWidth * v, codes[0]);
+        const StepRows<Q> step_rows{step + 4 * kWidth * v, &P::scales(group), s, v * kWidth};
+        if constexpr (T > 1) expand_codes<Q>(step_rows, codes[0]);
         unroll<T>(EI_LAMBDA(t) {
           Floats f[2];
           unroll<2>(EI_LAMBDA(h) {
-            if constexpr (T == 1) expand_codes<Q, 4 * h, 4>(step + 4 * kWidth * v, codes[0]);
+            if constexpr (T == 1) expand_codes<Q, 4 * h, 4>(step_rows, codes[0]);
             Ints sum;
             half_sums<Q, 1, 0>(codes, a[t], h, &sum);
             f[h] = V::to_f32(sum);

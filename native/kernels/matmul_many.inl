@@ -10,7 +10,7 @@ inline constexpr int64_t kTokensPerTile = 128;  // accumulators and a step's act
 /// the processor does not look far enough ahead to begin the next tokens meanwhile. So with several
 /// vectors a token's sums are scaled between the dot products of the next one.
 template <class Q, int N>
-EI_INLINE void stream_tokens(const uint8_t* const* steps, const BlockScales<Q>* scales, int sub,
+EI_INLINE void stream_tokens(const StepRows<Q>* steps, const BlockScales<Q>* scales, int sub,
                              const ActBlock* a, int64_t next, int64_t tokens, float* acc) {
   Ints codes[N][8];
   Floats scale[N][2], min[N][2];
@@ -86,10 +86,10 @@ EI_NOINLINE void multiply_tile(const uint8_t* packed, int64_t rows, int64_t row,
     BlockScales<Q> scales[N];
     unroll<N>(EI_LAMBDA(v) { scales[v].expand(P::scales(block[v]), lane[v]); });
     for (int s = 0; s < P::kSteps; ++s, a += x.block_stride) {
-      const uint8_t* steps[N];
+      StepRows<Q> steps[N];
       unroll<N>(EI_LAMBDA(v) {
         const uint8_t* step = block[v] + s * P::kStepBytes;
-        steps[v] = step + 4 * lane[v];
+        steps[v] = {step + 4 * lane[v], &P::scales(block[v]), s, lane[v]};
         prefetch_step<Q>(step + (step + kPrefetchBytes < end[v] ? 0 : skip));
       });
       stream_tokens<Q, N>(steps, scales, s * BlockScales<Q>::kPerStep, a, x.block_stride, tokens,

@@ -16,6 +16,9 @@ struct Fitted {
   uint8_t codes[256];            // in the order of k; the code of the lowest grid value is 0
 };
 
+/// Nothing: there is no encoder, such a type can only be read and run.
+struct NoFit {};
+
 /// A grid of the integers Low..High.
 template <int Low, int High>
 struct Integers {

@@ -17,6 +17,7 @@ struct LaneSimd {
   using F32 = float;
   using I32 = int32_t;
 
+  static EI_INLINE F32 set(float x) { return x; }
   static EI_INLINE F32 load_half(const Half* p) { return to_float(*p); }
   static EI_INLINE I32 load_u8(const uint8_t* p) { return *p; }  // widened, zero extended
   static EI_INLINE I32 load_s8(const int8_t* p) { return *p; }   // widened, sign extended

@@ -19,17 +19,11 @@ EI_INLINE void join_nibbles(const uint8_t* codes, uint8_t* q) {
   store_octets(q, (load_octets(codes) & 15) | load_octets(codes + 16) << 4);
 }
 
-/// split_nibbles, with bit 4 of the 32 codes from a little-endian bit set of four bytes: each byte
-/// of the set is repeated eight times, of which each looks at its own bit.
+/// split_nibbles, with bit 4 of the 32 codes from a little-endian bit set of four bytes.
 EI_INLINE void split_five_bits(const uint8_t* q, const uint8_t* high, uint8_t* codes) {
-  using Words = uint64_t __attribute__((vector_size(16)));
-  constexpr uint64_t kEach = 0x0101010101010101;
-  constexpr Octets kBits = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
   const Octets both = load_octets(q);
-  const auto first = reinterpret_cast<Octets>(Words{high[0] * kEach, high[1] * kEach});
-  const auto second = reinterpret_cast<Octets>(Words{high[2] * kEach, high[3] * kEach});
-  store_octets(codes, (both & 15) | where_set(first, kBits, 16));
-  store_octets(codes + 16, both >> 4 | where_set(second, kBits, 16));
+  store_octets(codes, (both & 15) | where_set(high[0], high[1], 16));
+  store_octets(codes + 16, both >> 4 | where_set(high[2], high[3], 16));
 }
 
 /// Collects bit 4 of 32 codes: a multiplication brings one bit of eight bytes into the last.

@@ -27,6 +27,15 @@ EI_INLINE Octets where_set(Octets x, uint8_t bit, uint8_t value) {
   return where_set(x, Octets{} + bit, value);
 }
 
+/// `value` in the bytes whose bits in a set of sixteen, `low` and then `high`, are set; else 0:
+/// each byte of the set is repeated eight times, of which each looks at its own bit.
+EI_INLINE Octets where_set(uint8_t low, uint8_t high, uint8_t value) {
+  using Words = uint64_t __attribute__((vector_size(16)));
+  constexpr uint64_t kEach = 0x0101010101010101;
+  constexpr Octets kBits = {1, 2, 4, 8, 16, 32, 64, 128, 1, 2, 4, 8, 16, 32, 64, 128};
+  return where_set(reinterpret_cast<Octets>(Words{low * kEach, high * kEach}), kBits, value);
+}
+
 /// Adds `value` to the codes 32 * s + i, s = 0..7, whose bit s of high[i] is set.
 EI_INLINE void add_high_bits(const uint8_t* high, uint8_t value, uint8_t* codes) {
   for (int s = 0; s < 8; ++s) {

@@ -156,12 +156,18 @@ void unpack_row(const uint8_t* packed, int64_t cols, int64_t row, float* x) {
       unpack_plane<Q::kLowBits, 0>(step, dwords + 8 * s);
       unpack_plane<Q::kHighBits, Q::kLowBits>(step + P::kLowBytes, dwords + 8 * s);
     }
+    const auto& scales = P::scales(block);
+    if constexpr (SharedBitsType<Q>) {
+      for (int i = 0; i < Q::kBlock / 4; ++i) {
+        dwords[i] |=
+            static_cast<uint32_t>(Q::template shared_bits<LaneSimd>(scales, i / 8, i % 8, lane));
+      }
+    }
     const auto* codes = reinterpret_cast<const uint8_t*>(dwords);
     const auto code_byte = [](uint8_t code) -> int {
       if constexpr (TableType<Q>) return Q::kTable[code];
       return code;
     };
-    const auto& scales = P::scales(block);
     for (int sub = 0; sub < Q::kBlock / Q::kScaleBlock; ++sub) {
       const float scale = Q::template scale<LaneSimd>(scales, sub, lane);
       for (int i = sub * Q::kScaleBlock; i < (sub + 1) * Q::kScaleBlock; ++i) {

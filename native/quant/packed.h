@@ -5,7 +5,9 @@
 // W rows x 4 k, which is exactly the operand of VPDPBUSD, SDOT and (two zipped) SMMLA, and
 // four consecutive activations are one broadcast. The bytes are the same for every ISA: a
 // group is read as 1 x 16, 2 x 8 or 4 x 4 rows. A group is one linear stream over k, with
-// the same number of bytes as the GGUF blocks it came from.
+// the same number of bytes as the GGUF blocks it came from, unless the type is repacked: where
+// GGUF stores points of a grid, or digits in base 3, a code has whole bits here, because a vector
+// looks up 64 of these in the time of a few points.
 //
 //   matrix  = [rows / 16] groups
 //   group   = [cols / kBlock] packed blocks
@@ -15,7 +17,8 @@
 // A plane of b bits stores b vectors of 64 bytes per step of 32 k; the field i (bits b*i and
 // up) of every byte of vector v belongs to dword v + b * i of the step. With b = 4 a mask
 // yields dwords 0..3 and a shift yields 4..7. The code of a value is low | high << kLowBits.
-// Table types (IQ4_NL, IQ4_XS, MXFP4) map the 4-bit code through Q::kTable to a byte.
+// Table types (MXFP4 and most i-quants) map a code of at most 4 bits through Q::kTable to a byte;
+// of those IQ1_S and IQ1_M have, beside the scales, a bit that eight codes share.
 //
 //   weight(row, k) = scale(row, k / kScaleBlock) * (code - kBias) - min(row, k / kScaleBlock)
 //
@@ -39,6 +42,8 @@
 //   kScaleBlock             values one scale covers: 16 or 32
 //   kMins                   whether min() exists
 //   kTable[16]              table types only
+//   kRepacked               true if the packed form has other bytes than the GGUF blocks
+//   shared_bits<V>(scales, step, j, lane)  bits to add to dword j of a step, if codes share bits
 //   split(block, codes)     codes[kBlock] in the order of k, before kTable
 //   Scales, pack_scales(blocks, scales)  of one block of 16 rows; a null block is a zero row
 //   scale<V>(scales, sub, lane), min<V>(scales, sub, lane)
@@ -50,6 +55,7 @@
 #include <cstdint>
 
 #include "core/half.h"
+#include "quant/lane_simd.h"
 
 namespace edgeinfer {
 
@@ -64,6 +70,11 @@ template <class Q>
 concept FloatType = requires { typename Q::Value; };
 template <class Q>
 concept TableType = requires { Q::kTable; };
+template <class Q>
+concept RepackedType = requires { requires Q::kRepacked; };
+template <class Q>
+concept SharedBitsType =
+    requires(const typename Q::Scales& s) { Q::template shared_bits<LaneSimd>(s, 0, 0, 0); };
 
 /// Sizes and offsets of the packed form of Q; `Packed<Q>::kBlockBytes` and so on.
 template <class Q>
@@ -73,7 +84,8 @@ struct Packed {
   static constexpr int kStepBytes = (Q::kLowBits + Q::kHighBits) * kPlaneBytes;
   static constexpr int kCodeBytes = kSteps * kStepBytes;  // the scales begin here
   static constexpr int kBlockBytes = kCodeBytes + static_cast<int>(sizeof(typename Q::Scales));
-  static_assert(kBlockBytes == kGroupRows * static_cast<int>(sizeof(typename Q::Block)));
+  static_assert(RepackedType<Q> ||
+                kBlockBytes == kGroupRows * static_cast<int>(sizeof(typename Q::Block)));
 
   static EI_INLINE const typename Q::Scales& scales(const uint8_t* block) {
     return *reinterpret_cast<const typename Q::Scales*>(block + kCodeBytes);

@@ -1,5 +1,7 @@
 #include "quant/quant.h"
 
+#include <type_traits>
+
 #include "quant/all.h"
 #include "quant/encode/encoder_set.h"
 #include "quant/pack.h"
@@ -27,9 +29,26 @@ void unpack(const uint8_t* packed, int64_t cols, int64_t row, float* x) {
 }
 
 template <class Q>
+constexpr bool has_encoder() {
+  if constexpr (FloatType<Q>) {
+    return true;
+  } else {
+    return !std::is_same_v<typename Q::Fit, NoFit>;
+  }
+}
+
+template <class Q>
 constexpr QuantInfo row() {
-  return {Q::kName,     Q::kGgmlId, Q::kBlock, static_cast<int>(sizeof(typename Q::Block)),
-          FloatType<Q>, decode<Q>,  pack<Q>,   unpack<Q>};
+  return {.name = Q::kName,
+          .ggml_id = Q::kGgmlId,
+          .block = Q::kBlock,
+          .block_bytes = static_cast<int>(sizeof(typename Q::Block)),
+          .packed_bytes_per_block = Packed<Q>::kBlockBytes / kGroupRows,
+          .is_float = FloatType<Q>,
+          .has_encoder = has_encoder<Q>(),
+          .decode = decode<Q>,
+          .pack = pack<Q>,
+          .unpack_row = unpack<Q>};
 }
 
 constexpr QuantInfo kTypes[kQuantTypeCount] = {

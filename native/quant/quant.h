@@ -13,13 +13,15 @@ struct QuantInfo {
   int ggml_id;       // the type number in a GGUF file
   int block;         // values a block
   int block_bytes;
+  int packed_bytes_per_block;  // of one row, in the packed form; block_bytes of most types
   bool is_float;
+  bool has_encoder;
 
   /// Bytes of `cols` values; cols is a multiple of block.
   int64_t row_bytes(int64_t cols) const { return cols / block * block_bytes; }
   /// Bytes of the packed matrix (see packed.h): `rows` padded to a multiple of 16.
   int64_t packed_bytes(int64_t rows, int64_t cols) const {
-    return (rows + 15) / 16 * 16 * row_bytes(cols);
+    return (rows + 15) / 16 * 16 * (cols / block * packed_bytes_per_block);
   }
 
   /// GGUF blocks of `count` values (a multiple of block) to float32.
@@ -27,7 +29,7 @@ struct QuantInfo {
 
   /// `count` values (a multiple of block) to GGUF blocks. importance (count,), or null, weighs
   /// the squared error that is minimised. The plain twin of EncoderSet::encode, which writes the
-  /// same bytes faster.
+  /// same bytes faster. Only if has_encoder.
   void encode(const float* x, const float* importance, int64_t count, uint8_t* data) const;
 
   /// Packs the GGUF matrix `src` (rows, cols) into dst, packed_bytes(rows, cols) long, a row at a

@@ -35,17 +35,35 @@ class Random {
 struct Weights {
   Weights(QuantType type, int64_t rows, int64_t cols) {
     const QuantInfo& info = quant_info(type);
-    const std::vector<float> x = Random(7).vector(rows * cols);
     std::vector<uint8_t> gguf(static_cast<size_t>(rows * info.row_bytes(cols)));
-    for (int64_t r = 0; r < rows; ++r) {
-      info.encode(x.data() + r * cols, nullptr, cols, gguf.data() + r * info.row_bytes(cols));
+    if (info.is_float) {
+      info.encode(Random(7).vector(rows * cols).data(), nullptr, rows * cols, gguf.data());
+    } else {
+      Random random(7);
+      for (size_t at = 0; at < gguf.size(); at += static_cast<size_t>(info.block_bytes)) {
+        fill_block(info, random, gguf.data() + at);
+      }
     }
     packed.resize(static_cast<size_t>(info.packed_bytes(rows, cols)));
     info.pack(gguf.data(), rows, cols, packed.data());
-    std::vector<float> decoded(x.size());
+    std::vector<float> decoded(static_cast<size_t>(rows * cols));
     info.decode(gguf.data(), rows * cols, decoded.data());
     values.assign(decoded.begin(), decoded.end());
   }
+  /// Any bytes whose values are of ordinary size, wherever the type has its scales.
+  static void fill_block(const QuantInfo& info, Random& random, uint8_t* block) {
+    std::vector<float> x(static_cast<size_t>(info.block));
+    float largest = 0;
+    while (!(largest > 0.5f && largest < 4)) {
+      for (int i = 0; i < info.block_bytes; ++i) {
+        block[i] = static_cast<uint8_t>(static_cast<int>((random() + 1) * 128));
+      }
+      info.decode(block, info.block, x.data());
+      largest = 0;
+      for (const float v : x) largest = std::isnan(v) ? v : std::max(largest, std::fabs(v));
+    }
+  }
+
   std::vector<uint8_t> packed;
   std::vector<double> values;
 };

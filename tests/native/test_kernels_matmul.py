@@ -9,6 +9,7 @@ import pytest
 from numpy.typing import NDArray
 
 from edgeinfer import _native, quant
+from support.random_blocks import random_blocks
 
 Array = NDArray[np.float64]
 ISAS = _native.isas()
@@ -22,8 +23,11 @@ every_type = pytest.mark.parametrize("name", TYPES)
 @cache
 def weights(name: str, rows: int, cols: int, seed: int = 0) -> tuple[NDArray[np.uint8], Array]:
     """Random GGUF data of a type and its values."""
-    x = np.random.default_rng(seed).normal(size=(rows, cols)).astype(np.float32)
-    data = _native.encode(name, x)
+    if name in QUANTISED:
+        data = random_blocks(quant.get(name), rows, cols, seed)
+    else:
+        x = np.random.default_rng(seed).normal(size=(rows, cols)).astype(np.float32)
+        data = _native.encode(name, x)
     return data, _native.decode(name, data, rows, cols).astype(np.float64)
 
 
@@ -126,7 +130,7 @@ def test_a_token_does_not_depend_on_its_company(isa: str, name: str) -> None:
 
 
 def fill_codes(name: str, rows: int, cols: int, byte: int) -> tuple[NDArray[np.uint8], Array]:
-    """Weights that were encoded, with the bytes that hold only codes replaced by `byte`."""
+    """Random weights with the bytes that hold only codes replaced by `byte`."""
     data, _ = weights(name, rows, cols)
     blocks = data.reshape(-1, quant.get(name).block_bytes).copy()
     blocks[:, CODE_BYTES[name]] = byte
@@ -134,7 +138,8 @@ def fill_codes(name: str, rows: int, cols: int, byte: int) -> tuple[NDArray[np.u
     return data, _native.decode(name, data, rows, cols).astype(np.float64)
 
 
-# Where the codes of a GGUF block lie (ggml-common.h); the test would not know otherwise.
+# Where the codes of a GGUF block lie (ggml-common.h), with the integer scales of some i-quants
+# among them; the test would not know otherwise.
 CODE_BYTES = {
     "q4_0": slice(2, 18),
     "q4_1": slice(4, 20),
@@ -149,6 +154,15 @@ CODE_BYTES = {
     "iq4_nl": slice(2, 18),
     "iq4_xs": slice(8, 136),
     "mxfp4": slice(1, 17),
+    "iq3_s": slice(2, 110),
+    "iq3_xxs": slice(2, 98),
+    "iq2_s": slice(2, 82),
+    "iq2_xs": slice(2, 74),
+    "iq2_xxs": slice(2, 66),
+    "iq1_s": slice(2, 50),
+    "iq1_m": slice(0, 48),
+    "tq2_0": slice(0, 64),
+    "tq1_0": slice(0, 52),
 }
 
 

@@ -21,6 +21,8 @@ HALVES = {
     "q8_0": (0,), "q4_0": (0,), "q5_0": (0,), "iq4_nl": (0,), "iq4_xs": (0,),
     "q4_1": (0, 2), "q5_1": (0, 2), "q4_k": (0, 2), "q5_k": (0, 2),
     "q2_k": (80, 82), "q3_k": (108,), "q6_k": (208,),
+    "iq3_s": (0,), "iq3_xxs": (0,), "iq2_s": (0,), "iq2_xs": (0,), "iq2_xxs": (0,), "iq1_s": (0,),
+    "tq1_0": (52,), "tq2_0": (64,),
 }  # fmt: skip
 EXTREME_HALVES = np.array(
     [
@@ -88,6 +90,16 @@ def test_decoding_is_bit_exact_with_extreme_scales(name: str) -> None:
     assert_same_bits(quant.decode(quant_type, blocks, quant_type.block), expected)
 
 
+def test_the_scattered_half_of_iq1_m_decodes_bit_exactly() -> None:
+    iq1_m = quant.get("iq1_m")
+    blocks = random_blocks(iq1_m, len(EXTREME_HALVES), 256)
+    for nibble in range(4):  # the upper four bits of a scale's word each
+        top = (EXTREME_HALVES >> (4 * nibble) & 15).astype(np.uint8) << 4
+        blocks[:, 49 + 2 * nibble] = blocks[:, 49 + 2 * nibble] & 15 | top
+
+    assert_same_bits(quant.decode(iq1_m, blocks, 256), reference(iq1_m, blocks))
+
+
 def test_every_mxfp4_exponent_decodes_bit_exactly() -> None:
     mxfp4 = quant.get("mxfp4")
     blocks = random_blocks(mxfp4, 256, 32)
@@ -135,7 +147,8 @@ def test_a_packed_row_reads_back_as_it_decodes(
 
     packed = _native.pack(quant_type.name, data, rows, cols)
 
-    assert packed.size == (rows + 15) // 16 * 16 * quant_type.nbytes((cols,))
+    padded = (rows + 15) // 16 * 16
+    assert packed.size == padded * (cols // quant_type.block) * quant_type.packed_bytes
     expected = quant.decode(quant_type, data, cols)
     for row in range(rows):
         actual = _native.unpack_row(quant_type.name, packed, rows, cols, row)

@@ -16,8 +16,9 @@ from edgeinfer.quant import QuantType
 
 Rows = NDArray[np.float32]
 
-TYPES = pytest.mark.parametrize("quant_type", quant.all_types(), ids=str)
-SCALED = [t for t in quant.all_types() if not t.is_float]
+ENCODED = [t for t in quant.all_types() if t.has_encoder]
+TYPES = pytest.mark.parametrize("quant_type", ENCODED, ids=str)
+SCALED = [t for t in ENCODED if not t.is_float]
 
 # Codes a value can take; mxfp4 is uneven and has only powers of two as scales.
 LEVELS = {
@@ -233,6 +234,15 @@ def test_rows_must_be_whole_blocks() -> None:
         quant.encode(q4_k, gaussian(1, 300))
     with pytest.raises(UsageError, match="143 bytes are not rows"):
         quant.decode(q4_k, np.zeros(143, dtype=np.uint8), 256)
+
+
+@pytest.mark.parametrize("quant_type", quant.all_types(), ids=str)
+def test_a_type_without_encoder_says_so(quant_type: QuantType) -> None:
+    if quant_type.has_encoder:
+        assert quant.encode(quant_type, gaussian(1, 256)).size
+    else:
+        with pytest.raises(UsageError, match=f"{quant_type.name} can be read and run but not"):
+            quant.encode(quant_type, gaussian(1, 256))
 
 
 def test_unknown_types_are_named() -> None:

@@ -54,6 +54,18 @@ void encode(const float* x, const float* importance, int64_t rows, int64_t cols,
   }
 }
 
+template <class Q>
+constexpr auto encoder_of() {
+  if constexpr (!FloatType<Q>) {
+    if constexpr (std::is_same_v<typename Q::Fit, NoFit>)
+      return nullptr;
+    else
+      return &encode<Q>;
+  } else {
+    return &encode<Q>;
+  }
+}
+
 #define EI_NAME_OF(x) EI_NAME_TEXT(x)
 #define EI_NAME_TEXT(x) #x
 
@@ -64,7 +76,7 @@ const EncoderSet kEncoders = {
     .name = EI_NAME_OF(EI_ISA),
     .encode =
         {
-#define EI_QUANT_TYPE(T, file) encode<T>,
+#define EI_QUANT_TYPE(T, file) encoder_of<T>(),
 #include "quant/types.inc"
 #undef EI_QUANT_TYPE
         },
