@@ -38,7 +38,8 @@ def map_tensors(
     unknown = spelled.keys() - set(wanted)
     if config.tied_output:
         unknown -= {MODEL_TENSORS["output.weight"]}  # a copy of the embeddings
-    unknown = {name for name in unknown if not name.endswith(_BUFFERS) and not _skipped(arch, name)}
+    buffers = (*_BUFFERS, *arch.buffers)
+    unknown = {name for name in unknown if not name.endswith(buffers) and not _skipped(arch, name)}
     if unknown:
         raise UnsupportedError(
             f"{checkpoint.path}: tensors that {arch.name} does not have: {_listed(unknown)}"
@@ -69,12 +70,13 @@ def _tensor(
     expected: tuple[int, ...],
 ) -> CheckpointTensor:
     kind = split_name(ours)[1]
-    shape = checkpoint.tensors[theirs].shape
-    if tuple(shape) != expected:
-        raise CorruptFileError(
-            f"{checkpoint.path}: tensor {theirs!r} has shape {tuple(shape)}, expected {expected}"
-        )
     transform = TRANSFORMS[arch.transforms[kind]] if kind in arch.transforms else IDENTITY
+    shape = tuple(checkpoint.tensors[theirs].shape)
+    stored = expected[::-1] if transform.transposed else expected
+    if shape != stored:
+        raise CorruptFileError(
+            f"{checkpoint.path}: tensor {theirs!r} has shape {shape}, expected {stored}"
+        )
     return CheckpointTensor(
         name=ours,
         shape=expected,

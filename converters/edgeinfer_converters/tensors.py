@@ -87,7 +87,10 @@ class CheckpointTensor:
 
     def _ordered(self, first: int, last: int) -> NDArray[np.float32]:
         order = self.transform.row_order(self.config, self.shape[0])
-        if order is None:
+        if self.transform.transposed:
+            # Rows here lie across the whole tensor there.
+            rows = self.checkpoint.read_float32(self.source)[:, first:last].T
+        elif order is None:
             rows = self.checkpoint.read_float32(self.source, rows=slice(first, last))
         else:
             wanted = order[first:last]

@@ -78,6 +78,7 @@ class ModelConfig:
     name: str = ""
     vocab_size: int
     context: int  # tokens the model was trained for
+    positions: int = 0  # rows of a learned position table, 0 for none
     layers: int
     width: int
     heads: int

@@ -40,8 +40,12 @@ KEYS: Mapping[str, str] = {
     "output_scale": "logits_scaling",
 }
 
-_ACTIVATIONS = {"silu": Activation.SILU, "gelu_pytorch_tanh": Activation.GELU_TANH}
-_USUAL = {activation: name for name, activation in _ACTIVATIONS.items()}
+_ACTIVATIONS = {
+    "silu": Activation.SILU,
+    "gelu_pytorch_tanh": Activation.GELU_TANH,
+    "gelu_new": Activation.GELU_TANH,
+}
+_ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
 _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 T = TypeVar("T", int, float)
@@ -81,7 +85,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         heads=heads,
         kv_heads=keys.number("kv_heads", int, heads),
         head_dim=head_dim,
-        ff_width=keys.number("ff_width", int),
+        ff_width=keys.number("ff_width", int, arch.ff_factor * width or None),
         experts=experts,
         experts_used=keys.number("experts_used", int) if experts else 0,
         norm_eps=keys.number("norm_eps", float),
@@ -152,8 +156,12 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
         raise UnsupportedError(f"{arch.name} without biases ('use_bias')")
     if keys.get("use_bidirectional_attention"):
         raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
-    activation = keys.get("hidden_activation", keys.get("hidden_act", _USUAL[arch.activation]))
-    if _ACTIVATIONS.get(str(activation)) is not arch.activation:
+    for key, usual in arch.hf_required.items():
+        if keys.get(key, usual) != usual:
+            raise UnsupportedError(f"{arch.name} with {key!r} {keys.get(key)}")
+    stated = (keys.get(key) for key in _ACTIVATION_KEYS)
+    activation = next((name for name in stated if name is not None), None)
+    if activation is not None and _ACTIVATIONS.get(str(activation)) is not arch.activation:
         raise UnsupportedError(f"activation {activation!r} in {arch.name}")
 
 

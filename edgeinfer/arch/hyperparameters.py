@@ -79,9 +79,9 @@ class Hyperparameters:
                 long and short divisors.
         """
         context = self.context if context is None else context
-        tables: list[RopeTable] = [self.rope.table(context)]
+        tables: list[RopeTable] = [self.rope.table(context)] if any(self.rotated) else []
         local = 0
-        if self.local_rope is not None:
+        if tables and self.local_rope is not None:
             tables.append(self.local_rope.table(context))
             local = 1
         return ModelConfig(
@@ -89,6 +89,7 @@ class Hyperparameters:
             name=self.name,
             vocab_size=self.vocab_size,
             context=self.context,
+            positions=self.context if arch.learned_positions else 0,
             layers=self.layers,
             width=self.width,
             heads=self.heads,

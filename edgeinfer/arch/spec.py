@@ -31,7 +31,7 @@ HEADLESS: Mapping[str, str] = MappingProxyType(
     }
 )
 
-# Tensors of block i: "blk.{i}." + GGUF name -> "model.layers.{i}." + checkpoint name.
+# Tensors of block i: "blk.{i}." + GGUF name -> ``blocks`` + checkpoint name.
 BLOCK_TENSORS: Mapping[str, str] = MappingProxyType(
     {
         "attn_norm.weight": "input_layernorm.weight",
@@ -96,10 +96,12 @@ class Architecture:
         hf_classes: "architectures" of its config.json files.
         variant_of: set if another family owns the GGUF name (Mistral's is Llama's).
         gated: its feed-forward block has a gate.
+        learned_positions: a row of a table is added to the embedding, for each position.
+        ff_factor: the feed-forward width over the width where config.json does not say; 0: it does.
         window_period: which layers have the sliding window where the file does not say:
             all but every n-th; 0 is all, 1 is none.
         default_window: the window where a GGUF has no key for it.
-        no_rope_period: every n-th layer has no rotary embedding; 0 is none.
+        no_rope_period: every n-th layer has no rotary embedding; 0 is none, 1 all.
         local_rope_base: base of windowed layers' rotary embedding, None if all share one.
         scale_embedding: token embeddings are multiplied by sqrt(width).
         wide_scale_layers: with this many layers the attention scale is 1/sqrt(width/heads)
@@ -116,13 +118,16 @@ class Architecture:
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
         rope_kinds: RoPE types of config.json that mean another type in this family.
-        model: changes to ``MODEL_TENSORS``.
+        hf_required: keys of config.json whose other values ask for another graph.
+        model: changes to ``MODEL_TENSORS``; None takes a tensor away.
+        blocks: what names in a checkpoint's block "{}" begin with.
         block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
         biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
         fused: file tensors that hold several of the graph's, in row order.
         transforms: GGUF tensor name, "blk.{i}." left off -> name in ``transforms.TRANSFORMS``.
         prefixes: spellings of checkpoint names -> the usual ones.
         skipped: beginnings of checkpoint tensors that are not part of the text model.
+        buffers: ends of names of tensors without weights that old checkpoints have.
     """
 
     name: str
@@ -130,6 +135,8 @@ class Architecture:
     variant_of: str | None = None
     norm: Norm = Norm.RMS
     gated: bool = True
+    learned_positions: bool = False
+    ff_factor: int = 0
     activation: Activation = Activation.SILU
     norm_placement: NormPlacement = NormPlacement.PRE
     qk_norm: QkNorm = QkNorm.NONE
@@ -152,20 +159,23 @@ class Architecture:
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
     rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
-    model: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    hf_required: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
+    blocks: str = "model.layers.{}."
+    model: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     block: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     biases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED_QKV)
     transforms: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     prefixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     skipped: tuple[str, ...] = ()
+    buffers: tuple[str, ...] = ()
 
     def model_tensors(self, tied_output: bool) -> dict[str, str]:
         """Returns the tensors outside the blocks: GGUF name -> checkpoint name."""
         merged = {**MODEL_TENSORS, **self.model}
         if tied_output:
-            del merged["output.weight"]
-        return merged
+            merged["output.weight"] = None
+        return {ours: theirs for ours, theirs in merged.items() if theirs is not None}
 
     def block_tensors(self, experts: bool | None = None) -> dict[str, str]:
         """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off.

@@ -19,6 +19,7 @@ from edgeinfer.errors import CorruptFileError, UnsupportedError
 # Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
 _SHAPES: Mapping[str, tuple[str, ...]] = {
     "token_embd.weight": ("vocab", "width"),
+    "position_embd.weight": ("positions", "width"),
     "output_norm.weight": ("width",),
     "output.weight": ("vocab", "width"),
     "output_norm.bias": ("width",),
@@ -57,6 +58,9 @@ _STACKED: Mapping[str, str] = {
     "ffn_down_exps.weight": "ffn_down.{}.weight",
 }
 
+# Matrices of which a token takes a row, and which nothing is multiplied with.
+LOOKED_UP = frozenset({"position_embd.weight", "token_types.weight"})
+
 _OPTIONAL = frozenset(name for biases in BIAS_TENSORS.values() for name in biases)
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 
@@ -87,6 +91,7 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
     dimensions = {
         "vocab": config.vocab_size,
         "width": config.width,
+        "positions": config.positions,
         "ff": config.ff_width,
         "experts": config.experts,
         "queries": queries,
@@ -130,7 +135,7 @@ def checkpoint_names(
     names = arch.model_tensors(config.tied_output)
     for i in range(config.layers):
         for ours, theirs in block.items():
-            names[f"blk.{i}.{ours}"] = f"model.layers.{i}.{theirs}"
+            names[f"blk.{i}.{ours}"] = arch.blocks.format(i) + theirs
     return names
 
 
@@ -165,7 +170,7 @@ def engine_tensors(
         for kind in kinds:
             tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
             found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
-    for kind in sorted(_OPTIONAL.difference(arch.biases)):
+    for kind in sorted(_OPTIONAL.difference(kinds)):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
     if unused:

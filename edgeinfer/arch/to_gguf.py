@@ -113,6 +113,8 @@ def _scales(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufVa
 
 
 def _rope(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    if not any(numbers.rotated):
+        return {}
     rope = numbers.rope
     written: dict[str, GgufValue] = {"rope.dim": rope.dim, "rope.base": rope.base}
     if numbers.local_rope is not None:

@@ -31,10 +31,12 @@ class Transform:
     Attributes:
         row_order: (config, rows) -> for each row of the GGUF the row of the checkpoint,
             None for the same order.
+        transposed: the checkpoint has the matrix the other way round.
         values: changes float32 values, of any shape.
     """
 
     row_order: Callable[[ModelConfig, int], Rows | None] = _same_order
+    transposed: bool = False
     values: Callable[[NDArray[np.float32]], NDArray[np.float32]] = _same_values
 
 
@@ -57,5 +59,6 @@ def _add_one(block: NDArray[np.float32]) -> NDArray[np.float32]:
 TRANSFORMS: Mapping[str, Transform] = {
     "neighbour_pairs": Transform(row_order=neighbour_pairs),
     "add_one": Transform(values=_add_one),
+    "transpose": Transform(transposed=True),
 }
 IDENTITY = Transform()

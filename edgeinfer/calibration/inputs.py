@@ -9,7 +9,7 @@ from math import prod
 
 from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.arch.tensors import split_name
+from edgeinfer.arch.tensors import LOOKED_UP, split_name
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.gguf import GGUFFile
 
@@ -78,6 +78,8 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
         block, kind = split_name(_EXPERT.sub(".weight", parts[name][0].name))
         if kind == _EMBEDDING:
             field = "output" if config.tied_output else ""
+        elif kind in LOOKED_UP:
+            field = ""
         elif kind == _OUTPUT:
             field = "output"
         elif kind in _FIELDS:

@@ -11,7 +11,7 @@ from functools import cache, lru_cache
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import engine_tensors
+from edgeinfer.arch.tensors import LOOKED_UP, engine_tensors
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, Outline, Tensor
@@ -53,8 +53,8 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
         source = tensors[part.source]
         if len(source.shape) == 1:  # norms and biases are kept as float32
             size = 4 * part.row_count
-        elif part.name == EMBEDDING and not config.tied_output:
-            size = part.row_count * _row_bytes(source)  # only looked up, row by row
+        elif part.name in LOOKED_UP or (part.name == EMBEDDING and not config.tied_output):
+            size = part.row_count * _row_bytes(source)
         else:
             size = _round_up(part.row_count, _GROUP_ROWS) * _packed_row_bytes(source)
         total += _round_up(size, _ALIGNMENT)

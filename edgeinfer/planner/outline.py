@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from edgeinfer.arch import config_from_gguf, gguf_architecture, numbers_from_hf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.arch.tensors import LOOKED_UP, checkpoint_names, file_shape, split_name, usual_name
 from edgeinfer.errors import CorruptFileError
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.quant_name import quant_name
@@ -132,6 +132,8 @@ class Outline:
 
     def share_used(self, name: str) -> float:
         """How much of a tensor a token is multiplied with: of experts, those chosen."""
+        if name in LOOKED_UP:
+            return 0.0
         config = self.config
         return config.experts_used / config.experts if "_exps." in name else 1.0
 

@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from edgeinfer.arch.tensors import LOOKED_UP
 from edgeinfer.backends.base import Engine, Slice
 from edgeinfer.device.ceilings import Ceilings
 
@@ -88,7 +89,7 @@ def work_of(
     layers = {
         name: taken if len(shape) == 3 else Fraction(1)
         for name, (shape, _) in tensors.items()
-        if len(shape) > 1 and name not in vocabulary
+        if len(shape) > 1 and name not in vocabulary and name not in LOOKED_UP
     }
     return Work(
         parameters=sum(math.prod(shape) for shape, _ in tensors.values()),

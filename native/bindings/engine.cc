@@ -47,6 +47,7 @@ T field(const nb::dict& d, const char* key) {
 ModelConfig config_from(const nb::dict& d) {
   ModelConfig c;
   c.vocab_size = field<int64_t>(d, "vocab_size");
+  c.positions = field<int64_t>(d, "positions");
   c.layers = field<int64_t>(d, "layers");
   c.width = field<int64_t>(d, "width");
   c.heads = field<int64_t>(d, "heads");

@@ -150,13 +150,18 @@ void Decoder::forward(Team& team) {
   finish(team);
 }
 
-// x = embedding[token] * scale, and the rotary angles of the token's position.
+// x = embedding[token] * scale + its position's row, and the rotary angles of the token's position.
 void Decoder::embed(int64_t t) {
   float* x = s_.x + t * config_.width;
   weights_.embed(token_ids_[static_cast<size_t>(t)], x);
   if (config_.embedding_scale != 1)
     for (int64_t i = 0; i < config_.width; ++i) x[i] *= config_.embedding_scale;
 
+  if (weights_.positions()) {
+    float* row = s_.y + t * config_.width;
+    weights_.positions().read(attention_.position(t), row);
+    kernels_.add_scaled(x, row, 1.0f, config_.width);
+  }
   const auto position = static_cast<float>(attention_.position(t));
   const int64_t half = config_.head_dim / 2;
   for (size_t table = 0; table < config_.rope_tables.size(); ++table) {

@@ -39,6 +39,8 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   for (const int32_t window : c.layer_window) require(window >= 0, "a window is negative");
   require(options.context > 0 && options.context < (int64_t{1} << 30),
           "context must be positive and below 2^30");
+  require(c.positions == 0 || options.context <= c.positions,
+          "context is longer than the table of positions");
   require(options.batch > 0 && options.batch <= 65536, "batch must be in 1..65536");
   require(options.threads > 0 && options.threads <= 1024, "threads must be in 1..1024");
   require(options.batch_threads >= 0 && options.batch_threads <= 1024,

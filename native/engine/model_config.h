@@ -21,6 +21,7 @@ struct RopeTable {
 
 struct ModelConfig {
   int64_t vocab_size = 0;
+  int64_t positions = 0;  // rows of a learned position table, 0 for none
   int64_t layers = 0;
   int64_t width = 0;
   int64_t heads = 0;

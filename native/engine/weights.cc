@@ -15,6 +15,7 @@ namespace {
 
 constexpr size_t kAlignment = 64;
 constexpr char kEmbedding[] = "token_embd.weight";
+constexpr char kPositions[] = "position_embd.weight";
 
 // Source bytes that a thread reads at a time: they stay in its second-level cache.
 constexpr int64_t kPackWindow = int64_t{256} << 10;
@@ -29,6 +30,11 @@ std::string shape_text(int64_t rows, int64_t cols) {
 }
 
 }  // namespace
+
+void Table::read(int64_t row, float* out) const {
+  const QuantInfo& info = quant_info(type);
+  info.decode(rows + row * info.row_bytes(cols), cols, out);
+}
 
 bool Matrix::quantised() const { return !quant_info(type).is_float; }
 
@@ -109,7 +115,7 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
     if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias")) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
-    } else if (s.name == kEmbedding && !config.tied_output) {
+    } else if (s.name == kPositions || (s.name == kEmbedding && !config.tied_output)) {
       slot.kind = Slot::Kind::kRows;
       slot.bytes = static_cast<size_t>(s.rows * info.row_bytes(s.cols));
     } else {
@@ -203,6 +209,12 @@ void Weights::bind(const ModelConfig& c) {
                   vector(name + ".bias", rows)};
   };
 
+  const auto table = [&](const std::string& name, int64_t rows) {
+    const Slot* slot = find(name, rows, c.width);
+    if (!slot) throw std::invalid_argument("tensor " + name + " is missing");
+    return Table{region_.data() + slot->offset, slot->source.type, c.width};
+  };
+
   const auto norm = [&](const std::string& name) {
     const NormWeights found{vector(name + ".weight", c.width), vector(name + ".bias", c.width)};
     if (found && c.norm == Norm::kLayer && !found.bias)
@@ -269,22 +281,18 @@ void Weights::bind(const ModelConfig& c) {
     output_ = matrix("token_embd", c.vocab_size, c.width);
   } else {
     output_ = matrix("output", c.vocab_size, c.width);
-    const Slot* slot = find(kEmbedding, c.vocab_size, c.width);
-    if (!slot) throw std::invalid_argument(std::string("tensor ") + kEmbedding + " is missing");
-    embedding_rows_ = region_.data() + slot->offset;
-    embedding_type_ = slot->source.type;
+    embedding_ = table(kEmbedding, c.vocab_size);
   }
+  if (c.positions) positions_ = table(kPositions, c.positions);
   for (const auto& [name, slot] : by_name)
     if (!used.contains(name)) throw std::invalid_argument("tensor " + name + " is not known");
 }
 
 void Weights::embed(int32_t token, float* out) const {
-  if (embedding_rows_) {
-    const QuantInfo& info = quant_info(embedding_type_);
-    info.decode(embedding_rows_ + token * info.row_bytes(width_), width_, out);
-  } else {
+  if (embedding_)
+    embedding_.read(token, out);
+  else
     quant_info(output_.type).unpack_row(output_.packed, width_, token, out);
-  }
 }
 
 }  // namespace edgeinfer

@@ -28,6 +28,16 @@ struct TensorSource {
   int64_t cols = 0;
 };
 
+/// A matrix of which single rows are looked up, as it is in the file; null where there is none.
+struct Table {
+  const uint8_t* rows = nullptr;
+  QuantType type = kF32;
+  int64_t cols = 0;
+
+  explicit operator bool() const { return rows != nullptr; }
+  void read(int64_t row, float* out) const;
+};
+
 /// A packed matrix: y[row] = sum_k w[row][k] x[k].
 struct Matrix {
   const uint8_t* packed = nullptr;
@@ -91,6 +101,8 @@ class Weights {
 
   /// Writes the embedding of a token, (width,).
   void embed(int32_t token, float* out) const;
+  /// What is added to it for its position; null where positions are turned into queries and keys.
+  const Table& positions() const { return positions_; }
 
   const std::vector<Layer>& layers() const { return layers_; }
   const NormWeights& output_norm() const { return output_norm_; }
@@ -112,9 +124,8 @@ class Weights {
   std::map<std::string, const Matrix*> adaptable_;
   NormWeights output_norm_;
   Matrix output_;
-  // The embedding: rows of the packed output matrix if tied, else rows as in the file.
-  const uint8_t* embedding_rows_ = nullptr;
-  QuantType embedding_type_ = kF32;
+  Table embedding_;  // null if tied: the rows of the packed output matrix
+  Table positions_;
   int64_t width_ = 0;
 };
 

@@ -17,6 +17,7 @@ from edgeinfer import _native
 WIDTH, HEADS, KV_HEADS, HEAD_DIM, FF, VOCAB, LAYERS = 128, 4, 2, 32, 256, 300, 3
 CONFIG: dict[str, Any] = {
     "vocab_size": VOCAB,
+    "positions": 0,
     "layers": LAYERS,
     "width": WIDTH,
     "heads": HEADS,

@@ -30,6 +30,8 @@ def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Arr
     """Returns the logits of every token, (tokens, vocab)."""
     x = tensors["token_embd.weight"][list(tokens)].astype(np.float64)  # (tokens, width)
     x = x * config.embedding_scale
+    if config.positions:
+        x = x + tensors["position_embd.weight"][: len(x)]
     for i in range(config.layers):
         weight = _block(tensors, i)
         h = _attention(config, weight, i, _norm_before(config, weight, "attn_norm", x))

@@ -66,8 +66,10 @@ class Tiny:
             yield name, self._random(name, kind, file_shape(arch, config, kind))
         for i in range(config.layers):
             for kind, suffix in block.items():
-                name = f"model.layers.{i}.{suffix}"
+                name = arch.blocks.format(i) + suffix
                 shape = file_shape(arch, config, kind)
+                if arch.transforms.get(kind) == "transpose":
+                    shape = shape[::-1]
                 if "{}" in name:
                     for part in map(name.format, range(config.experts)):
                         yield part, self._random(part, kind, shape[1:])
@@ -87,7 +89,7 @@ class Tiny:
             values = 0.3 * values
         elif kind.startswith("attn_q") or kind.startswith("attn_k"):
             values = values * 1.5 / np.sqrt(shape[-1])
-        elif kind == "token_embd.weight":
+        elif kind in ("token_embd.weight", "position_embd.weight"):
             # Small, so that the blocks and not the token itself decide the logits.
             values = 0.3 * values / config_from_hf(self.config).embedding_scale
         else:
@@ -112,6 +114,16 @@ _BASE: Mapping[str, Any] = {
     "bos_token_id": 0,
     "eos_token_id": 0,
     "pad_token_id": 0,
+    "torch_dtype": "float32",
+}
+
+
+# The same in GPT-2's keys, which transformers reads only where those above are not there.
+_GPT2: Mapping[str, Any] = {
+    "n_layer": 3,
+    "n_positions": 1024,
+    "vocab_size": 331,
+    "activation_function": "gelu_new",
     "torch_dtype": "float32",
 }
 
@@ -172,8 +184,13 @@ _MULTIPLIERS = {
 }
 
 
-def _tiny(name: str, *parts: Mapping[str, Any], in_llama_cpp: bool = True) -> Tiny:
-    config = {**_BASE, "architectures": [_CLASSES[name.partition("-")[0]]]}
+def _tiny(
+    name: str,
+    *parts: Mapping[str, Any],
+    base: Mapping[str, Any] = _BASE,
+    in_llama_cpp: bool = True,
+) -> Tiny:
+    config = {**base, "architectures": [_CLASSES[name.partition("-")[0]]]}
     for part in parts:
         config |= part
     return Tiny(name=name, config=config, in_llama_cpp=in_llama_cpp)
@@ -194,6 +211,7 @@ _CLASSES = {
     "olmoe": "OlmoeForCausalLM",
     "granite": "GraniteForCausalLM",
     "starcoder2": "Starcoder2ForCausalLM",
+    "gpt2": "GPT2LMHeadModel",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -286,6 +304,12 @@ MODELS: tuple[Tiny, ...] = (
         {"sliding_window": 16},
         _GELU,
         in_llama_cpp=False,
+    ),
+    _tiny("gpt2-mha64", {"n_embd": 192, "n_head": 3}, base=_GPT2),
+    _tiny(
+        "gpt2-mha96-narrow",
+        {"n_embd": 192, "n_head": 2, "n_inner": 160, "layer_norm_epsilon": 1e-3},
+        base=_GPT2,
     ),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
