@@ -174,6 +174,28 @@ def test_starcoder2_without_biases_is_refused() -> None:
         config_from_hf(changed("starcoder2-gqa64", use_bias=False))
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"scale_attn_weights": False},
+        {"scale_attn_by_inverse_layer_idx": True},
+        {"add_cross_attention": True},
+        {"activation_function": "relu"},
+    ],
+)
+def test_gpt2_with_another_graph_is_refused(changes: dict[str, Any]) -> None:
+    with pytest.raises(UnsupportedError, match="gpt2"):
+        config_from_hf(changed("gpt2-mha64", **changes))
+
+
+def test_gpt2_has_a_table_of_positions_and_no_rotary_embedding() -> None:
+    config = config_from_hf(changed("gpt2-mha64", n_positions=96))
+
+    assert (config.positions, config.context, config.ff_width) == (96, 96, 4 * 192)
+    assert config.rope_tables == ()
+    assert set(config.layer_rope) == {-1}
+
+
 def test_layers_of_a_type_the_graph_does_not_have_are_refused() -> None:
     types = ["full_attention", "linear_attention", "full_attention"]
 

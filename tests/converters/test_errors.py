@@ -11,6 +11,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from edgeinfer.errors import EdgeInferError
+from edgeinfer.formats.gguf import open_gguf
 from edgeinfer_converters.gguf import convert
 from support import tiny
 
@@ -123,3 +124,20 @@ def test_what_transformers_leaves_beside_the_weights_is_no_error(
     change_tensors(lambda t: t.update({extra: np.zeros(2, np.float32)}))(folder)
 
     convert(folder, tmp_path / "out.gguf", quant="q8_0")
+
+
+def test_gpt2_in_the_spelling_of_its_makers_gives_the_same_file(tmp_path: Path) -> None:
+    usual = tiny.write(tiny.BY_NAME["gpt2-mha64"], tmp_path / "usual")
+    old = tiny.write(tiny.BY_NAME["gpt2-mha64"], tmp_path / "old")
+    masks = {f"h.{i}.attn.bias": np.zeros(2, np.float32) for i in range(3)}
+    weights = load_file(old / "model.safetensors")
+    renamed = {name.removeprefix("transformer."): tensor for name, tensor in weights.items()}
+    save_file(renamed | masks, old / "model.safetensors")
+
+    convert(usual, tmp_path / "usual.gguf", quant="q8_0")
+    convert(old, tmp_path / "old.gguf", quant="q8_0")
+
+    with open_gguf(tmp_path / "usual.gguf") as one, open_gguf(tmp_path / "old.gguf") as other:
+        assert one.tensors.keys() == other.tensors.keys()
+        for name in one.tensors:
+            np.testing.assert_array_equal(one.data(name), other.data(name))
