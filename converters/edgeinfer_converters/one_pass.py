@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
@@ -32,7 +33,6 @@ def one_pass(
     *,
     merge_lora: str | os.PathLike[str] | None = None,
     progress: ProgressCallback | None = None,
-    before: Callable[[], None] | None = None,
 ) -> list[ConvertReport]:
     """Converts a source to one format or several.
 
@@ -41,13 +41,43 @@ def one_pass(
         plans: plan an output each.
         merge_lora: a PEFT adapter to add to the weights.
         progress: called after each block of rows.
-        before: called when all is written and nothing has its name.
 
     Returns:
         A report for each output; their time and memory are those of all together.
 
     Raises:
         EdgeInferError: of any output; then none of them appears.
+    """
+    with written(source, plans, merge_lora=merge_lora, progress=progress) as outputs:
+        return outputs.commit()
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """Outputs that are complete and on disk, but have no names yet."""
+
+    exports: Sequence[Export]
+    start: float
+
+    def commit(self, count: int | None = None) -> list[ConvertReport]:
+        """Gives the first ``count`` outputs, by default all, their names."""
+        named = self.exports[:count]
+        for export in named:
+            export.commit()
+        return [export.report(time.perf_counter() - self.start) for export in named]
+
+
+@contextmanager
+def written(
+    source: str | os.PathLike[str],
+    plans: Sequence[Planned],
+    *,
+    merge_lora: str | os.PathLike[str] | None = None,
+    progress: ProgressCallback | None = None,
+) -> Iterator[Written]:
+    """Plans and writes outputs; leaving forgets those that were not given their names.
+
+    The arguments and errors are those of ``one_pass``.
     """
     start = time.perf_counter()
     with ExitStack() as stack:
@@ -57,7 +87,7 @@ def one_pass(
             opened.tensors = merged(opened.tensors, read_peft(Path(merge_lora), opened))
         if len(plans) > 1:
             opened.tensors = share(opened.tensors)
-        exports = []
+        exports: list[Export] = []
         for plan in plans:
             exports.append(plan(opened))
             stack.callback(exports[-1].abort)
@@ -68,11 +98,7 @@ def one_pass(
         for export in exports:
             for piece in export.finish():
                 told(len(opened.tensors), piece)
-        if before is not None:
-            before()
-        for export in exports:
-            export.commit()
-        return [export.report(time.perf_counter() - start) for export in exports]
+        yield Written(exports, start)
 
 
 def _in_turns(writings: Iterable[Iterator[Piece]]) -> Iterator[Piece]:

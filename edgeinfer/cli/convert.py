@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +9,13 @@ import click
 
 from edgeinfer.cli import ui
 from edgeinfer.cli._mix import MixOptions, choices_record, measured, mix_options, show_choices
+from edgeinfer.cli._several import (
+    ReportOptions,
+    conversion_bar,
+    convert_several,
+    formats,
+    report_options,
+)
 from edgeinfer.errors import UsageError
 
 if TYPE_CHECKING:
@@ -20,19 +26,29 @@ if TYPE_CHECKING:
 
 @click.command
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", "to", default="gguf", show_default=True, help="Format: gguf, mlc or onnx.")
+@click.option(
+    "--to",
+    "to",
+    default="gguf",
+    show_default=True,
+    metavar="FORMAT,...",
+    help="gguf, mlc or onnx; several in one pass, each with a type of its own if need be: "
+    "gguf:q4_k_m,onnx.",
+)
 @click.option(
     "-q",
     "--quant",
     help="Quant type: f16, q8_0, q4_k_m (the default), ...; of ONNX f32, f16, int8, int4 (the "
-    "default), int2; of MLC q4f16_1 (the default), q4f32_1, q3f16_1, q0f16, ...",
+    "default), int2; of MLC q4f16_1 (the default), q4f32_1, q3f16_1, q0f16, .... f32, f16, int8 "
+    "and int4 (the default with several formats) are a form in each: int4 is q4_0, int4 and "
+    "q4f16_1, int8 is q8_0 and int8, which MLC has not.",
 )
 @click.option(
     "-o",
     "--output",
     type=click.Path(path_type=Path),
     help="File to write, of ONNX and MLC a folder; by default SOURCE-QUANT.gguf in the "
-    "current folder.",
+    "current folder. With several formats the folder for all.",
 )
 @click.option(
     "--tensor-type",
@@ -77,6 +93,7 @@ if TYPE_CHECKING:
     help="Text to calibrate on; by default one in many languages that comes with edgeinfer.",
 )
 @mix_options
+@report_options
 @click.option("-t", "--threads", type=click.IntRange(min=1), help="By default one a processor.")
 @click.option(
     "--verify",
@@ -104,16 +121,26 @@ def command(
     as_json: bool,
     **mixing: Any,
 ) -> None:
-    """Converts SOURCE to GGUF, or to a folder for ONNX Runtime or MLC LLM.
+    """Converts SOURCE to GGUF, or to a folder for ONNX Runtime or MLC LLM, or to several at once.
 
     SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer) or a GGUF file, whose
     weights are encoded again and whose metadata is kept.
+
+    Of several formats all appear or none: what any of them refuses is said before weights are
+    read, everything is written under hidden names, and renamed when all of it is on disk; until
+    then, and after an error, older outputs are as they were. The report comes after that, needs
+    room for the source's weights once more meanwhile, and takes no output away: a format whose
+    backend is missing or fails is listed as not measured.
     """
     import edgeinfer
     from edgeinfer.cli._calibration import importance_of
     from edgeinfer.quant.assignment import Overrides
 
+    report = ReportOptions(**{name: mixing.pop(name) for name in ReportOptions.__slots__})
     options_of_mix = MixOptions(**mixing)
+    several = formats(to, quant)
+    if len(several) == 1:
+        (to, quant), *_ = several
     to_size = options_of_mix.wanted
     if imatrix and (calibrate or (text_file and not to_size)):
         raise UsageError("--imatrix is a calibration that was done", hint="leave --calibrate out")
@@ -122,13 +149,19 @@ def command(
             "--budget, --size and --bpw choose the types of a GGUF by themselves",
             hint="leave -q, --pure, --to, --lora and --merge-lora out",
         )
+    measuring = len(several) > 1 or bool(report.report)
+    if measuring and (to_size or lora or verify):
+        raise UsageError(
+            "an adapter, --verify, --budget, --size and --bpw are for one format without --report",
+            hint="--no-report, or edgeinfer eval afterwards",
+        )
     overrides = Overrides(
         tensors=tuple(_pattern_and_type(text) for text in tensor_types),
         output=output_tensor_type,
         embedding=token_embedding_type,
         pure=pure,
     )
-    if mlc_mode is not None and to != "mlc":
+    if mlc_mode is not None and "mlc" not in dict(several):
         raise UsageError("--mlc-mode is for --to mlc")
     name = (lora or source).resolve().name.removesuffix(".gguf")
     default = "f16" if lora else {"gguf": "q4_k_m", "mlc": "q4f16_1"}.get(to, "default")
@@ -160,18 +193,28 @@ def command(
         "mode": mlc_mode,
         "importance": matrix.importance() if matrix else None,
     }
-    with ExitStack() as stack:
-        bar: ui.Progress | None = None
-
-        def show(progress: Any) -> None:
-            nonlocal bar
-            if bar is None:  # only now is it known how much there is to write
-                total = progress.bytes_total
-                bar = stack.enter_context(ui.progress(f"converting {name}", total))
-            bar.describe(f"tensor {progress.number}/{progress.tensors}")
-            bar.to(progress.bytes_out)
-
-        report = edgeinfer.convert(
+    if measuring:
+        folder = (output or Path()) if len(several) > 1 else target.parent
+        if len(several) > 1:
+            targets = [(f, q, folder / f"{name}-{str(q).lower()}.{f}") for f, q in several]
+        else:
+            targets = [(to, quant, target)]
+        convert_several(
+            source,
+            targets,
+            folder / name,
+            report,
+            calibrated_on=text_file if calibrate or text_file else False,
+            threads=threads,
+            as_json=as_json,
+            options={
+                **{key: value for key, value in options.items() if value is not None},
+                **({"overrides": overrides} if overrides != Overrides() else {}),
+            },
+        )
+        return
+    with conversion_bar(f"converting {name}") as show:
+        done = edgeinfer.convert(
             source,
             to=to,
             quant=quant,
@@ -183,9 +226,9 @@ def command(
             **{name: value for name, value in options.items() if value is not None},
         )
     if as_json:
-        ui.emit_json(report.to_json())
+        ui.emit_json(done.to_json())
     else:
-        _summarise(report.to_json())
+        _summarise(done.to_json())
 
 
 def _fixed(overrides: Overrides) -> list[tuple[str, str]]:

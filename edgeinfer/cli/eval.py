@@ -215,9 +215,7 @@ def _measure(
     exact: _Reference | None,
 ) -> dict[str, Any]:
     """One model in one backend: all that there is to say."""
-    from edgeinfer import __version__
-    from edgeinfer.device.detect import detect
-    from edgeinfer.runtime.evaluation import evaluate
+    from edgeinfer.runtime.evaluation import evaluate, evaluation_record
 
     chunks = text.chunks(model)
     reference = exact.logits() if exact else None  # before the model takes the memory
@@ -229,28 +227,17 @@ def _measure(
     ):
         start = time.perf_counter()
         found = evaluate(opened, chunks, reference, progress=bar.to)
-        seconds = time.perf_counter() - start
-        plan = opened.plan
-    return {
-        "model": model.reference,
-        "format": model.format,
-        "quant": plan.quant,
-        "file_bytes": model.bytes,
-        "backend": candidate.name,
-        "version": candidate.version,
-        "threads": plan.batch_threads or plan.threads,
-        "kv_type_k": plan.kv_type_k,
-        "kv_type_v": plan.kv_type_v,
-        "text": text.about,
-        "context": chunks.context,
-        "chunks": len(chunks),
-        "reference": exact and exact.about,
-        "machine": detect().cpu,
-        "edgeinfer": __version__,
-        "seconds": seconds,
-        "tokens_per_second": chunks.tokens.size / seconds,
-        **found.to_json(),
-    }
+        return evaluation_record(
+            opened,
+            found,
+            chunks,
+            format=model.format,
+            size=model.bytes,
+            version=candidate.version,
+            text=text.about,
+            reference=exact.about if exact else None,
+            seconds=time.perf_counter() - start,
+        )
 
 
 def _show(records: Sequence[Mapping[str, Any]]) -> None:

@@ -67,7 +67,7 @@ def markdown(records: Sequence[Record], plots: Sequence[str] = ()) -> str:
     lines += [
         f"- machine: {first['machine']}, edgeinfer {first['edgeinfer']}",
         "",
-        *_table(columns(records)),
+        *table(columns(records)),
         "",
         "± is a standard error. KL is KL(reference ‖ model) in nats a token; Δp is the model's "
         "probability of the token that came less the reference's."
@@ -105,10 +105,12 @@ def write(folder: Path, records: Sequence[Record], *, plots: bool) -> list[Path]
     return [folder / name for name in files]
 
 
-def _table(columns: Mapping[str, Sequence[str]]) -> list[str]:
+def table(columns: Mapping[str, Sequence[str]], text: int = 2) -> list[str]:
+    """Lines of a Markdown table: heading -> a cell a row; the first ``text`` columns flush left."""
+
     def line(cells: Sequence[str]) -> str:
         return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |"
 
     rows = zip(*columns.values(), strict=True)
-    rule = ["---"] * 2 + ["---:"] * (len(columns) - 2)
+    rule = ["---"] * text + ["---:"] * (len(columns) - text)
     return [line(list(columns)), line(rule), *(line(row) for row in rows)]

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 GROUP = "edgeinfer.converters"
+ONE_PASS = "edgeinfer.one_pass"
 
 
 def convert(
@@ -65,6 +66,32 @@ def convert(
                 f"a conversion to {to!r} has no option {name!r}", hint="leave it out"
             )
     return converter(Path(source), output=Path(output), **options)
+
+
+def convert_all(
+    source: str | os.PathLike[str],
+    targets: Sequence[tuple[str, str | None, Path]],
+    **options: Any,
+) -> list[Any]:
+    """Converts a source to several formats in one pass: all outputs appear, or none.
+
+    Args:
+        source: a Hugging Face folder (safetensors), a GGUF file or an MLC folder.
+        targets: format, quant type (None leaves it to the converter) and output of each.
+        options: of the converters; see ``edgeinfer convert --help``. ``exact`` is called, when
+            all outputs are there, with a GGUF of the source's weights as they are, which is gone
+            afterwards.
+
+    Returns:
+        The converters' reports.
+
+    Raises:
+        NotFoundError: no converter makes a format, or the source does not exist.
+        EdgeInferError: as ``convert``, of any of the outputs; none of them appears.
+    """
+    (driver,) = entry_points(group=ONE_PASS)
+    reports: list[Any] = driver.load()(Path(source), targets, **options)
+    return reports
 
 
 def native_logits(path: Path, tokens: Sequence[int]) -> NDArray[np.float32]:

@@ -89,3 +89,54 @@ def reference_logits(
     with open_model() as model:
         batch = model.plan.batch
         return record(model.engine, chunks, path, batch=batch, about=key, progress=progress)
+
+
+def evaluation_record(
+    model: Model,
+    found: Measures,
+    chunks: Chunks,
+    *,
+    format: str,
+    size: int,
+    version: str,
+    text: Mapping[str, Any],
+    reference: Mapping[str, Any] | None,
+    seconds: float,
+) -> dict[str, Any]:
+    """Returns what ``edgeinfer eval --json`` prints of a model.
+
+    Args:
+        model: that was measured.
+        found: its measures.
+        chunks: what it read.
+        format: of its files.
+        size: of its files, in bytes.
+        version: of its backend.
+        text: path, bytes and SHA-256 of the text.
+        reference: what the reference is.
+        seconds: that it took.
+    """
+    from edgeinfer import __version__
+    from edgeinfer.device.detect import detect
+
+    plan = model.plan
+    return {
+        "model": model.reference,
+        "format": format,
+        "quant": plan.quant,
+        "file_bytes": size,
+        "backend": plan.backend,
+        "version": version,
+        "threads": plan.batch_threads or plan.threads,
+        "kv_type_k": plan.kv_type_k,
+        "kv_type_v": plan.kv_type_v,
+        "text": dict(text),
+        "context": chunks.context,
+        "chunks": len(chunks),
+        "reference": reference and dict(reference),
+        "machine": detect().cpu,
+        "edgeinfer": __version__,
+        "seconds": seconds,
+        "tokens_per_second": chunks.tokens.size / seconds,
+        **found.to_json(),
+    }

@@ -70,15 +70,21 @@ _ALL = (
 QUANTS: Mapping[str, Quant] = MappingProxyType({quant.name: quant for quant in _ALL})
 
 
+# Names that mean a form in every format.
+ANY_FORMAT: Mapping[str, str] = MappingProxyType(
+    {"f32": "q0f32", "f16": "q0f16", "int4": "q4f16_1"}
+)
+
+
 def get_quant(name: str) -> Quant:
     """Returns the way to store a model called ``name``, in any case.
 
     Raises:
         UsageError: MLC LLM has none of this name, or none that can be written here.
     """
-    if name.lower() not in QUANTS:
-        raise UsageError(
-            f"{name!r} is not a way that models are stored in for MLC LLM",
-            hint=f"known: {', '.join(QUANTS)}",
-        )
-    return QUANTS[name.lower()]
+    name = name.lower()
+    found = QUANTS.get(ANY_FORMAT.get(name, name))
+    if found is None:
+        bits = "no form of 8 bits" if name in ("int8", "q8_0") else f"no form {name!r}"
+        raise UsageError(f"MLC LLM has {bits}", hint=f"known: {', '.join(QUANTS)}")
+    return found
