@@ -336,8 +336,11 @@ class Engine:
         Packs other rows, in the tensor's own type, over those of a tensor of the graph.
         """
 
-    def trim(self, sequence: int, length: int) -> None:
-        """Forgets all but the first `length` tokens."""
+    def trim(self, sequence: int, length: int) -> int:
+        """
+        Forgets all but the first `length` tokens, and returns how many are left: fewer where
+        recurrent layers have no state of that length.
+        """
 
     def close(self, sequence: int) -> None:
         """Closes a sequence and gives its memory back."""
@@ -346,7 +349,7 @@ class Engine:
         """Tokens stored in a sequence."""
 
     def state(self, sequence: int) -> Annotated[NDArray[numpy.uint8], dict(shape=(None,))]:
-        """The keys and values of a sequence."""
+        """The keys and values of a sequence, and its running state."""
 
     def restore(
         self,

@@ -319,10 +319,15 @@ def _metadata(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> dict[st
     return keys
 
 
+def _array(values: tuple[bool, ...] | tuple[int, ...]) -> NDArray[np.bool_] | NDArray[np.int32]:
+    flags = all(isinstance(value, bool) for value in values)
+    return np.array(values, np.bool_) if flags else np.array(values, np.int32)
+
+
 def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
     parameters = sum(prod(tensor.shape) for tensor in source.tensors)
     model = {
-        key: np.array(value) if isinstance(value, tuple) else value
+        key: _array(value) if isinstance(value, tuple) else value
         for key, value in to_gguf.metadata(source.numbers, source.arch).items()
     }
     return {

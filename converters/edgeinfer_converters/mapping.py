@@ -8,7 +8,7 @@ from typing import Any
 from edgeinfer.arch import Architecture, ModelConfig
 from edgeinfer.arch.spec import MODEL_TENSORS
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
-from edgeinfer.arch.transforms import IDENTITY, TRANSFORMS
+from edgeinfer.arch.transforms import transform_of
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.formats.safetensors import Checkpoint
 from edgeinfer_converters.tensors import CheckpointTensor, StackedTensor, Tensor
@@ -70,9 +70,8 @@ def _tensor(
     expected: tuple[int, ...],
 ) -> CheckpointTensor:
     kind = split_name(ours)[1]
-    transform = TRANSFORMS[arch.transforms[kind]] if kind in arch.transforms else IDENTITY
-    shape = tuple(checkpoint.tensors[theirs].shape)
-    stored = expected[::-1] if transform.transposed else expected
+    transform = transform_of(arch, kind)
+    shape, stored = tuple(checkpoint.tensors[theirs].shape), transform.stored(expected)
     if shape != stored:
         raise CorruptFileError(
             f"{checkpoint.path}: tensor {theirs!r} has shape {shape}, expected {stored}"

@@ -98,7 +98,7 @@ class CheckpointTensor:
             low, high = int(wanted.min()), int(wanted.max()) + 1
             near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
             rows = near[wanted - low]
-        return self.transform.values(rows)
+        return self.transform.values(rows.reshape(len(rows), *self.shape[1:]))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

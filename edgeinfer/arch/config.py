@@ -59,6 +59,13 @@ class Pooling(str, Enum):
     LAST = "last"
 
 
+class Mixer(str, Enum):
+    """What mixes the tokens of a layer: attention to a cache, or a recurrence with a state."""
+
+    ATTENTION = "attention"
+    SHORT_CONV = "short_conv"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RopeTable:
     """One rotary embedding: angle = position * inverse_frequencies[i].
@@ -98,6 +105,8 @@ class ModelConfig:
     rope_tables: tuple[RopeTable, ...] = ()
     layer_rope: tuple[int, ...] = ()  # per layer: index into rope_tables, -1 for none
     layer_window: tuple[int, ...] = ()  # per layer: sliding window in tokens, 0 for none
+    layer_mixer: tuple[Mixer, ...] = ()  # per layer; empty: attention in all
+    conv_taps: int = 0  # of the causal convolution of recurrent layers
     attention_scale: float  # multiplies q.k; 1/sqrt(head_dim) unless the family says else
     attention_softcap: float = 0.0  # 0 is off
     output_softcap: float = 0.0  # 0 is off
@@ -110,3 +119,33 @@ class ModelConfig:
     def __post_init__(self) -> None:
         assert len(self.layer_rope) == self.layers
         assert len(self.layer_window) == self.layers
+        assert len(self.layer_mixer) in (0, self.layers)
+
+    def mixer(self, layer: int) -> Mixer:
+        """What mixes the tokens of a layer."""
+        return self.layer_mixer[layer] if self.layer_mixer else Mixer.ATTENTION
+
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """That of every layer."""
+        return self.layer_mixer or (Mixer.ATTENTION,) * self.layers
+
+    def conv_width(self, mixer: Mixer) -> int:
+        """Channels that the causal convolution of a recurrent layer runs over."""
+        return self.width if mixer is Mixer.SHORT_CONV else 0
+
+    @property
+    def projected_width(self) -> int:
+        """What the input projection of recurrent layers makes, at most."""
+        return 3 * self.width if Mixer.SHORT_CONV in self.layer_mixer else 0
+
+    @property
+    def mixed_width(self) -> int:
+        """What a layer's mixer hands to its output projection, at most."""
+        widths = {Mixer.ATTENTION: self.heads * self.head_dim, Mixer.SHORT_CONV: self.width}
+        return max(widths[mixer] for mixer in {Mixer.ATTENTION, *self.layer_mixer})
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Some layers have a running state, which cannot be cut back to any length."""
+        return any(mixer is not Mixer.ATTENTION for mixer in self.layer_mixer)

@@ -13,11 +13,12 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import Norm, Pooling
+from edgeinfer.arch.config import Mixer, Norm, Pooling
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     check_size,
     default_attention_scale,
+    mixers_of,
     period_pattern,
 )
 from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind, yarn_attention_factor
@@ -47,6 +48,7 @@ KEYS: Mapping[str, str] = {
     "experts_used": "expert_used_count",
     "expert_ff_width": "expert_feed_forward_length",
     "pooling": "pooling_type",
+    "conv_taps": "shortconv.l_cache",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -130,7 +132,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         layers=layers,
         width=width,
         heads=heads,
-        kv_heads=keys.per_layer("kv_heads", heads),
+        kv_heads=_kv_heads(keys, arch, heads),
         head_dim=head_dim,
         ff_width=keys.optional("expert_ff_width", int, keys.per_layer("ff_width", None))
         if experts
@@ -143,6 +145,8 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         window=window,
         windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
         rotated=period_pattern(arch.no_rope_period, layers),
+        mixers=_mixers(keys, arch.recurrent, layers) if arch.recurrent else (),
+        conv_taps=keys.require("conv_taps", int) if arch.recurrent else 0,
         attention_scale=keys.optional(
             "attention_scale",
             float,
@@ -204,6 +208,13 @@ class _Keys:
             return default
         return self.require(field, int)
 
+    def numbers(self, field: str) -> tuple[int, ...]:
+        """Reads a number, or an array of them."""
+        value = self.get(field)
+        if isinstance(value, (np.ndarray, list)):
+            return tuple(self._checked(field, int(v), int) for v in value)
+        return (self.require(field, int),)
+
     def _checked(self, field: str, value: Any, kind: type[T]) -> T:
         if kind is float and type(value) is int:
             value = float(value)
@@ -228,6 +239,24 @@ def _experts(keys: _Keys, arch: Architecture) -> int:
     if experts and not arch.experts:
         raise UnsupportedError(f"{arch.name} with experts ({keys.name('experts')})")
     return experts
+
+
+def _kv_heads(keys: _Keys, arch: Architecture, heads: int) -> int:
+    if not arch.kv_heads_tell_mixers:
+        return keys.per_layer("kv_heads", heads)
+    counts = set(keys.numbers("kv_heads")) - {0}
+    if len(counts) != 1:
+        raise UnsupportedError(f"{keys.name('kv_heads')} differs between layers with attention")
+    return counts.pop()
+
+
+def _mixers(keys: _Keys, recurrent: Mixer, layers: int) -> tuple[Mixer, ...]:
+    counts = keys.numbers("kv_heads")
+    if len(counts) not in (1, layers):
+        raise CorruptFileError(
+            f"{keys.name('kv_heads')} has {len(counts)} values for {layers} layers"
+        )
+    return mixers_of(recurrent, (count > 0 for count in counts * (layers // len(counts))))
 
 
 def _pooling(keys: _Keys) -> Pooling | None:

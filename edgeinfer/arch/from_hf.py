@@ -11,8 +11,13 @@ import math
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from edgeinfer.arch.config import Activation
-from edgeinfer.arch.hyperparameters import Hyperparameters, check_size, period_pattern
+from edgeinfer.arch.config import Activation, Mixer
+from edgeinfer.arch.hyperparameters import (
+    Hyperparameters,
+    check_size,
+    mixers_of,
+    period_pattern,
+)
 from edgeinfer.arch.rope import Rope
 from edgeinfer.arch.rope_from_hf import checked_number, read_rope
 from edgeinfer.arch.spec import Architecture
@@ -38,6 +43,7 @@ KEYS: Mapping[str, str] = {
     "embedding_scale": "embedding_multiplier",
     "residual_scale": "residual_multiplier",
     "output_scale": "logits_scaling",
+    "conv_taps": "conv_L_cache",
 }
 
 _ACTIVATIONS = {
@@ -46,6 +52,7 @@ _ACTIVATIONS = {
     "gelu_new": Activation.GELU_TANH,
 }
 _ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
+_MIXERS = {"full_attention": Mixer.ATTENTION, "conv": Mixer.SHORT_CONV}
 _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 T = TypeVar("T", int, float)
@@ -85,7 +92,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         heads=heads,
         kv_heads=keys.number("kv_heads", int, heads),
         head_dim=head_dim,
-        ff_width=keys.number("ff_width", int, arch.ff_factor * width or None),
+        ff_width=_ff_width(keys, arch.ff_factor * width or None),
         experts=experts,
         experts_used=keys.number("experts_used", int) if experts else 0,
         norm_eps=keys.number("norm_eps", float),
@@ -94,6 +101,8 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         window=window,
         windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
         rotated=_rotated(keys, arch, layers),
+        mixers=_mixers(keys, arch.recurrent, layers) if arch.recurrent else (),
+        conv_taps=keys.number("conv_taps", int) if arch.recurrent else 0,
         attention_scale=keys.number(
             "attention_scale", float, scale_width**-0.5 if scale_width > 0 else math.nan
         ),
@@ -104,7 +113,9 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         ),
         residual_scale=keys.number("residual_scale", float, 1.0),
         output_scale=1.0 / (keys.number("output_scale", float, 1.0) or math.nan),
-        tied_output=bool(keys.get("tie_word_embeddings", arch.tied_output)),
+        tied_output=bool(
+            keys.get("tie_embedding", keys.get("tie_word_embeddings", arch.tied_output))
+        ),
     )
     numbers.check(_name)
     return numbers
@@ -148,6 +159,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
             "the checkpoint is quantised already ('quantization_config' in config.json)",
             hint="convert the original, unquantised checkpoint",
         )
+    if keys.get("conv_bias"):
+        raise UnsupportedError(f"{arch.name} with biases in its convolutions ('conv_bias')")
     if keys.get("clip_qkv"):
         raise UnsupportedError("clipped queries, keys and values ('clip_qkv')")
     if arch.only_experts:
@@ -171,6 +184,27 @@ def _refuse_other_experts(keys: _Keys, arch: Architecture) -> None:
         raise UnsupportedError(f"{arch.name} with 'norm_topk_prob' {norm}: GGUF has no key for it")
     if keys.get("mlp_only_layers") or keys.get("decoder_sparse_step", 1) != 1:
         raise UnsupportedError(f"{arch.name} with experts in some layers only")
+
+
+def _ff_width(keys: _Keys, default: int | None) -> int:
+    """Returns the width of the feed-forward blocks, which LFM2 states before it is rounded."""
+    width = keys.number("block_ff_dim", int, keys.number("ff_width", int, default))
+    if keys.get("block_auto_adjust_ff_dim"):
+        width = int(keys.number("block_ffn_dim_multiplier", float, 1.0) * int(2 * width / 3))
+        step = check_size("width", keys.number("block_multiple_of", int, 256), _name)
+        width = -(-width // step) * step
+    return width
+
+
+def _mixers(keys: _Keys, recurrent: Mixer, layers: int) -> tuple[Mixer, ...]:
+    types = keys.flags("layer_types", layers)
+    if types is None:
+        attend = keys.get("full_attn_idxs")
+        return mixers_of(recurrent, (attend is None or i in attend for i in range(layers)))
+    unknown = sorted({str(t) for t in types if _MIXERS.get(t) not in (Mixer.ATTENTION, recurrent)})
+    if unknown:
+        raise UnsupportedError(f"layers of type {', '.join(unknown)} ('layer_types')")
+    return mixers_of(recurrent, (_MIXERS[t] is Mixer.ATTENTION for t in types))
 
 
 def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:

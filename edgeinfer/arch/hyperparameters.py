@@ -7,10 +7,10 @@ them for a context length.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from edgeinfer.arch.config import ModelConfig, Pooling, RopeTable
+from edgeinfer.arch.config import Mixer, ModelConfig, Pooling, RopeTable
 from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import CorruptFileError
@@ -27,6 +27,7 @@ _LIMITS = {
     "ff_width": 1 << 20,
     "experts": 1 << 12,
     "experts_used": 1 << 12,
+    "conv_taps": 16,
 }
 
 
@@ -41,6 +42,8 @@ class Hyperparameters:
         window: sliding window in tokens, 0 for none.
         windowed: per layer, whether the window applies.
         rotated: per layer, whether there is a rotary embedding.
+        mixers: per layer, what mixes its tokens; empty for attention in all.
+        conv_taps: of the causal convolutions of recurrent layers.
         pooling: what the file says of embeddings, None if it does not.
     """
 
@@ -61,6 +64,8 @@ class Hyperparameters:
     window: int = 0
     windowed: tuple[bool, ...] = ()
     rotated: tuple[bool, ...] = ()
+    mixers: tuple[Mixer, ...] = ()
+    conv_taps: int = 0
     attention_scale: float
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
@@ -112,6 +117,8 @@ class Hyperparameters:
                 for windowed, rotated in zip(self.windowed, self.rotated, strict=True)
             ),
             layer_window=tuple(self.window if windowed else 0 for windowed in self.windowed),
+            layer_mixer=self.mixers,
+            conv_taps=self.conv_taps,
             attention_scale=self.attention_scale,
             attention_softcap=self.attention_softcap,
             output_softcap=self.output_softcap,
@@ -132,7 +139,8 @@ class Hyperparameters:
             CorruptFileError: a number makes no sense.
         """
         for field in _LIMITS:
-            if self.experts or not field.startswith("experts"):
+            is_there = {"experts": self.experts, "conv_taps": self.mixers}
+            if is_there.get(field.removesuffix("_used"), True):
                 check_size(field, getattr(self, field), key)
         if self.experts_used > self.experts:
             raise CorruptFileError(
@@ -202,6 +210,12 @@ def _check_rope(rope: Rope, head_dim: int, key: Callable[[str], str]) -> None:
 def period_pattern(period: int, layers: int) -> tuple[bool, ...]:
     """Returns, per layer, whether it is *not* an n-th one: all for 0, none for 1."""
     return tuple(period == 0 or (i + 1) % period != 0 for i in range(layers))
+
+
+def mixers_of(recurrent: Mixer, attends: Iterable[bool]) -> tuple[Mixer, ...]:
+    """Returns, per layer, attention or the recurrence; nothing if all have attention."""
+    mixers = tuple(Mixer.ATTENTION if here else recurrent for here in attends)
+    return mixers if recurrent in mixers else ()
 
 
 def default_attention_scale(

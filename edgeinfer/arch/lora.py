@@ -24,6 +24,7 @@ ADAPTABLE = frozenset(
     for name in (
         *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output"),
         *("ffn_gate", "ffn_up", "ffn_down"),
+        *("shortconv.in_proj", "shortconv.out_proj"),
     )
 )
 
@@ -54,7 +55,7 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
         CorruptFileError: it has another shape in the model.
     """
     block, kind = split_name(name)
-    known = {*graph_tensors(arch, config), *arch.fused}
+    known = {*arch.fused}.union(*(graph_tensors(arch, config, mixer) for mixer in arch.mixers))
     if not block or kind not in ADAPTABLE & known:
         raise UnsupportedError(
             f"an adapter of {name!r}, which is not adapted here",

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from edgeinfer.arch.config import Activation, Norm, NormPlacement, QkNorm, RopeStyle
+from edgeinfer.arch.config import Activation, Mixer, Norm, NormPlacement, QkNorm, RopeStyle
 
 # Tensors outside the blocks: GGUF name -> name in a Hugging Face checkpoint.
 MODEL_TENSORS: Mapping[str, str] = MappingProxyType(
@@ -76,7 +76,20 @@ BIAS_TENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 
-# Tensors of a file that hold several of the graph's, one below the other, in this order.
+# What stands in place of attention's tensors in layers that mix their tokens otherwise.
+MIXER_TENSORS: Mapping[Mixer, Mapping[str, str]] = MappingProxyType(
+    {
+        Mixer.ATTENTION: {},
+        Mixer.SHORT_CONV: {
+            "shortconv.in_proj.weight": "conv.in_proj.weight",
+            "shortconv.conv.weight": "conv.conv.weight",
+            "shortconv.out_proj.weight": "conv.out_proj.weight",
+        },
+    }
+)
+
+# Tensors of a file that hold several of the graph's, one below the other, in this order; or one,
+# that has another name in the graph.
 FUSED_QKV: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
         "attn_qkv.weight": ("attn_q.weight", "attn_k.weight", "attn_v.weight"),
@@ -85,6 +98,11 @@ FUSED_QKV: Mapping[str, tuple[str, ...]] = MappingProxyType(
 )
 
 NOTHING: Mapping[str, Any] = MappingProxyType({})
+
+
+def is_of_attention(kind: str) -> bool:
+    """Says whether layers without attention lack a kind of tensor."""
+    return kind.startswith("attn_") and not kind.startswith("attn_norm.")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -114,6 +132,8 @@ class Architecture:
         experts: tensors of its models with experts, as ``EXPERT_TENSORS``; empty if there are none.
         only_experts: it has no models without experts.
         expert_weights_norm: the weights of the experts that a token takes add up to 1.
+        recurrent: what mixes the tokens in its layers without attention; None if all have it.
+        kv_heads_tell_mixers: a GGUF says which layers have attention by their KV heads.
         hf_keys: our field -> the key of config.json, where it is not the usual one.
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
@@ -123,7 +143,8 @@ class Architecture:
         blocks: what names in a checkpoint's block "{}" begin with.
         block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
         biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
-        fused: file tensors that hold several of the graph's, in row order.
+        fused: file tensors that hold several of the graph's, in row order, or one under
+            another name.
         transforms: GGUF tensor name, "blk.{i}." left off -> name in ``transforms.TRANSFORMS``.
         prefixes: spellings of checkpoint names -> the usual ones.
         skipped: beginnings of checkpoint tensors that are not part of the text model.
@@ -155,6 +176,8 @@ class Architecture:
     experts: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     only_experts: bool = False
     expert_weights_norm: bool = True
+    recurrent: Mixer | None = None
+    kv_heads_tell_mixers: bool = False
     hf_keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
@@ -177,14 +200,25 @@ class Architecture:
             merged["output.weight"] = None
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}
 
-    def block_tensors(self, experts: bool | None = None) -> dict[str, str]:
+    @property
+    def mixers(self) -> tuple[Mixer, ...]:
+        """The kinds of layers that its models have."""
+        return (Mixer.ATTENTION, self.recurrent) if self.recurrent else (Mixer.ATTENTION,)
+
+    def block_tensors(
+        self, experts: bool | None = None, mixer: Mixer = Mixer.ATTENTION
+    ) -> dict[str, str]:
         """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off.
 
         Args:
             experts: whether the model has experts; None where the family's models all have or
                 all lack them.
+            mixer: what mixes the tokens of the layer.
         """
         merged = {**BLOCK_TENSORS, **self.block, **self.biases}
+        if mixer is not Mixer.ATTENTION:
+            kept = {ours: theirs for ours, theirs in merged.items() if not is_of_attention(ours)}
+            merged = {**kept, **MIXER_TENSORS[mixer]}
         if self.only_experts if experts is None else experts:
             merged = {**merged, **dict.fromkeys(_DENSE), **self.experts}
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}

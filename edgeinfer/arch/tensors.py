@@ -7,13 +7,13 @@ The graph's tensors have the GGUF names; some files hold several of them in one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from edgeinfer.arch.config import ModelConfig, QkNorm
+from edgeinfer.arch.config import Mixer, ModelConfig, QkNorm
 from edgeinfer.arch.from_gguf import ROPE_TENSORS
-from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, Architecture
+from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, Architecture, is_of_attention
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 # Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
@@ -49,7 +49,13 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_up_exps.weight": ("experts", "ff", "width"),
     "ffn_down_exps.weight": ("experts", "width", "ff"),
     "post_ffw_norm.weight": ("width",),
+    "shortconv.in_proj.weight": ("three_widths", "width"),
+    "shortconv.conv.weight": ("width", "taps"),
+    "shortconv.out_proj.weight": ("width", "width"),
 }
+
+# Convolutions are kept as float32, whatever their type in a file.
+CONVOLUTIONS = frozenset({"shortconv.conv.weight"})
 
 # What a file has of all experts in one tensor, the graph has for each: "ffn_up.3.weight".
 _STACKED: Mapping[str, str] = {
@@ -92,6 +98,8 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "vocab": config.vocab_size,
         "width": config.width,
         "positions": config.positions,
+        "three_widths": 3 * config.width,
+        "taps": config.conv_taps,
         "ff": config.ff_width,
         "experts": config.experts,
         "queries": queries,
@@ -102,12 +110,15 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
     return tuple(dimensions[d] for d in _SHAPES[kind])
 
 
-def graph_tensors(arch: Architecture, config: ModelConfig) -> tuple[str, ...]:
+def graph_tensors(
+    arch: Architecture, config: ModelConfig, mixer: Mixer = Mixer.ATTENTION
+) -> tuple[str, ...]:
     """Returns the kinds of tensor a block must have, fused ones taken apart."""
-    kinds: list[str] = []
-    for kind in arch.block_tensors(config.experts > 0):
-        kinds += arch.fused.get(kind, (kind,))
-    return tuple(kinds)
+    return _apart(arch, arch.block_tensors(config.experts > 0, mixer))
+
+
+def _apart(arch: Architecture, kinds: Iterable[str]) -> tuple[str, ...]:
+    return tuple(part for kind in kinds for part in arch.fused.get(kind, (kind,)))
 
 
 def file_shape(arch: Architecture, config: ModelConfig, kind: str) -> tuple[int, ...]:
@@ -128,15 +139,26 @@ def checkpoint_names(
         config: the model's numbers.
         settings: config.json; its switches say which biases there are.
     """
-    block = arch.block_tensors(config.experts > 0)
-    for switch, biases in BIAS_TENSORS.items():
-        if settings.get(switch):
-            block |= biases
+    blocks = {mixer: _block(arch, config, settings, mixer) for mixer in arch.mixers}
     names = arch.model_tensors(config.tied_output)
     for i in range(config.layers):
-        for ours, theirs in block.items():
+        for ours, theirs in blocks[config.mixer(i)].items():
             names[f"blk.{i}.{ours}"] = arch.blocks.format(i) + theirs
     return names
+
+
+def _block(
+    arch: Architecture, config: ModelConfig, settings: Mapping[str, Any], mixer: Mixer
+) -> dict[str, str]:
+    block = arch.block_tensors(config.experts > 0, mixer)
+    for switch, biases in BIAS_TENSORS.items():
+        if settings.get(switch):
+            block |= {
+                ours: theirs
+                for ours, theirs in biases.items()
+                if mixer is Mixer.ATTENTION or not is_of_attention(ours)
+            }
+    return block
 
 
 def usual_name(arch: Architecture, name: str) -> str:
@@ -163,11 +185,11 @@ def engine_tensors(
     """
     unused = set(shapes) - set(ROPE_TENSORS.values())
     found: list[EngineTensor] = []
-    for kind in arch.model_tensors(config.tied_output):
+    for kind in _apart(arch, arch.model_tensors(config.tied_output)):
         found.append(_find(arch, config, shapes, "", kind))
-    kinds = graph_tensors(arch, config)
+    kinds = {mixer: graph_tensors(arch, config, mixer) for mixer in arch.mixers}
     for i in range(config.layers):
-        for kind in kinds:
+        for kind in kinds[config.mixer(i)]:
             tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
             found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
     for kind in sorted(_OPTIONAL.difference(kinds)):
@@ -183,7 +205,11 @@ def _find_in_all_blocks(
     arch: Architecture, config: ModelConfig, shapes: Mapping[str, tuple[int, ...]], kind: str
 ) -> Iterator[EngineTensor]:
     """Finds an optional tensor: in every block or in none."""
-    blocks = [f"blk.{i}." for i in range(config.layers)]
+    blocks = [
+        f"blk.{i}."
+        for i in range(config.layers)
+        if config.mixer(i) is Mixer.ATTENTION or not is_of_attention(kind)
+    ]
     if any(_holder(arch, shapes, block, kind) for block in blocks):
         for block in blocks:
             yield _find(arch, config, shapes, block, kind)

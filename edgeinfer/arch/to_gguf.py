@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.arch.config import Mixer
 from edgeinfer.arch.from_gguf import POOLINGS, ROPE_TENSORS, keys_of
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
@@ -18,7 +19,7 @@ from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import UnsupportedError
 
 # The value of a key; in the file an int is a u32, a float an f32, a tuple an array.
-GgufValue = int | float | bool | str | tuple[bool, ...]
+GgufValue = int | float | bool | str | tuple[bool, ...] | tuple[int, ...]
 
 
 def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValue]:
@@ -32,7 +33,7 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         "layers": numbers.layers,
         "width": numbers.width,
         "heads": numbers.heads,
-        "kv_heads": numbers.kv_heads,
+        "kv_heads": _kv_heads(numbers, arch),
         "head_dim": numbers.head_dim,
         "value_dim": numbers.head_dim,
         "ff_width": numbers.ff_width,
@@ -42,6 +43,8 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         **_scales(numbers, arch),
         **_rope(numbers, arch),
     }
+    if arch.recurrent:
+        values["conv_taps"] = numbers.conv_taps
     if numbers.pooling is not None:
         values["pooling"] = next(n for n, kind in POOLINGS.items() if kind is numbers.pooling)
     if numbers.rotated != period_pattern(arch.no_rope_period, numbers.layers):
@@ -64,6 +67,12 @@ def rope_tensors(numbers: Hyperparameters) -> dict[str, NDArray[np.float32]]:
         for field, tensor in ROPE_TENSORS.items()
     }
     return {name: np.array(values, np.float32) for name, values in divisors.items() if values}
+
+
+def _kv_heads(numbers: Hyperparameters, arch: Architecture) -> int | tuple[int, ...]:
+    if not (arch.kv_heads_tell_mixers and numbers.mixers):
+        return numbers.kv_heads
+    return tuple(numbers.kv_heads if mixer is Mixer.ATTENTION else 0 for mixer in numbers.mixers)
 
 
 def _experts(numbers: Hyperparameters) -> Mapping[str, GgufValue]:

@@ -78,8 +78,14 @@ class Engine(Protocol):
                 slice, a sequence twice); no sequence was changed.
         """
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """Forgets all but the first ``length`` tokens of a sequence.
+
+        Where layers carry a running state, which every token overwrites, it may be known of fewer
+        tokens only: then more is forgotten, and to be read again.
+
+        Returns:
+            How many tokens are left, at most ``length``.
 
         Raises:
             ValueError: the sequence is shorter.

@@ -129,13 +129,14 @@ class FakeEngine:
                 raise ValueError(f"{len(state)} bytes are no state of {length} tokens")
             self._text(sequence)[:] = np.frombuffer(state, np.int32).tolist()
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         with self._lock:
             text = self._text(sequence)
             if not 0 <= length <= len(text):
                 raise ValueError(f"cannot trim a sequence of {len(text)} tokens to {length}")
             del text[length:]
+            return length
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""

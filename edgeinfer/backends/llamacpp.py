@@ -228,13 +228,15 @@ class LlamaCppEngine:
                 raise ValueError(f"llama.cpp does not take the state{_said()}")
             place.length = length
 
-    def trim(self, sequence: int, length: int) -> None:
-        """As ``Engine.trim``."""
+    def trim(self, sequence: int, length: int) -> int:
+        """As ``Engine.trim``; of a model with a running state nothing is left."""
         with self._lock:
             place = self._place(sequence)
             if not 0 <= length <= place.length:
                 raise ValueError(f"cannot trim a sequence of {place.length} tokens to {length}")
-            self._cut(place, length)
+            if length < place.length and not self._try_cut(place, length):
+                self._cut(place, 0)
+            return place.length
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""
@@ -269,11 +271,16 @@ class LlamaCppEngine:
         return self._places[sequence]
 
     def _cut(self, place: _Place, length: int) -> None:
+        if not self._try_cut(place, length):
+            raise EdgeInferError(f"llama.cpp cannot trim a sequence to {length} tokens")
+
+    def _try_cut(self, place: _Place, length: int) -> bool:
         api = self._api
         memory = api.llama_get_memory(self._context)
         if not api.llama_memory_seq_rm(memory, place.slot, length, -1):
-            raise EdgeInferError(f"llama.cpp cannot trim a sequence to {length} tokens")
+            return False
         place.length = length
+        return True
 
     def _resize(self, slots: int) -> None:
         """Makes a context for so many sequences, and moves the open ones into it."""

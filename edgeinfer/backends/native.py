@@ -185,10 +185,10 @@ class NativeEngine:
         with _translated():
             self._engine.set_adapters(sequence, list(adapters))
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         with _translated():
-            self._engine.trim(sequence, length)
+            return self._engine.trim(sequence, length)
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""
@@ -230,6 +230,7 @@ def plain_config(config: ModelConfig) -> dict[str, Any]:
         (np.array(table.inverse_frequencies, np.float32), table.magnitude)
         for table in config.rope_tables
     ]
+    plain["layer_mixer"] = [mixer.value for mixer in config.layer_mixer]
     return plain
 
 

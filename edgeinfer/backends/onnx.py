@@ -217,12 +217,13 @@ class OnnxEngine:
         """As ``Embedder.embed``."""
         return self._run(batch, "hidden_states", self.config.width)
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         with self._lock:
             found = self._sequence(sequence)
             check_trim(found.length, length)
             found.length = length
+            return length
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""

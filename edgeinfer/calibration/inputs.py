@@ -19,6 +19,8 @@ _FIELDS: Mapping[str, str] = {
     "attn_k.weight": "qkv",
     "attn_v.weight": "qkv",
     "attn_output.weight": "o",
+    "shortconv.in_proj.weight": "qkv",
+    "shortconv.out_proj.weight": "o",
     "ffn_gate_inp.weight": "ffn",
     "ffn_gate.weight": "ffn",
     "ffn_up.weight": "ffn",

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import cache, lru_cache
+from math import prod
 
-from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import LOOKED_UP, engine_tensors
+from edgeinfer.arch.tensors import CONVOLUTIONS, LOOKED_UP, engine_tensors, split_name
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, Outline, Tensor
@@ -22,6 +23,8 @@ _GROUP_ROWS = 16  # rows are packed 16 at a time
 _ALIGNMENT = 64  # a tensor, and a buffer, begins on a cache line
 _ACT_BLOCK_BYTES, _ACT_BLOCK = 64, 32  # quantised activations: bytes for values
 _MIN_PARTIALS = 64  # rows of partial attention results, at least
+# Earlier states that a sequence keeps: as many as take so many bytes, within limits.
+_KEPT_BYTES, _LEAST_KEPT, _MOST_KEPT = 16 << 20, 2, 16
 _KV_BLOCK = 256  # positions of the cache that become resident together
 
 
@@ -53,6 +56,8 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
         source = tensors[part.source]
         if len(source.shape) == 1:  # norms and biases are kept as float32
             size = 4 * part.row_count
+        elif split_name(part.name)[1] in CONVOLUTIONS:
+            size = 4 * prod(source.shape)
         elif part.name in LOOKED_UP or (part.name == EMBEDDING and not config.tied_output):
             size = part.row_count * _row_bytes(source)
         else:
@@ -62,26 +67,45 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
 
 
 def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:
-    """Returns the bytes of one sequence's keys and values when its context is full."""
-    positions = _round_up(context, _KV_BLOCK) * config.layers * config.kv_heads
+    """Returns the bytes of what one sequence keeps when its context is full.
+
+    That is the keys and values of layers with attention, and the states of recurrent ones.
+    """
+    attend = config.mixers.count(Mixer.ATTENTION)
+    positions = _round_up(context, _KV_BLOCK) * attend * config.kv_heads
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
-    return positions * sum(config.head_dim // kind.block * kind.nbytes for kind in kinds)
+    row = sum(config.head_dim // kind.block * kind.nbytes for kind in kinds)
+    return positions * row + state_bytes(config)
+
+
+def state_bytes(config: ModelConfig) -> int:
+    """Returns the bytes of the running states of one sequence, earlier ones that are kept too."""
+    size = sum(
+        _round_up(4 * (config.conv_taps - 1) * config.conv_width(mixer), _ALIGNMENT)
+        for mixer in config.mixers
+        if mixer is not Mixer.ATTENTION
+    )
+    if not size:
+        return 0
+    return size * (1 + min(max(_KEPT_BYTES // size, _LEAST_KEPT), _MOST_KEPT))
 
 
 def scratch_bytes(config: ModelConfig, batch: int) -> int:
     """Returns the bytes of the buffers of a step of ``batch`` tokens, and a row of logits."""
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    mixed = config.mixed_width
     ff_rows = batch * (config.experts_used or 1)
     partials = max(batch, _MIN_PARTIALS)
     rope = len(config.rope_tables) * batch * (config.head_dim // 2)
     floats = [
         *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
-        *(batch * queries, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
+        *(batch * mixed, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
         *(partials * queries, partials * config.heads, partials * config.heads),  # attention
         ff_rows * config.ff_width,  # gated
         *(rope, rope),  # cosines, sines
+        batch * config.projected_width,  # inputs of recurrent layers
     ]
-    quantised = [(max(config.width, queries), batch), (config.ff_width, ff_rows)]
+    quantised = [(max(config.width, mixed), batch), (config.ff_width, ff_rows)]
     if config.experts:
         floats += [
             batch * config.experts,  # router

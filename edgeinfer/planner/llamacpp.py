@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, tensor_bytes
@@ -73,7 +73,7 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
     values = config.kv_heads * config.head_dim
     row = sum(values // kind.block * kind.nbytes for kind in kinds)
-    return context * config.layers * row
+    return context * config.mixers.count(Mixer.ATTENTION) * row
 
 
 def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:

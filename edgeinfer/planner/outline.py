@@ -14,6 +14,7 @@ from edgeinfer.arch import config_from_gguf, gguf_architecture, numbers_from_hf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import LOOKED_UP, checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.arch.transforms import transform_of
 from edgeinfer.errors import CorruptFileError
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.quant_name import quant_name
@@ -103,11 +104,13 @@ class Outline:
         found = {usual_name(arch, name): shape for name, shape in shapes.items()}
         tensors = {}
         for name, theirs in checkpoint_names(arch, config, settings).items():
-            expected = file_shape(arch, config, split_name(name)[1])
+            kind = split_name(name)[1]
+            expected = file_shape(arch, config, kind)
+            stored = transform_of(arch, kind).stored(expected)
             # Of experts, a checkpoint has a tensor each.
             parts = [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else []
             for part in parts or [theirs]:
-                wanted = expected[1:] if parts else expected
+                wanted = stored[1:] if parts else stored
                 if found.get(part) != wanted:
                     raise CorruptFileError(
                         f"tensor {part!r} has the shape {found.get(part)}, expected {wanted}"

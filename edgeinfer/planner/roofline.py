@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from edgeinfer.arch.config import Mixer
 from edgeinfer.device.ceilings import Ceilings, CeilingsByThreads
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.planner.footprint import Pace
@@ -104,7 +105,11 @@ def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes:
 def attention_macs(model: Outline, depth: int) -> int:
     """Multiply-adds of one token's attention to ``depth`` tokens, windows respected."""
     config = model.config
-    positions = sum(min(depth, window or depth) for window in config.layer_window)
+    positions = sum(
+        min(depth, window or depth)
+        for window, mixer in zip(config.layer_window, config.mixers, strict=True)
+        if mixer is Mixer.ATTENTION
+    )
     return 2 * positions * config.heads * config.head_dim
 
 

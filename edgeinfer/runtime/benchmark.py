@@ -157,8 +157,7 @@ class Bench:
     def fill(self, depth: int) -> None:
         """Makes the context ``depth`` tokens long; not part of any test."""
         if self._length > depth:
-            self._engine.trim(self._sequence, depth)
-            self._length = depth
+            self._length = self._engine.trim(self._sequence, depth)
         self._read(depth - self._length)
 
     def seconds(self, test: Test) -> float:

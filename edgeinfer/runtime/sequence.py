@@ -87,7 +87,7 @@ class Sequence:
                 hint="shorten it, or ask for a longer context (-c, context=)",
             )
         kept = min(common_prefix(self.cached, tokens), len(tokens) - 1)
-        self.engine.trim(self.number, kept)
+        kept = self.engine.trim(self.number, kept)
         del self.cached[kept:]
         self.pending = [int(token) for token in tokens[kept:]]
         return kept
@@ -98,11 +98,15 @@ class Sequence:
         self.pending.append(token)
 
     def rewind(self, length: int) -> None:
-        """Forgets what was read after the first ``length`` tokens, and what waits."""
-        if len(self.cached) > length:
-            self.engine.trim(self.number, length)
-            del self.cached[length:]
+        """Forgets what was read after the first ``length`` tokens, and what waits.
+
+        What the engine had to forget besides waits to be read again.
+        """
         self.pending.clear()
+        if len(self.cached) > length:
+            left = self.engine.trim(self.number, length)
+            self.pending = self.cached[left:length]
+            del self.cached[left:]
 
     def close(self) -> None:
         """Gives the cache back."""

@@ -44,6 +44,12 @@ T field(const nb::dict& d, const char* key) {
   return nb::cast<T>(d[key]);
 }
 
+Mixer mixer_from(const std::string& name) {
+  if (name == "attention") return Mixer::kAttention;
+  if (name == "short_conv") return Mixer::kShortConv;
+  throw std::invalid_argument("a layer mixes tokens by " + name);
+}
+
 ModelConfig config_from(const nb::dict& d) {
   ModelConfig c;
   c.vocab_size = field<int64_t>(d, "vocab_size");
@@ -71,6 +77,9 @@ ModelConfig config_from(const nb::dict& d) {
         {{frequencies.data(), frequencies.data() + frequencies.size()}, magnitude});
   c.layer_rope = field<std::vector<int32_t>>(d, "layer_rope");
   c.layer_window = field<std::vector<int32_t>>(d, "layer_window");
+  for (const std::string& mixer : field<std::vector<std::string>>(d, "layer_mixer"))
+    c.layer_mixer.push_back(mixer_from(mixer));
+  c.conv_taps = field<int64_t>(d, "conv_taps");
   c.attention_scale = field<float>(d, "attention_scale");
   c.attention_softcap = field<float>(d, "attention_softcap");
   c.output_softcap = field<float>(d, "output_softcap");
@@ -178,7 +187,7 @@ class PyEngine {
     };
     float* output = array("output", {rows, width});
     InputRecord record{array("qkv", {layers, rows, width}),
-                       array("o", {layers, rows, static_cast<size_t>(c.q_width())}),
+                       array("o", {layers, rows, static_cast<size_t>(c.mixed_width())}),
                        array("ffn", {layers, rows, width}),
                        array("down", {layers, rows * used, static_cast<size_t>(c.ff_width)}),
                        nullptr,
@@ -272,8 +281,10 @@ void bind_engine(nb::module_& m) {
           nb::arg("tensor"), nb::arg("data"),
           "Packs other rows, in the tensor's own type, over those of a tensor of the graph.")
       .def(
-          "trim", [](PyEngine& e, int64_t s, int64_t length) { e.get()->trim(s, length); },
-          nb::arg("sequence"), nb::arg("length"), "Forgets all but the first `length` tokens.")
+          "trim", [](PyEngine& e, int64_t s, int64_t length) { return e.get()->trim(s, length); },
+          nb::arg("sequence"), nb::arg("length"),
+          "Forgets all but the first `length` tokens, and returns how many are left: fewer where\n"
+          "recurrent layers have no state of that length.")
       .def(
           "close", [](PyEngine& e, int64_t s) { e.get()->close(s); }, nb::arg("sequence"),
           "Closes a sequence and gives its memory back.")
@@ -299,7 +310,7 @@ void bind_engine(nb::module_& m) {
                               [](void* p) noexcept { delete[] static_cast<uint8_t*>(p); });
             return ByteVector(data, {size}, owner);
           },
-          nb::arg("sequence"), "The keys and values of a sequence.")
+          nb::arg("sequence"), "The keys and values of a sequence, and its running state.")
       .def(
           "restore",
           [](PyEngine& e, int64_t s, const ByteArray& state, int64_t length) {

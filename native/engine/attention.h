@@ -23,6 +23,7 @@ struct Span {
   KvCache* cache;
   const int32_t* tokens;
   int64_t count;
+  int64_t mark = 0;  // after so many of them the running state is kept; 0: nowhere
 };
 
 class Attention {

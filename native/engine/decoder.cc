@@ -70,7 +70,8 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       batch_threads_(batch_threads),
       team_size_(threads),
       s_(config, batch),
-      attention_(config, kernels, s_, kv_types) {}
+      attention_(config, kernels, s_, kv_types),
+      causal_conv_(config, kernels) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
                   float* out, const InputRecord* record) {
@@ -87,6 +88,7 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
   const int threads = decoding ? team_size_.threads() : batch_threads_;
   plan_adapters(spans);
   attention_.plan(spans, pool_.size());
+  causal_conv_.plan(spans);
   const double start = clock_seconds();
   pool_.run(threads, [this](Team& team) { forward(team); });
   const double end = clock_seconds();
@@ -99,9 +101,7 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
 }
 
 void Decoder::forward(Team& team) {
-  const auto each_token = [&](auto&& f) {
-    team.for_each(tokens_, 1, [&](int64_t t, int64_t) { f(t); });
-  };
+  const auto each_token = [&](auto&& f) { for_each_token(team, f); };
 
   each_token([&](int64_t t) { embed(t); });
   for (int64_t i = 0; i < config_.layers; ++i) {
@@ -111,17 +111,7 @@ void Decoder::forward(Team& team) {
       normalise(s_.x, layer.attn_norm, s_.h, t);
       record(&InputRecord::qkv, i, s_.h, config_.width, t);
     });
-    project(team, {s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width},
-            {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
-    each_token([&](int64_t t) { rotate_and_store(i, t); });
-    attention_.run(team, i);
-    each_token([&](int64_t t) {
-      attention_.merge(t, s_.q + t * config_.q_width());
-      record(&InputRecord::o, i, s_.q, config_.q_width(), t);
-      quantise(s_.q, config_.q_width(), t, t + 1);
-    });
-    project(team, {s_.q, s_.blocks, config_.q_width(), tokens_, tokens_, config_.q_width()},
-            {{layer.o, s_.y}});
+    mix(team, layer, i);
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
 
     each_token([&](int64_t t) {
@@ -148,6 +138,31 @@ void Decoder::forward(Team& team) {
     each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
   }
   finish(team);
+}
+
+// y = what a layer makes of h across tokens.
+void Decoder::mix(Team& team, const Layer& layer, int64_t i) {
+  const Activations h{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
+  switch (config_.mixer(i)) {
+    case Mixer::kAttention:
+      return attend(team, layer, i, h);
+    case Mixer::kShortConv:
+      return convolve(team, layer, i, h);
+  }
+}
+
+// y = O attention(Q h, K h, V h)
+void Decoder::attend(Team& team, const Layer& layer, int64_t i, const Activations& h) {
+  const int64_t n = config_.q_width();
+  project(team, h, {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
+  for_each_token(team, [&](int64_t t) { rotate_and_store(i, t); });
+  attention_.run(team, i);
+  for_each_token(team, [&](int64_t t) {
+    attention_.merge(t, s_.q + t * n);
+    record(&InputRecord::o, i, s_.q, n, t);
+    quantise(s_.q, n, t, t + 1);
+  });
+  project(team, {s_.q, s_.blocks, n, tokens_, tokens_, n}, {{layer.o, s_.y}});
 }
 
 // x = embedding[token] * scale + its position's row, and the rotary angles of the token's position.

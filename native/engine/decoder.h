@@ -14,6 +14,7 @@
 #include "core/team_size.h"
 #include "core/thread_pool.h"
 #include "engine/attention.h"
+#include "engine/causal_conv.h"
 #include "engine/input_record.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
@@ -52,6 +53,13 @@ class Decoder {
     float* reduced;  // (matrices that share their input, count, rank): scale * A x
   };
   void forward(Team& team);
+  template <class F>
+  void for_each_token(Team& team, F&& f) {
+    team.for_each(tokens_, 1, [&](int64_t t, int64_t) { f(t); });
+  }
+  void mix(Team& team, const Layer& layer, int64_t i);
+  void attend(Team& team, const Layer& layer, int64_t i, const Activations& h);
+  void convolve(Team& team, const Layer& layer, int64_t i, const Activations& h);
   void embed(int64_t t);
   void norm(const float* x, const NormWeights& weights, float* out) const;
   void normalise(const float* x, const NormWeights& weights, float* h, int64_t t);
@@ -85,6 +93,7 @@ class Decoder {
   TeamSize team_size_;  // of decode steps
   Scratch s_;
   Attention attention_;
+  CausalConv causal_conv_;
 
   // The step in progress.
   int64_t tokens_ = 0;

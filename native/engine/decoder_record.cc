@@ -10,7 +10,9 @@ void Decoder::record(float* InputRecord::* field, int64_t layer, const float* x,
                      int64_t t) {
   if (!record_) return;
   const int64_t row = layer * record_->tokens + record_->token + t;
-  std::copy_n(x + t * cols, cols, record_->*field + row * cols);
+  // What mixers make is not of the same width in all layers.
+  const int64_t stride = field == &InputRecord::o ? config_.mixed_width() : cols;
+  std::copy_n(x + t * cols, cols, record_->*field + row * stride);
 }
 
 // The rows of a token's experts, in the order in which it chose them.

@@ -9,6 +9,7 @@
 namespace edgeinfer {
 namespace {
 
+constexpr int64_t kMarkEvery = 256;            // tokens of an answer between kept states
 constexpr int64_t kCopied = int64_t{2} << 20;  // bytes of a state at a time: a large page
 
 ModelConfig checked(ModelConfig c, const EngineOptions& options) {
@@ -37,6 +38,11 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
     require(table >= -1 && table < static_cast<int32_t>(c.rope_tables.size()),
             "layer_rope names a table that does not exist");
   for (const int32_t window : c.layer_window) require(window >= 0, "a window is negative");
+  require(c.layer_mixer.empty() || c.layer_mixer.size() == static_cast<size_t>(c.layers),
+          "layer_mixer needs one entry per layer");
+  require(
+      c.layers_with(Mixer::kAttention) == c.layers || (c.conv_taps > 1 && c.conv_taps <= kMostTaps),
+      "conv_taps must be in 2..16");
   require(options.context > 0 && options.context < (int64_t{1} << 30),
           "context must be positive and below 2^30");
   require(c.positions == 0 || options.context <= c.positions,
@@ -80,13 +86,14 @@ void Engine::close(int64_t sequence) {
   sequences_.erase(sequence);
 }
 
-void Engine::trim(int64_t sequence, int64_t length) {
+int64_t Engine::trim(int64_t sequence, int64_t length) {
   const std::lock_guard lock(mutex_);
   KvCache& c = cache(sequence);
   if (length < 0 || length > c.length)
     throw std::invalid_argument("cannot trim a sequence of " + std::to_string(c.length) +
                                 " tokens to " + std::to_string(length));
-  c.length = length;
+  c.trim(length);
+  return c.length;
 }
 
 int64_t Engine::length(int64_t sequence) const {
@@ -99,7 +106,9 @@ void Engine::state(int64_t sequence, const std::function<uint8_t*(size_t)>& room
   require_own_process();
   const KvCache& c = cache(sequence);
   const size_t bytes = c.used_bytes(c.length);
-  copy(c.data(), bytes, room(bytes));
+  uint8_t* const to = room(bytes + c.state.size());
+  copy(c.data(), bytes, to);
+  copy(reinterpret_cast<const uint8_t*>(c.state.current()), c.state.size(), to + bytes);
 }
 
 void Engine::restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length) {
@@ -107,10 +116,13 @@ void Engine::restore(int64_t sequence, const uint8_t* state, size_t bytes, int64
   require_own_process();
   KvCache& c = cache(sequence);
   if (c.length != 0) throw std::invalid_argument("the sequence is not empty");
-  if (length < 0 || length > options_.context || bytes != c.used_bytes(length))
+  const size_t kv_bytes = length < 0 || length > options_.context ? 0 : c.used_bytes(length);
+  if (length < 0 || length > options_.context || bytes != kv_bytes + c.state.size())
     throw std::invalid_argument(std::to_string(bytes) + " bytes are no state of " +
                                 std::to_string(length) + " tokens");
-  copy(state, bytes, c.data());
+  copy(state, kv_bytes, c.data());
+  copy(state + kv_bytes, c.state.size(), reinterpret_cast<uint8_t*>(c.state.current()));
+  c.state.forget();
   c.length = length;
 }
 
@@ -198,6 +210,18 @@ void Engine::check(const std::vector<Slice>& batch) const {
   }
 }
 
+// Where in tokens [done, done + take) of a slice a state is kept that one may want to go back to.
+int64_t Engine::mark(const KvCache& c, const Slice& slice, int64_t done, int64_t take) {
+  const auto count = static_cast<int64_t>(slice.tokens.size());
+  if (c.state.empty()) return 0;
+  if (count == 1) return (c.length + 1) % kMarkEvery == 0;
+  if (done + take < count || slice.wanted == 0) return take;  // a part of a long text
+  // Of several wanted outputs all but the first are of guesses, which may prove wrong; a text of
+  // which one is wanted may be asked for again, for another answer.
+  const int64_t certain = slice.wanted > 1 ? count - slice.wanted + 1 : count - 1;
+  return std::max<int64_t>(certain - done, 0);
+}
+
 void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float* out,
                   InputRecord* record) {
   const std::lock_guard lock(mutex_);
@@ -220,7 +244,8 @@ void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float
     const auto count = static_cast<int64_t>(slice.tokens.size());
     for (int64_t done = 0; done < count;) {
       const int64_t take = std::min(count - done, options_.batch - tokens);
-      spans.push_back({&cache(slice.sequence), slice.tokens.data() + done, take});
+      KvCache& c = cache(slice.sequence);
+      spans.push_back({&c, slice.tokens.data() + done, take, mark(c, slice, done, take)});
       for (int64_t i = 0; i < take; ++i)
         if (done + i >= count - slice.wanted) wanted.push_back(tokens + i);
       done += take;

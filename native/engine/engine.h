@@ -68,10 +68,13 @@ class Engine {
 
   int64_t open();
   void close(int64_t sequence);
-  void trim(int64_t sequence, int64_t length);
+  /// Forgets all but the first `length` tokens and returns how many are left: fewer where
+  /// recurrent layers have no state of that length.
+  int64_t trim(int64_t sequence, int64_t length);
   int64_t length(int64_t sequence) const;
 
-  /// The keys and values of a sequence, whole blocks of them, in what room(bytes) returns.
+  /// The keys and values of a sequence, whole blocks of them, and its running state, in what
+  /// room(bytes) returns.
   void state(int64_t sequence, const std::function<uint8_t*(size_t)>& room);
   /// Makes an empty sequence as if it had read the `length` tokens of a state.
   void restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length);
@@ -99,6 +102,7 @@ class Engine {
   void require_own_process() const;
   void copy(const uint8_t* from, size_t bytes, uint8_t* to);
   void check(const std::vector<Slice>& batch) const;
+  static int64_t mark(const KvCache& c, const Slice& slice, int64_t done, int64_t take);
 
   const ModelConfig config_;
   const EngineOptions options_;

@@ -9,7 +9,7 @@ namespace edgeinfer {
 /// field is (layers, tokens, columns); `token` is the first one of the run in progress.
 struct InputRecord {
   float* qkv;        // (.., width)
-  float* o;          // (.., q_width)
+  float* o;          // (.., mixed_width)
   float* ffn;        // (.., width) of gate and up
   float* down;       // (.., experts used, ff_width)
   int32_t* experts;  // (.., experts used) which they were, in a mixture of experts

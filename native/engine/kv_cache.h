@@ -1,9 +1,9 @@
-// KvCache: the keys and values of one sequence.
+// KvCache: the keys and values of one sequence, and the running state of its recurrent layers.
 //
-// The whole context is reserved at once, in blocks of kKvBlock positions that hold all layers and
-// heads: (block, layer, KV head, keys then values). A block becomes resident, in large pages, when
-// its first token is written, so a short conversation in a long context stays small, and a head's
-// share of a block is one linear stream.
+// The whole context is reserved at once, in blocks of kKvBlock positions that hold all layers of
+// attention and heads: (block, layer, KV head, keys then values). A block becomes resident, in
+// large pages, when its first token is written, so a short conversation in a long context stays
+// small, and a head's share of a block is one linear stream.
 #pragma once
 
 #include <cstdint>
@@ -12,6 +12,7 @@
 #include "core/memory_region.h"
 #include "engine/adapter.h"
 #include "engine/model_config.h"
+#include "engine/recurrent_state.h"
 #include "kernels/kernel_set.h"
 #include "quant/quant.h"
 
@@ -25,22 +26,26 @@ struct KvTypes {
 class KvCache {
  public:
   KvCache(const ModelConfig& config, int64_t context, KvTypes types)
-      : kv_heads_(config.kv_heads),
+      : state(config),
+        kv_heads_(config.kv_heads),
         key_bytes_(row_bytes(config, types.k) * kKvBlock),
         head_bytes_(key_bytes_ + row_bytes(config, types.v) * kKvBlock),
-        block_bytes_(config.layers * config.kv_heads * head_bytes_),
-        region_(bytes(config, context, types), MemoryRegion::Pages::kHuge) {}
+        block_bytes_(config.layers_with(Mixer::kAttention) * config.kv_heads * head_bytes_),
+        region_(kv_bytes(config, context, types), MemoryRegion::Pages::kHuge) {
+    int64_t place = 0;
+    for (int64_t i = 0; i < config.layers; ++i)
+      places_.push_back(config.mixer(i) == Mixer::kAttention ? place++ : -1);
+  }
 
   /// Bytes of a cache for `context` tokens.
   static size_t bytes(const ModelConfig& config, int64_t context, KvTypes types) {
-    const int64_t blocks = (context + kKvBlock - 1) / kKvBlock;
-    return static_cast<size_t>(blocks * kKvBlock * config.layers * config.kv_heads *
-                               (row_bytes(config, types.k) + row_bytes(config, types.v)));
+    return kv_bytes(config, context, types) + RecurrentState::bytes(config);
   }
 
   /// One head's keys and values in block 0; the next block's are block_bytes() on.
   uint8_t* keys(int64_t layer, int64_t kv_head) const {
-    return region_.data() + (layer * kv_heads_ + kv_head) * head_bytes_;
+    const int64_t place = places_[static_cast<size_t>(layer)];
+    return region_.data() + (place * kv_heads_ + kv_head) * head_bytes_;
   }
   uint8_t* values(int64_t layer, int64_t kv_head) const {
     return keys(layer, kv_head) + key_bytes_;
@@ -53,16 +58,29 @@ class KvCache {
   }
   uint8_t* data() const { return region_.data(); }
 
+  /// Forgets all but the first `tokens` tokens, or as many of them as there is a state of.
+  void trim(int64_t tokens) {
+    if (tokens < length) length = state.empty() ? tokens : state.trim(tokens);
+  }
+
   int64_t length = 0;                // tokens stored
   std::vector<AdapterUse> adapters;  // by which they were, and will be, computed
+  RecurrentState state;              // empty without recurrent layers
 
  private:
+  static size_t kv_bytes(const ModelConfig& config, int64_t context, KvTypes types) {
+    const int64_t blocks = (context + kKvBlock - 1) / kKvBlock;
+    return static_cast<size_t>(blocks * kKvBlock * config.layers_with(Mixer::kAttention) *
+                               config.kv_heads *
+                               (row_bytes(config, types.k) + row_bytes(config, types.v)));
+  }
   static int64_t row_bytes(const ModelConfig& config, QuantType type) {
     return quant_info(type).row_bytes(config.head_dim);
   }
 
   int64_t kv_heads_;
   int64_t key_bytes_, head_bytes_, block_bytes_;
+  std::vector<int64_t> places_;  // (layers,) among those with attention
   MemoryRegion region_;
 };
 

@@ -4,6 +4,7 @@
 // nothing in the engine asks for a family's name.
 #pragma once
 
+#include <algorithm>
 #include <cstdint>
 #include <vector>
 
@@ -12,6 +13,8 @@ namespace edgeinfer {
 enum class Activation { kSilu, kGeluTanh };
 enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
+/// What mixes the tokens of a layer: attention to a cache, or a recurrence with a running state.
+enum class Mixer { kAttention, kShortConv };
 
 /// angle = position * inverse_frequencies[i]; magnitude multiplies sine and cosine.
 struct RopeTable {
@@ -40,6 +43,8 @@ struct ModelConfig {
   std::vector<RopeTable> rope_tables;
   std::vector<int32_t> layer_rope;    // (layers,) index into rope_tables, -1 for none
   std::vector<int32_t> layer_window;  // (layers,) tokens, 0 for none
+  std::vector<Mixer> layer_mixer;     // (layers,); empty: attention in all
+  int64_t conv_taps = 0;              // of the causal convolution of recurrent layers
   float attention_scale = 0;
   float attention_softcap = 0;  // 0 is off
   float output_softcap = 0;     // 0 is off
@@ -47,6 +52,28 @@ struct ModelConfig {
   float residual_scale = 1;
   float output_scale = 1;
   bool tied_output = false;
+
+  Mixer mixer(int64_t layer) const {
+    return layer_mixer.empty() ? Mixer::kAttention : layer_mixer[static_cast<size_t>(layer)];
+  }
+  bool has(Mixer kind) const { return layers_with(kind) > 0; }
+  int64_t layers_with(Mixer kind) const {
+    if (layer_mixer.empty()) return kind == Mixer::kAttention ? layers : 0;
+    return std::count(layer_mixer.begin(), layer_mixer.end(), kind);
+  }
+
+  /// Channels that the causal convolution of a layer runs over; 0 where it has none.
+  int64_t conv_width(Mixer kind) const { return kind == Mixer::kShortConv ? width : 0; }
+  /// What the input projection of recurrent layers makes, at most.
+  int64_t projected_width() const { return has(Mixer::kShortConv) ? 3 * width : 0; }
+  /// What a mixer hands to its output projection.
+  int64_t mixed_width(Mixer kind) const { return kind == Mixer::kAttention ? q_width() : width; }
+  /// The widest of all layers'.
+  int64_t mixed_width() const {
+    int64_t widest = q_width();
+    for (const Mixer kind : layer_mixer) widest = std::max(widest, mixed_width(kind));
+    return widest;
+  }
 
   /// Feed-forward blocks that a token goes through.
   int64_t ff_rows_per_token() const { return experts ? experts_used : 1; }

@@ -24,7 +24,7 @@ struct Scratch {
   float* x;        // (batch, width) the residual stream
   float* h;        // (batch, width) its norm, the input of a block
   float* y;        // (batch, width) the output of a block
-  float* q;        // (batch, q_width) queries, then the attention's output
+  float* q;        // (batch, mixed_width) queries, then what the mixer makes
   float* k;        // (batch, kv_width)
   float* v;        // (batch, kv_width)
   float* queries;  // (kv_heads, batch, heads / kv_heads, head_dim)
@@ -34,8 +34,11 @@ struct Scratch {
   float* gated;         // (ff rows, ff_width) the input of the down projection
   float* cosines;       // (rope tables, batch, head_dim / 2)
   float* sines;         // (rope tables, batch, head_dim / 2)
-  ActBlock* blocks;     // (wider of width and q_width / 32, batch) h, or the attention's output
+  ActBlock* blocks;     // (wider of width and mixed_width / 32, batch) h, or a mixer's output
   ActBlock* ff_blocks;  // (ff_width / 32, ff rows) gated
+
+  // Of recurrent layers.
+  float* projected;  // (batch, 3 * width) of a short convolution
 
   // With experts a token is a row for each that it takes, and rows are ordered by expert.
   float* router;          // (batch, experts) scores, then probabilities
@@ -78,7 +81,7 @@ struct Scratch {
     take(x, batch * c.width);
     take(h, batch * c.width);
     take(y, batch * c.width);
-    take(q, batch * c.q_width());
+    take(q, batch * c.mixed_width());
     take(k, batch * c.kv_width());
     take(v, batch * c.kv_width());
     take(queries, batch * c.q_width());
@@ -89,8 +92,9 @@ struct Scratch {
     take(gated, ff_rows * c.ff_width);
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
-    take(blocks, (std::max(c.width, c.q_width()) + 31) / 32 * batch);
+    take(blocks, (std::max(c.width, c.mixed_width()) + 31) / 32 * batch);
     take(ff_blocks, (c.ff_width + 31) / 32 * ff_rows);
+    take(projected, batch * c.projected_width());
     if (!c.experts) return used;
     take(router, batch * c.experts);
     take(chosen, ff_rows);

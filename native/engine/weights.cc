@@ -60,13 +60,15 @@ class Weights::Reader {
 
 // A tensor's place in the region and what is done with it on the way there.
 struct Weights::Slot {
-  enum class Kind { kVector, kMatrix, kRows };
+  enum class Kind { kVector, kMatrix, kRows, kColumns };
   TensorSource source;
   Kind kind;
   size_t offset;
   size_t bytes;
 
-  int64_t groups() const { return (source.rows + kGroupRows - 1) / kGroupRows; }
+  int64_t groups() const {
+    return kind == Kind::kColumns ? 1 : (source.rows + kGroupRows - 1) / kGroupRows;
+  }
   int64_t row_bytes() const { return quant_info(source.type).row_bytes(source.cols); }
   /// Bytes of a group of rows in the region.
   int64_t group_bytes() const {
@@ -78,7 +80,7 @@ struct Weights::Slot {
   void load(int64_t begin, int64_t end, Reader& reader, const KernelSet& kernels,
             uint8_t* to) const {
     const int64_t row = begin * kGroupRows;
-    const int64_t rows = std::min(source.rows, end * kGroupRows) - row;
+    const int64_t rows = (end == groups() ? source.rows : end * kGroupRows) - row;
     const auto from = static_cast<uint64_t>(row * row_bytes());
     const auto size = static_cast<size_t>(rows * row_bytes());
     if (kind == Kind::kRows)
@@ -95,6 +97,14 @@ struct Weights::Slot {
         return;
       case Kind::kVector:
         return quant_info(source.type).decode(data, source.cols, reinterpret_cast<float*>(to));
+      case Kind::kColumns: {
+        std::vector<float> values(static_cast<size_t>(rows * source.cols));
+        quant_info(source.type).decode(data, rows * source.cols, values.data());
+        for (int64_t i = 0; i < rows * source.cols; ++i)
+          reinterpret_cast<float*>(to)[i % source.cols * rows + i / source.cols] =
+              values[static_cast<size_t>(i)];
+        return;
+      }
       case Kind::kMatrix:
         return kernels.pack[source.type](data, rows, source.cols, to);
     }
@@ -115,6 +125,9 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
     if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias")) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
+    } else if (ends_with(s.name, "conv.weight")) {
+      slot.kind = Slot::Kind::kColumns;
+      slot.bytes = static_cast<size_t>(s.rows * s.cols) * sizeof(float);
     } else if (s.name == kPositions || (s.name == kEmbedding && !config.tied_output)) {
       slot.kind = Slot::Kind::kRows;
       slot.bytes = static_cast<size_t>(s.rows * info.row_bytes(s.cols));
@@ -202,6 +215,11 @@ void Weights::bind(const ModelConfig& c) {
     const Slot* slot = find(name, 1, n);
     return slot ? reinterpret_cast<const float*>(region_.data() + slot->offset) : nullptr;
   };
+  const auto columns = [&](const std::string& name, int64_t rows, int64_t cols) {
+    const Slot* slot = find(name, rows, cols);
+    if (!slot) throw std::invalid_argument("tensor " + name + " is missing");
+    return reinterpret_cast<const float*>(region_.data() + slot->offset);
+  };
   const auto matrix = [&](const std::string& name, int64_t rows, int64_t cols) {
     const Slot* slot = find(name + ".weight", rows, cols);
     if (!slot) throw std::invalid_argument("tensor " + name + ".weight is missing");
@@ -235,17 +253,25 @@ void Weights::bind(const ModelConfig& c) {
       throw std::invalid_argument("tensor " + b + "attn_norm.weight is missing");
     if (!layer.ffn_norm && !layer.ffn_post_norm)
       throw std::invalid_argument("tensor " + b + "ffn_norm.weight is missing");
-    if (c.qk_norm != QkNorm::kNone) {
+    if (c.mixer(i) == Mixer::kShortConv) {
+      layer.mix_in = matrix(b + "shortconv.in_proj", 3 * c.width, c.width);
+      layer.conv = columns(b + "shortconv.conv.weight", c.width, c.conv_taps);
+      layer.mix_out = matrix(b + "shortconv.out_proj", c.width, c.width);
+    }
+    const bool attends = c.mixer(i) == Mixer::kAttention;
+    if (attends && c.qk_norm != QkNorm::kNone) {
       layer.q_norm = vector(b + "attn_q_norm.weight", qk_norm_q);
       layer.k_norm = vector(b + "attn_k_norm.weight", qk_norm_k);
       if (!layer.q_norm || !layer.k_norm)
         throw std::invalid_argument("tensor " + b + "attn_q_norm.weight or attn_k_norm.weight " +
                                     "is missing");
     }
-    layer.q = matrix(b + "attn_q", c.q_width(), c.width);
-    layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
-    layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
-    layer.o = matrix(b + "attn_output", c.width, c.q_width());
+    if (attends) {
+      layer.q = matrix(b + "attn_q", c.q_width(), c.width);
+      layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
+      layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
+      layer.o = matrix(b + "attn_output", c.width, c.q_width());
+    }
     const auto feed_forward = [&](const std::string& suffix) {
       return FeedForward{c.gated ? matrix(b + "ffn_gate" + suffix, c.ff_width, c.width) : Matrix{},
                          matrix(b + "ffn_up" + suffix, c.ff_width, c.width),
@@ -266,10 +292,15 @@ void Weights::bind(const ModelConfig& c) {
       m.adaptable = static_cast<int32_t>(adaptable_.size());
       adaptable_["blk." + std::to_string(i) + "." + name + ".weight"] = &m;
     };
-    adapt("attn_q", layer.q);
-    adapt("attn_k", layer.k);
-    adapt("attn_v", layer.v);
-    adapt("attn_output", layer.o);
+    if (layer.o) {
+      adapt("attn_q", layer.q);
+      adapt("attn_k", layer.k);
+      adapt("attn_v", layer.v);
+      adapt("attn_output", layer.o);
+    } else {
+      adapt("shortconv.in_proj", layer.mix_in);
+      adapt("shortconv.out_proj", layer.mix_out);
+    }
     if (layer.router) continue;
     if (c.gated) adapt("ffn_gate", layer.experts.front().gate);
     adapt("ffn_up", layer.experts.front().up);

@@ -71,13 +71,15 @@ struct NormWeights {
 
 /// Null vectors are absent: a norm that a family does not have is skipped.
 struct Layer {
-  NormWeights attn_norm;       // before attention
-  NormWeights attn_post_norm;  // after it
-  NormWeights ffn_norm;        // before the feed-forward block
-  NormWeights ffn_post_norm;   // after it
-  const float* q_norm;         // (head_dim,) or (q_width,)
-  const float* k_norm;         // (head_dim,) or (kv_width,)
-  Matrix q, k, v, o;
+  NormWeights attn_norm;             // before attention
+  NormWeights attn_post_norm;        // after it
+  NormWeights ffn_norm;              // before the feed-forward block
+  NormWeights ffn_post_norm;         // after it
+  const float* q_norm;               // (head_dim,) or (q_width,)
+  const float* k_norm;               // (head_dim,) or (kv_width,)
+  Matrix q, k, v, o;                 // of attention
+  Matrix mix_in, mix_out;            // of a recurrent mixer
+  const float* conv;                 // (conv_taps, channels)
   Matrix router;                     // (experts, width); null without experts
   std::vector<FeedForward> experts;  // or the one block that all tokens take
 };

@@ -58,6 +58,9 @@ inline constexpr int64_t kKvBlock = 256;
 inline constexpr int64_t kKvTile = 64;
 inline constexpr int64_t kMaxHeadDim = 512;
 
+/// Inputs that a causal convolution sums, at most.
+inline constexpr int64_t kMostTaps = 16;
+
 /// Part of an attention: `queries` query rows against positions [first, last) of one KV head.
 /// Query i sees positions in [max(first, begin[i]), min(last, end[i])).
 struct AttentionTask {
@@ -125,6 +128,14 @@ struct KernelSet {
 
   /// y = y + scale * x over n values.
   void (*add_scaled)(float* y, const float* x, float scale, int64_t n);
+
+  /// y = y * x over n values.
+  void (*multiply)(float* y, const float* x, int64_t n);
+
+  /// out[i] = sum_j w[j][i] * rows[j][i] over n channels, w (taps, n), and silu of it if asked: a
+  /// causal convolution's output for one token, of whose inputs rows[taps - 1] is the last.
+  void (*convolve)(const float* const* rows, const float* w, int64_t taps, bool silu, int64_t n,
+                   float* out);
 
   /// Writes one token's row of keys, or of values (head_dim,), at its place [0, kKvBlock) in
   /// one head's part of a block. Null for types that a cache cannot have.

@@ -37,6 +37,7 @@ EI_INLINE float scalar_value(BFloat16 x) { return to_float(x); }
 #include "kernels/matmul_many.inl"
 #include "kernels/norm.inl"
 #include "kernels/quantize.inl"
+#include "kernels/recurrent.inl"
 #include "kernels/rope.inl"
 
 #include "kernels/matmul_int8.inl"
@@ -88,6 +89,8 @@ const KernelSet kKernels = {
     .scale_and_cap = scale_and_cap,
     .sum_exp = sum_exp,
     .add_scaled = add_scaled,
+    .multiply = multiply,
+    .convolve = convolve,
     .store_key =
         {
 #define EI_QUANT_TYPE(T, file) store_key_of<T>(),

@@ -36,6 +36,8 @@ CONFIG: dict[str, Any] = {
     "rope_tables": [((10000.0 ** -(np.arange(16) / 16)).astype(np.float32), 1.0)],
     "layer_rope": [0] * LAYERS,
     "layer_window": [0] * LAYERS,
+    "layer_mixer": [],
+    "conv_taps": 0,
     "attention_scale": HEAD_DIM**-0.5,
     "attention_softcap": 0.0,
     "output_softcap": 0.0,

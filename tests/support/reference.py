@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch.config import (
     Activation,
+    Mixer,
     ModelConfig,
     Norm,
     NormPlacement,
@@ -34,7 +35,8 @@ def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Arr
         x = x + tensors["position_embd.weight"][: len(x)]
     for i in range(config.layers):
         weight = _block(tensors, i)
-        h = _attention(config, weight, i, _norm_before(config, weight, "attn_norm", x))
+        h = _norm_before(config, weight, "attn_norm", x)
+        h = _MIXERS[config.mixer(i)](config, weight, i, h)
         h = _norm_after(config, weight, "post_attention_norm", h)
         x = x + config.residual_scale * h
         h = _norm_before(config, weight, "ffn_norm", x)
@@ -93,6 +95,24 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
         visible &= query - key < config.layer_window[i]
     mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(visible, scores, -np.inf)), v)
     return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
+
+
+def _short_convolution(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
+    """Gates around a causal convolution of a few tokens, channel by channel."""
+    b, c, x = np.split(_linear(weight, "shortconv.in_proj", x), 3, axis=-1)
+    mixed = _causal_convolution(weight("shortconv.conv.weight"), b * x)
+    return _linear(weight, "shortconv.out_proj", c * mixed)
+
+
+def _causal_convolution(kernel: Array, x: Array) -> Array:
+    """The last tap of the kernel (channels, taps) is a token's own."""
+    taps = kernel.shape[1]
+    padded = np.concatenate([np.zeros((taps - 1, x.shape[1])), x])
+    parts = [padded[tap : tap + len(x)] * kernel[:, tap] for tap in range(taps)]
+    return np.sum(parts, axis=0)
+
+
+_MIXERS = {Mixer.ATTENTION: _attention, Mixer.SHORT_CONV: _short_convolution}
 
 
 def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:

@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import Architecture, by_hf_class, config_from_hf
-from edgeinfer.arch.spec import BIAS_TENSORS
-from edgeinfer.arch.tensors import file_shape
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
+from edgeinfer.arch.transforms import transform_of
 
 CONTEXT = 128  # what tests open the models with
 TOKENS = 64  # how many tokens tests run
@@ -59,22 +59,14 @@ class Tiny:
     def tensors(self) -> Iterator[tuple[str, NDArray[np.float32]]]:
         """Yields the checkpoint's tensors under their names in transformers."""
         arch, config = self.arch, config_from_hf(self.config)
-        block = arch.block_tensors(config.experts > 0)
-        for switch, biases in BIAS_TENSORS.items():
-            block |= biases if self.config.get(switch) else {}
-        for kind, name in arch.model_tensors(config.tied_output).items():
-            yield name, self._random(name, kind, file_shape(arch, config, kind))
-        for i in range(config.layers):
-            for kind, suffix in block.items():
-                name = arch.blocks.format(i) + suffix
-                shape = file_shape(arch, config, kind)
-                if arch.transforms.get(kind) == "transpose":
-                    shape = shape[::-1]
-                if "{}" in name:
-                    for part in map(name.format, range(config.experts)):
-                        yield part, self._random(part, kind, shape[1:])
-                else:
-                    yield name, self._random(name, kind, shape)
+        for ours, name in checkpoint_names(arch, config, self.config).items():
+            kind = split_name(ours)[1]
+            shape = transform_of(arch, kind).stored(file_shape(arch, config, kind))
+            if "{}" in name:
+                for part in map(name.format, range(config.experts)):
+                    yield part, self._random(part, kind, shape[1:])
+            else:
+                yield name, self._random(name, kind, shape)
 
     def _random(self, name: str, kind: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
         """Draws weights that keep activations near 1, attention sharp and norms uneven.
@@ -176,6 +168,20 @@ _SIX_LAYERS = {"num_hidden_layers": 6}
 _GEMMA = {"hidden_activation": "gelu_pytorch_tanh", "sliding_window": 16}
 _GELU = {"hidden_act": "gelu_pytorch_tanh"}
 _CAPS = {"attn_logit_softcapping": 3.0, "final_logit_softcapping": 1.5}  # low, so they bite
+_LFM2 = {
+    "norm_eps": 1e-5,
+    "num_hidden_layers": 5,
+    "layer_types": ["conv", "conv", "full_attention", "conv", "full_attention"],
+}
+# As the first checkpoints said it: which layers have attention, and the width before rounding.
+_FOUR_TAPS = {
+    "conv_L_cache": 4,
+    "layer_types": None,
+    "full_attn_idxs": [0, 3],
+    "block_ff_dim": 300,
+    "block_multiple_of": 32,
+    "tie_embedding": False,
+}
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
     "embedding_multiplier": 6.0,
@@ -212,6 +218,7 @@ _CLASSES = {
     "granite": "GraniteForCausalLM",
     "starcoder2": "Starcoder2ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
+    "lfm2": "Lfm2ForCausalLM",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -311,6 +318,8 @@ MODELS: tuple[Tiny, ...] = (
         {"n_embd": 192, "n_head": 2, "n_inner": 160, "layer_norm_epsilon": 1e-3},
         base=_GPT2,
     ),
+    _tiny("lfm2-gqa64", _heads(4, 2, 64), _LFM2),
+    _tiny("lfm2-mha32-four-taps", _heads(4, 4, 32), _LFM2, _FOUR_TAPS),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
