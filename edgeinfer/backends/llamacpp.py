@@ -229,13 +229,13 @@ class LlamaCppEngine:
             place.length = length
 
     def trim(self, sequence: int, length: int) -> int:
-        """As ``Engine.trim``; of a model with a running state nothing is left."""
+        """As ``Engine.trim``."""
         with self._lock:
             place = self._place(sequence)
             if not 0 <= length <= place.length:
                 raise ValueError(f"cannot trim a sequence of {place.length} tokens to {length}")
-            if length < place.length and not self._try_cut(place, length):
-                self._cut(place, 0)
+            if length < place.length:
+                self._cut(place, length)
             return place.length
 
     def close(self, sequence: int) -> None:
@@ -271,16 +271,12 @@ class LlamaCppEngine:
         return self._places[sequence]
 
     def _cut(self, place: _Place, length: int) -> None:
-        if not self._try_cut(place, length):
+        memory, remove = self._api.llama_get_memory(self._context), self._api.llama_memory_seq_rm
+        # A running state cannot be cut: all is forgotten.
+        kept = next((n for n in (length, 0) if remove(memory, place.slot, n, -1)), None)
+        if kept is None:
             raise EdgeInferError(f"llama.cpp cannot trim a sequence to {length} tokens")
-
-    def _try_cut(self, place: _Place, length: int) -> bool:
-        api = self._api
-        memory = api.llama_get_memory(self._context)
-        if not api.llama_memory_seq_rm(memory, place.slot, length, -1):
-            return False
-        place.length = length
-        return True
+        place.length = kept
 
     def _resize(self, slots: int) -> None:
         """Makes a context for so many sequences, and moves the open ones into it."""

@@ -30,11 +30,14 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
     }
     ours = {theirs: name for name, theirs in arch.model_tensors(tied_output=False).items()}
     for i in range(LAYERS):
-        for name, theirs in (biases | arch.block_tensors()).items():
+        blocks = [arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
+        for name, theirs in [item for block in (biases, *blocks) for item in block.items()]:
             merged = theirs.replace(".{}", "")  # the vendor merges experts before it names them
             ours[arch.blocks.format(i) + merged] = f"blk.{i}.{name}"
     if vendor(arch) is gguf.MODEL_ARCH.GEMMA2:
         del ours["lm_head.weight"]  # always tied
+    if arch.recurrent:  # has no such biases
+        ours = {k: v for k, v in ours.items() if not k.endswith(".bias")}
     if vendor(arch) is gguf.MODEL_ARCH.PHI3:  # has neither these tensors nor such biases
         ours = {k: v for k, v in ours.items() if not k.endswith(".bias")}
 
@@ -47,8 +50,9 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
 def test_file_tensors_are_those_that_the_vendor_gives_the_family(arch: Architecture) -> None:
     known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[vendor(arch)]}
 
-    for name in arch.block_tensors():
-        assert "blk.{bid}." + name.rpartition(".")[0] in known
+    for mixer in arch.mixers:
+        for name in arch.block_tensors(mixer=mixer):
+            assert "blk.{bid}." + name.rpartition(".")[0] in known
 
 
 def test_rope_tensors_have_the_vendors_names() -> None:
@@ -62,7 +66,8 @@ def test_rope_tensors_have_the_vendors_names() -> None:
 
 
 def vendor_keys() -> set[str]:
-    groups = (gguf.Keys.LLM, gguf.Keys.Attention, gguf.Keys.Rope)
+    keys = gguf.Keys
+    groups = (keys.LLM, keys.Attention, keys.Rope, keys.ShortConv, keys.SSM)
     found = {value for group in groups for key, value in vars(group).items() if key.isupper()}
     return {key.removeprefix("{arch}.") for key in found}
 

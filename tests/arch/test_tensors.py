@@ -7,8 +7,7 @@ import math
 import pytest
 
 from edgeinfer.arch import EngineTensor, config_from_hf, engine_tensors
-from edgeinfer.arch.spec import BIAS_TENSORS
-from edgeinfer.arch.tensors import file_shape
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from support import tiny
 
@@ -19,15 +18,10 @@ def file_of(name: str) -> Shapes:
     """The tensors of a model's GGUF."""
     model = tiny.BY_NAME[name]
     arch, config = model.arch, config_from_hf(model.config)
-    block = list(arch.block_tensors(config.experts > 0))
-    for switch, biases in BIAS_TENSORS.items():
-        block += biases if model.config.get(switch) else ()
-    shapes = {
-        kind: file_shape(arch, config, kind) for kind in arch.model_tensors(config.tied_output)
+    return {
+        name: file_shape(arch, config, split_name(name)[1])
+        for name in checkpoint_names(arch, config, model.config)
     }
-    for i in range(config.layers):
-        shapes |= {f"blk.{i}.{kind}": file_shape(arch, config, kind) for kind in block}
-    return shapes
 
 
 def find(name: str, shapes: Shapes) -> dict[str, EngineTensor]:

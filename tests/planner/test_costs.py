@@ -10,8 +10,7 @@ import pytest
 
 from edgeinfer import quant
 from edgeinfer.arch import config_from_gguf, config_from_hf, engine_tensors, gguf_architecture
-from edgeinfer.arch.spec import BIAS_TENSORS
-from edgeinfer.arch.tensors import file_shape
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.planner import costs
 from support.tiny import MODELS
 
@@ -32,6 +31,7 @@ def plain(config):
         (np.array(table.inverse_frequencies, np.float32), table.magnitude)
         for table in config.rope_tables
     ]
+    fields["layer_mixer"] = [mixer.value for mixer in config.layer_mixer]
     return fields
 
 
@@ -71,13 +71,9 @@ def test_weights_of_every_quant_type(header, kind, tied):
 @pytest.mark.parametrize("tiny", MODELS, ids=str)
 def test_everything_of_every_family(tiny):
     arch, config = tiny.arch, config_from_hf(tiny.config)
-    kinds = set(arch.block_tensors())
-    kinds |= {b for switch, names in BIAS_TENSORS.items() if tiny.config.get(switch) for b in names}
-    names = list(arch.model_tensors(config.tied_output))
-    names += [f"blk.{i}.{kind}" for i in range(config.layers) for kind in kinds]
     tensors = {}
-    for name in names:
-        shape = file_shape(arch, config, name.split(".", 2)[2] if name.startswith("blk.") else name)
+    for name in checkpoint_names(arch, config, tiny.config):
+        shape = file_shape(arch, config, split_name(name)[1])
         tensors[name] = Tensor("f32" if len(shape) == 1 else "f16", shape)
 
     theirs = engine_says(arch, config, tensors, context=77, batch=40)

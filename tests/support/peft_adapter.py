@@ -11,7 +11,7 @@ import numpy as np
 
 from edgeinfer.arch import config_from_hf
 from edgeinfer.arch.lora import ADAPTABLE
-from edgeinfer.arch.tensors import file_shape
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from support.tiny import Tiny
 
 RANK, ALPHA = 4, 6
@@ -26,18 +26,19 @@ def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Pa
     ranks: Mapping[str, int] = config.get("rank_pattern", {})
     numbers = config_from_hf(model.config)
     modules, tensors = set(), {}
-    for kind, theirs in model.arch.block_tensors(numbers.experts > 0).items():
+    for ours, theirs in checkpoint_names(model.arch, numbers, {}).items():
+        kind = split_name(ours)[1]
         if kind not in ADAPTABLE:
             continue
         rows, columns = file_shape(model.arch, numbers, kind)
         module = theirs.removesuffix(".weight")
-        modules.add(module.rpartition(".")[2])
-        rank = ranks.get(module.rpartition(".")[2], RANK)
-        for i in range(numbers.layers):
-            name = f"base_model.model.model.layers.{i}.{module}"
-            a, b = rng.standard_normal((rank, columns)), rng.standard_normal((rows, rank))
-            tensors[f"{name}.lora_A.weight"] = (a / np.sqrt(columns)).astype(np.float32)
-            tensors[f"{name}.lora_B.weight"] = (b / np.sqrt(rank) / 2).astype(np.float32)
+        last = module.rpartition(".")[2]
+        modules.add(last)
+        rank = ranks.get(last, RANK)
+        a, b = rng.standard_normal((rank, columns)), rng.standard_normal((rows, rank))
+        name = f"base_model.model.{module}"
+        tensors[f"{name}.lora_A.weight"] = (a / np.sqrt(columns)).astype(np.float32)
+        tensors[f"{name}.lora_B.weight"] = (b / np.sqrt(rank) / 2).astype(np.float32)
     save_file(tensors, folder / "adapter_model.safetensors")
     settings = {
         "peft_type": "LORA",

@@ -187,6 +187,12 @@ def _numbers(
     source: HuggingFaceSource | GgufSource, context: int | None
 ) -> tuple[ModelConfig, int]:
     """The model's numbers for so many tokens, and how many those are."""
+    if source.config.is_recurrent:
+        raise UnsupportedError(
+            f"{source.path}: {source.arch.name} has layers with a running state, "
+            "which cannot be exported to ONNX yet",
+            hint="--to gguf keeps this model as it is",
+        )
     if source.config.experts:
         raise UnsupportedError(
             f"{source.path}: a model with experts, which cannot be exported to ONNX yet",

@@ -120,6 +120,12 @@ def family_of(arch: Architecture, config: ModelConfig) -> Family:
     Raises:
         UnsupportedError: it does not know the family, or it has experts.
     """
+    if config.is_recurrent:
+        raise UnsupportedError(
+            f"{arch.name} has layers with a running state: only models whose layers all have "
+            "attention are exported for MLC LLM",
+            hint="--to gguf keeps this model as it is",
+        )
     if config.experts:
         raise UnsupportedError(
             f"{arch.name} with experts: only dense models are exported for MLC LLM",

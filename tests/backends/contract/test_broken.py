@@ -35,6 +35,7 @@ class NoTrim(fake.FakeEngine):
 
     def trim(self, sequence, length):
         self._text(sequence)
+        return length
 
 
 class HalfFull(fake.FakeEngine):
@@ -82,7 +83,7 @@ class Guesses(fake.FakeEngine):
         pass
 
     def trim(self, sequence, length):
-        super().trim(sequence, min(max(length, 0), len(self._text(sequence))))
+        return super().trim(sequence, min(max(length, 0), len(self._text(sequence))))
 
 
 class Hasty(fake.FakeEngine):

@@ -171,6 +171,9 @@ def test_what_cannot_be_expressed_is_refused(checkpoint, tmp_path, monkeypatch):
     experts = tiny.write(tiny.BY_NAME["olmoe-mha64"], tmp_path / "experts")
     with pytest.raises(UnsupportedError, match="experts"):
         convert(experts, tmp_path / "out")
+    convolutions = tiny.write(tiny.BY_NAME["lfm2-gqa64"], tmp_path / "convolutions")
+    with pytest.raises(UnsupportedError, match="lfm2 has layers with a running state"):
+        convert(convolutions, tmp_path / "out")
     layer_norms = tiny.write(tiny.BY_NAME["starcoder2-gqa64"], tmp_path / "layer_norms")
     with pytest.raises(UnsupportedError, match="starcoder2"):
         convert(layer_norms, tmp_path / "out")
