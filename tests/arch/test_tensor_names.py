@@ -30,8 +30,8 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
     }
     ours = {theirs: name for name, theirs in arch.model_tensors(tied_output=False).items()}
     for i in range(LAYERS):
-        blocks = [arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
-        for name, theirs in [item for block in (biases, *blocks) for item in block.items()]:
+        blocks = [biases | arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
+        for name, theirs in [item for block in blocks for item in block.items()]:
             merged = theirs.replace(".{}", "")  # the vendor merges experts before it names them
             ours[arch.blocks.format(i) + merged] = f"blk.{i}.{name}"
     if vendor(arch) is gguf.MODEL_ARCH.GEMMA2:
