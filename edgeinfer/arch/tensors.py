@@ -192,7 +192,7 @@ def engine_tensors(
         for kind in kinds[config.mixer(i)]:
             tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
             found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
-    for kind in sorted(_OPTIONAL.difference(kinds)):
+    for kind in sorted(_OPTIONAL.difference(*kinds.values())):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
     if unused:
