@@ -102,7 +102,17 @@ def _onnx(path: Path) -> Iterator[Opened]:
     yield Opened(header=outline, metadata=folder.metadata, tokenizer=path, kv_type=folder.floats)
 
 
+@contextmanager
+def _mlc(path: Path) -> Iterator[Opened]:
+    from edgeinfer.formats.mlc import folder as folders
+    from edgeinfer.planner.mlc import outline
+
+    folder = folders.read(path)
+    yield Opened(header=outline(folder), metadata=folder.metadata, tokenizer=path)
+
+
 FORMATS: Mapping[str, Callable[[Path], AbstractContextManager[Opened]]] = {
     "gguf": _gguf,
     "onnx": _onnx,
+    "mlc": _mlc,
 }

@@ -1,0 +1,1 @@
+"""Makes libraries of models. Needs apache-tvm, and runs in a process of its own."""
