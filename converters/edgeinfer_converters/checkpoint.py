@@ -5,10 +5,11 @@ Nothing but headers is read before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from types import MappingProxyType
+from typing import Any, Protocol
 
 from edgeinfer.arch import (
     Architecture,
@@ -20,6 +21,7 @@ from edgeinfer.arch import (
 from edgeinfer.arch.from_gguf import read_gguf
 from edgeinfer.errors import NotFoundError, UsageError
 from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.formats.mlc.chat_config import NAME as MLC_NAME
 from edgeinfer.formats.safetensors import open_checkpoint
 from edgeinfer.quant import by_ggml_id
 from edgeinfer_converters.json_files import read_json
@@ -50,7 +52,17 @@ class Source(Protocol):
 
 
 class HuggingFaceSource:
-    """A folder with config.json and safetensors."""
+    """A folder with config.json and safetensors.
+
+    Attributes:
+        settings: config.json.
+        numbers: the model's.
+        stated: ``general.*`` keys of a GGUF, beside those that are made from the folder's files.
+    """
+
+    stated: Mapping[str, Any] = MappingProxyType({})
+    files: Sequence[Path]
+    tensors: Sequence[Tensor]
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -100,7 +112,7 @@ class GgufSource:
 
 
 def open_source(path: Path) -> HuggingFaceSource | GgufSource:
-    """Opens a Hugging Face folder or a GGUF file.
+    """Opens a Hugging Face folder, an MLC folder or a GGUF file.
 
     Raises:
         NotFoundError: there is nothing, or nothing that is a model.
@@ -108,6 +120,10 @@ def open_source(path: Path) -> HuggingFaceSource | GgufSource:
         UnsupportedError: the family, or something in it, is not known; named.
     """
     if path.is_dir():
+        if (path / MLC_NAME).is_file():
+            from edgeinfer_converters.mlc.source import MlcSource
+
+            return MlcSource(path)
         return HuggingFaceSource(path)
     if not path.exists():
         raise NotFoundError(f"{path}: no such file or folder")

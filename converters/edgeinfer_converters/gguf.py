@@ -333,6 +333,7 @@ def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:
     return {
         "general.architecture": source.arch.name,
         **metadata.general(source.path, parameters),
+        **{key: value for key, value in source.stated.items() if key.startswith("general.")},
         **model,
         **gguf_vocabulary(source.path, source.config.vocab_size),
         **metadata.chat_templates(source.path),

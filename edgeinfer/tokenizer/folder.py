@@ -57,7 +57,10 @@ def special_tokens(folder: Path, vocabulary: Mapping[str, int]) -> SpecialTokens
     config = read_json(folder / "tokenizer_config.json")
     by_text = {**read_json(folder / "special_tokens_map.json"), **config}
     model = read_json(folder / "config.json")
-    generation = {**_ids_of(model), **_ids_of(read_json(folder / "generation_config.json"))}
+    # The last that names a token's id counts; an MLC folder's "pad" is always 0, and no such token.
+    generation = _ids_of(model) | _ids_of(read_json(folder / "generation_config.json"))
+    of_mlc = _ids_of(read_json(folder / "mlc-chat-config.json"))
+    generation |= {name: of_mlc[name] for name in ("bos", "eos") if name in of_mlc}
     known = frozenset(vocabulary.values())
     ids: dict[str, int] = {}
     for name in NAMES:

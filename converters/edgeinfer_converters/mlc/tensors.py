@@ -23,7 +23,7 @@ from edgeinfer.quant import get
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
-_PARTS = (".weight", ".bias")
+PARTS = (".weight", ".bias")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -157,7 +157,7 @@ def _joined(
 ) -> list[MlcTensor]:
     found = []
     for kinds, name in names.items():
-        for part in _PARTS:
+        for part in PARTS:
             if part == ".bias" and not (family and family.biases.issuperset(kinds)):
                 continue
             slices = [

@@ -13,7 +13,7 @@ from edgeinfer.tokenizer import Tokenizer, load_tokenizer
 from edgeinfer.tokenizer.pieces import SPACE
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.json_files import read_json
-from edgeinfer_converters.text_decoder import text_decoder
+from edgeinfer_converters.made_tokenizer import write_made
 
 _JSON = "tokenizer.json"
 _COPIED = (
@@ -24,6 +24,8 @@ _COPIED = (
     "added_tokens.json",
     "tokenizer_config.json",
 )
+# What MLC LLM does not look at, and other programs that open the folder do.
+_TEMPLATES = ("chat_template.jinja", "chat_template.json")
 
 
 def write_tokenizer(
@@ -48,11 +50,12 @@ def write_tokenizer(
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)
                 files.append(name)
+        for name in _TEMPLATES:
+            if (source.path / name).is_file():
+                shutil.copyfile(source.path / name, folder / name)
     if _JSON not in files:
-        encoder = tokenizer.parsing  # ours alone: it was loaded for this
-        encoder.decoder = text_decoder(tokenizer)
-        encoder.save(str(folder / _JSON))
-        files.append(_JSON)
+        write_made(tokenizer, folder)
+        files = [name for name in _COPIED if (folder / name).is_file()]
     _refuse_twins(folder / _JSON)
     return tokenizer, files
 

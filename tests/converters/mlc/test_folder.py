@@ -141,7 +141,7 @@ def test_a_gguf_brings_its_tokenizer(source: Path, tmp_path: Path) -> None:
         assert ours.encode(text, add_special_tokens=False).ids == ids
         assert ours.decode(ids) == theirs.decode(ids)
     config = mlc_folder.read(tmp_path / "out").config
-    assert config["tokenizer_files"] == ["tokenizer.json"]
+    assert config["tokenizer_files"] == ["tokenizer.json", "tokenizer_config.json"]
     assert config["tokenizer_info"]["token_postproc_method"] == "byte_level"
 
 
