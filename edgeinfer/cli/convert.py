@@ -123,8 +123,9 @@ def command(
 ) -> None:
     """Converts SOURCE to GGUF, or to a folder for ONNX Runtime or MLC LLM, or to several at once.
 
-    SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer) or a GGUF file, whose
-    weights are encoded again and whose metadata is kept.
+    SOURCE is a Hugging Face folder (config.json, safetensors, tokenizer), an MLC folder, or a GGUF
+    file, whose metadata is kept. Weights that have the wanted type already are copied: q4f16_1 of
+    MLC is q4_0.
 
     Of several formats all appear or none: what any of them refuses is said before weights are
     read, everything is written under hidden names, and renamed when all of it is on disk; until
