@@ -33,6 +33,7 @@ from edgeinfer_converters.pipeline import (
     write_job,
     write_tensors,
 )
+from edgeinfer_converters.quantize import column_importance
 from edgeinfer_converters.tensors import GivenTensor, Tensor
 from edgeinfer_converters.verify import Forward, Verification
 from edgeinfer_converters.verify import verify as check
@@ -262,7 +263,7 @@ def _jobs(
         Job(
             tensor,
             choices[tensor.name].type,
-            importance=_importance(tensor, importance or {}),
+            importance=column_importance(tensor, importance or {}),
             wanted=choices[tensor.name].wanted,
         )
         for tensor in source.tensors
@@ -282,23 +283,6 @@ def _made(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
 def _tensors(source: HuggingFaceSource | GgufSource) -> list[Tensor]:
     """All that the output has to hold."""
     return [*source.tensors, *_made(source)]
-
-
-def _importance(
-    tensor: Tensor, given: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float32] | None:
-    """Returns (columns,); of several experts, who share a tensor, the mean."""
-    found = given.get(tensor.name)
-    if found is None:
-        return None
-    if found.shape[-1] != tensor.shape[-1]:
-        raise UsageError(
-            f"the importance matrix has {found.shape[-1]} columns for {tensor.name!r}, "
-            f"which has {tensor.shape[-1]}",
-            hint="it is of another model; make one with edgeinfer calibrate",
-        )
-    mean: NDArray[np.float32] = found.mean(axis=0, dtype=np.float32)
-    return mean
 
 
 # A metadata value with its type; None lets the writer choose.

@@ -44,8 +44,8 @@ PROVIDER = "CPUExecutionProvider"
 PREPACKED = "EDGEINFER_ONNX_PREPACKED"
 _OLDEST = (1, 31)  # the first with every operator of the graph, in its fast form
 _SILENT = 3  # errors only: it warns of the rows of logits, whose number varies
-Floats: TypeAlias = "type[np.floating[Any]]"
-_FLOATS: dict[str, Floats] = {"f32": np.float32, "f16": np.float16}
+Number: TypeAlias = "type[np.floating[Any] | np.signedinteger[Any]]"
+_CACHES: dict[str, Number] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
 _OUTPUTS = ("logits", "hidden_states")
 
 
@@ -96,10 +96,10 @@ class OnnxBackend:
             raise UnsupportedError(
                 "the backend 'onnx' runs on the processor only", hint="leave -ngl out"
             )
-        if {plan.kv_type_k, plan.kv_type_v} != {folder.floats}:
+        if {plan.kv_type_k, plan.kv_type_v} != {folder.cache}:
             raise UnsupportedError(
-                f"the graph in {files.path} has a {folder.floats} cache, not {plan.kv_types}",
-                hint="leave -ctk and -ctv out",
+                f"the graph in {files.path} has a {folder.cache} cache, not {plan.kv_types}",
+                hint="leave -ctk and -ctv out, or export it anew with --cache-type",
             )
         if plan.context > folder.context:
             raise UnsupportedError(
@@ -165,9 +165,7 @@ def _processor() -> str:
 class _Sequence:
     """Keys and values of a sequence, bound to a session; the system gives pages as they fill."""
 
-    def __init__(
-        self, session: Any, shape: tuple[int, ...], floats: type[np.floating[Any]]
-    ) -> None:
+    def __init__(self, session: Any, shape: tuple[int, ...], kind: Number) -> None:
         self.length = 0
         self.binding = session.io_binding()
         for name in _OUTPUTS:  # first, so that their places are known
@@ -175,10 +173,10 @@ class _Sequence:
         self._caches = []
         for value in session.get_inputs():
             if value.name.startswith("past_key_values."):
-                cache: NDArray[Any] = np.zeros(shape, floats)
+                cache: NDArray[Any] = np.zeros(shape, kind)
                 self._caches.append(cache)
                 present = value.name.replace("past_key_values.", "present.")
-                place = ("cpu", 0, floats, shape, cache.ctypes.data)
+                place = ("cpu", 0, kind, shape, cache.ctypes.data)
                 self.binding.bind_input(value.name, *place)
                 self.binding.bind_output(present, *place)
 
@@ -191,7 +189,7 @@ class OnnxEngine:
         self.provider: str = session.get_providers()[0]
         self._session = session
         self._context, self._batch = plan.context, plan.batch
-        self._floats = _FLOATS[folder.floats]
+        self._cache = _CACHES[folder.cache]
         self._lock = threading.Lock()
         self._sequences: dict[int, _Sequence] = {}
         self._opened = 0
@@ -206,7 +204,7 @@ class OnnxEngine:
             config = self.config
             shape = (1, config.kv_heads, self._context, config.head_dim)
             self._opened += 1
-            self._sequences[self._opened] = _Sequence(session, shape, self._floats)
+            self._sequences[self._opened] = _Sequence(session, shape, self._cache)
             return self._opened
 
     def step(self, batch: Sequence[Slice]) -> Logits:

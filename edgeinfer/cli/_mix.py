@@ -28,7 +28,11 @@ _OPTIONS = (
     ),
     click.option("--size", metavar="SIZE", help="The same for the file's size, such as 900MB."),
     click.option("--bpw", type=click.FloatRange(min=1), help="The same for bits a weight."),
-    click.option("-c", "--context", type=click.IntRange(min=1), help="Tokens that --budget means."),
+    click.option(
+        "-c", "--context", type=click.IntRange(min=1),
+        help="Tokens that --budget means; with --to onnx, tokens that the model will be able to "
+        "read, by default the trained context up to 32768.",
+    ),
     click.option("--types", metavar="TYPE,TYPE,...", help="To mix; by default all."),
     click.option(
         "--sensitivity-chunks", type=click.IntRange(min=1), default=4, show_default=True,
@@ -75,8 +79,6 @@ class MixOptions:
                 "--dry-run, --plot, --types and --state are about a mix",
                 hint="say how large with --budget, --size or --bpw",
             )
-        if self.context is not None and self.budget is None:
-            raise UsageError("-c is the context that --budget means")
 
     @property
     def wanted(self) -> bool:

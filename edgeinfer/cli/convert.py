@@ -80,6 +80,12 @@ if TYPE_CHECKING:
     "MLC LLM's own converter writes.",
 )
 @click.option(
+    "--cache-type",
+    metavar="TYPE",
+    help="With --to onnx: type of cached keys and values, f32, f16 or int8; by default that of "
+    "the activations.",
+)
+@click.option(
     "--imatrix",
     type=click.Path(path_type=Path, exists=True, dir_okay=False),
     help="Importance matrix, of edgeinfer calibrate or llama-imatrix: low-bit types lose less.",
@@ -113,6 +119,7 @@ def command(
     lora: Path | None,
     merge_lora: Path | None,
     mlc_mode: str | None,
+    cache_type: str | None,
     imatrix: Path | None,
     calibrate: bool,
     text_file: Path | None,
@@ -188,8 +195,15 @@ def command(
         quant, overrides = mix.recipe, mix.overrides()
     elif imatrix or calibrate or text_file:
         matrix = importance_of(source, imatrix=imatrix, text_file=text_file, threads=threads)
+    context = options_of_mix.context
+    if cache_type and "onnx" not in dict(several):
+        raise UsageError("--cache-type is for --to onnx")
+    if context and "onnx" not in dict(several) and not options_of_mix.budget:
+        raise UsageError("-c is the context that --budget means, or --to onnx writes tables for")
     options = {
         "lora": lora,
+        "cache": cache_type,
+        "context": context if not to_size else None,
         "merge_lora": merge_lora,
         "mode": mlc_mode,
         "importance": matrix.importance() if matrix else None,

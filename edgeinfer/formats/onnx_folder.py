@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import types
 import typing
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -21,9 +21,19 @@ from edgeinfer.formats.untrusted_json import parse_json
 
 NAME = "edgeinfer.json"
 GRAPH = "model.onnx"
-_VERSION = 1
+_VERSION = 2
+CACHES = ("f32", "f16", "int8")
 # Type of a matrix -> the GGUF type nearest to it in size and speed.
-NEAREST = {"int2": "q4_0", "int4": "q4_0", "int8": "q8_0", "int8/16": "q8_0"}
+NEAREST = {
+    "f32": "f32",
+    "f16": "f16",
+    "int2": "q4_0",
+    "int4": "q4_0",
+    "int4/16": "q4_0",
+    "int4+offsets": "q4_1",
+    "int8": "q8_0",
+    "int8/16": "q8_0",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -35,7 +45,8 @@ class OnnxFolder:
         config: the model's numbers, for the context it was exported for.
         context: tokens its rotary tables reach.
         quant: the recipe.
-        floats: type of activations, keys and values: "f32" or "f16".
+        floats: type of activations: "f32" or "f16".
+        cache: type of keys and values: "f32", "f16" or "int8".
         matrices: name -> type, such as "int4", and (rows, columns).
         files: name -> bytes, of the graph and its data.
         merges: of the tokenizer.
@@ -47,6 +58,7 @@ class OnnxFolder:
     context: int
     quant: str
     floats: str
+    cache: str
     matrices: Mapping[str, tuple[str, tuple[int, int]]]
     files: Mapping[str, int]
     merges: int
@@ -86,9 +98,10 @@ def read(folder: Path) -> OnnxFolder:
             config=_config(record["config"]),
             context=_positive(record["context"]),
             quant=str(record["quant"]),
-            floats=str(record["floats"]),
+            floats=_one_of(("f32", "f16"), record["floats"]),
+            cache=_one_of(CACHES, record["cache"]),
             matrices={
-                str(name): (str(kind), (_positive(rows), _positive(columns)))
+                str(name): (_one_of(NEAREST, kind), (_positive(rows), _positive(columns)))
                 for name, (kind, (rows, columns)) in dict(record["matrices"]).items()
             },
             files={str(name): _positive(size) for name, size in dict(record["files"]).items()},
@@ -119,6 +132,12 @@ def _positive(value: Any) -> int:
     if type(value) is not int or value < 1:
         raise ValueError(f"{value!r} is no size")
     return value
+
+
+def _one_of(known: Collection[str], value: Any) -> str:
+    if value not in known:
+        raise ValueError(f"{value!r} is none of {', '.join(known)}")
+    return str(value)
 
 
 def _config(record: Mapping[str, Any]) -> ModelConfig:

@@ -14,7 +14,7 @@ from edgeinfer.planner.resident import runtime_bytes
 
 _COPIED, _MAPPED = 1.2, 0.36  # parts of the data
 _LIBRARY_BYTES = 25 << 20
-_VALUE_BYTES = {"f32": 4, "f16": 2}
+_VALUE_BYTES = {"f32": 4, "f16": 2, "int8": 1}
 
 
 def footprint(model: Outline, setting: Setting) -> Footprint:
@@ -29,7 +29,7 @@ def footprint(model: Outline, setting: Setting) -> Footprint:
     scores = setting.batch * setting.context * config.heads
     return Footprint(
         weights_bytes=copied + mapped,
-        kv_bytes=sum(positions * _VALUE_BYTES.get(kind, 4) for kind in kinds),
+        kv_bytes=sum(positions * _VALUE_BYTES[kind] for kind in kinds),
         scratch_bytes=4 * (setting.batch * widest + scores + config.vocab_size),
         runtime_bytes=runtime_bytes(config.vocab_size, model.merges) + _LIBRARY_BYTES,
         reclaimable_bytes=mapped,

@@ -66,6 +66,7 @@ class Outline:
     longest_context: int  # tokens, with the file's RoPE scaling
     merges: int  # of the tokenizer
     surplus_bytes: int = 0  # what a file has beyond its tensors as they are thought to be
+    kv_type: str = ""  # of the cache, where the files, which are no GGUF, fix it
 
     @classmethod
     def of_gguf(cls, header: ModelHeader) -> Outline:

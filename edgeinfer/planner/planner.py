@@ -62,7 +62,7 @@ def plan_model(
         threads: None takes the device's.
         batch_threads: for steps of many tokens; None takes ``threads``, or the device's if those
             are None too.
-        kv_type_k: of the cached keys, one of KV_TYPES.
+        kv_type_k: of the cached keys, one of KV_TYPES; of no interest where the files fix it.
         kv_type_v: of the cached values.
         backend: the way to run it.
         batch: tokens of a prefill step.
@@ -75,10 +75,6 @@ def plan_model(
         UnsupportedError: the architecture is not known.
         CorruptFileError: the header contradicts itself.
     """
-    for kind in (kv_type_k, kv_type_v):
-        if kind not in KV_TYPES:
-            known = ", ".join(KV_TYPES)
-            raise UsageError(f"KV type {kind!r} is not known", hint=f"use one of {known}")
     for name, value in (
         ("context", context),
         ("threads", threads),
@@ -89,13 +85,7 @@ def plan_model(
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = header if isinstance(header, Outline) else Outline.of_gguf(header)
     planner = _Planner(predictor, device, backend)
-    for kind in (kv_type_k, kv_type_v):
-        if model.config.head_dim % BY_NAME[kind].block:
-            raise UsageError(
-                f"KV type {kind} needs heads of a multiple of {BY_NAME[kind].block} values, "
-                f"this model's have {model.config.head_dim}",
-                hint="use f16",
-            )
+    kv_types = _kv_types(model, kv_type_k, kv_type_v)
     trained, most = model.config.context, model.longest_context
     if context is not None and context > most:
         raise UsageError(
@@ -111,7 +101,7 @@ def plan_model(
             threads=threads or device.threads,
             batch_threads=batch_threads or threads or device.batch_threads,
             batch=min(batch, tokens),
-            kv_types=(kv_type_k, kv_type_v),
+            kv_types=kv_types,
             budget=budget,
         )
 
@@ -130,6 +120,23 @@ def plan_model(
     if refuse and not chosen.fits:
         raise _refusal(planner, model, chosen)
     return chosen
+
+
+def _kv_types(model: Outline, keys: str, values: str) -> tuple[str, str]:
+    """The types of the cache: the files', or those asked for."""
+    if model.kv_type:
+        return model.kv_type, model.kv_type
+    for kind in (keys, values):
+        if kind not in KV_TYPES:
+            known = ", ".join(KV_TYPES)
+            raise UsageError(f"KV type {kind!r} is not known", hint=f"use one of {known}")
+        if model.config.head_dim % BY_NAME[kind].block:
+            raise UsageError(
+                f"KV type {kind} needs heads of a multiple of {BY_NAME[kind].block} values, "
+                f"this model's have {model.config.head_dim}",
+                hint="use f16",
+            )
+    return keys, values
 
 
 def _refusal(planner: _Planner, model: Outline, plan: MemoryPlan) -> DoesNotFitError:
@@ -179,14 +186,14 @@ def _changes(
             budget=refused.budget_bytes,
         )
 
-    for kind in _SMALLER_KV:
+    for kind in () if model.kv_type else _SMALLER_KV:
         if model.config.head_dim % BY_NAME[kind].block == 0:
             smaller_cache = plan(model, refused.context, (kind, kind))
             if smaller_cache.kv_bytes < refused.kv_bytes:
                 yield f"use -ctk {kind} -ctv {kind}", smaller_cache
     for context in _powers_below(refused.context):
         yield f"use -c {context}", plan(model, context)
-    for kind, embedding in _SMALLER:
+    for kind, embedding in () if model.kv_type else _SMALLER:
         smaller = requantised(model, kind, embedding)
         if smaller.file_bytes < model.file_bytes:
             convert = f"requantise it: edgeinfer convert MODEL --to gguf -q {kind} -o SMALLER.gguf"

@@ -87,7 +87,7 @@ def _onnx(path: Path) -> Iterator[Opened]:
 
     folder = onnx_folder.read(path)
     tensors = {
-        name: Retyped(onnx_folder.NEAREST.get(type_, type_), shape)
+        name: Retyped(onnx_folder.NEAREST[type_], shape)
         for name, (type_, shape) in folder.matrices.items()
     }
     outline = Outline(
@@ -98,8 +98,9 @@ def _onnx(path: Path) -> Iterator[Opened]:
         longest_context=folder.context,
         merges=folder.merges,
         surplus_bytes=sum(folder.files.values()) - sum(map(tensor_bytes, tensors.values())),
+        kv_type=folder.cache,
     )
-    yield Opened(header=outline, metadata=folder.metadata, tokenizer=path, kv_type=folder.floats)
+    yield Opened(header=outline, metadata=folder.metadata, tokenizer=path, kv_type=folder.cache)
 
 
 @contextmanager

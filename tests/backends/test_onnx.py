@@ -128,6 +128,19 @@ def test_matrices_kept_in_order_give_the_same_logits_from_less_memory(tmp_path, 
 # ---- refusals --------------------------------------------------------------------------------
 
 
+def test_a_cache_of_8_bits_is_measured_and_kept(tmp_path):
+    from edgeinfer_converters.onnx.convert import convert
+
+    convert(tiny.write(MODEL, tmp_path / "hf"), tmp_path / "out", quant="int8", cache="int8")
+
+    with edgeinfer.load(tmp_path / "out", context=96) as model:
+        assert model.plan.kv_types == "int8"
+        config = model.engine.config
+        assert model.plan.kv_bytes == 96 * config.layers * 2 * config.kv_heads * config.head_dim
+        assert golden(MODEL).distance(model.logits(MODEL.tokens)) < 0.15
+    assert not (tmp_path / "out" / "floats.onnx").exists()
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

@@ -39,7 +39,11 @@ class Run:
         return np.concatenate(rows).astype(np.float32)
 
     def _empty(self) -> dict[str, Any]:
-        kinds = {"tensor(float)": np.float32, "tensor(float16)": np.float16}
+        kinds = {
+            "tensor(float)": np.float32,
+            "tensor(float16)": np.float16,
+            "tensor(int8)": np.int8,
+        }
         return {
             value.name: np.zeros((1, value.shape[1], 0, value.shape[3]), kinds[value.type])
             for value in self.session.get_inputs()

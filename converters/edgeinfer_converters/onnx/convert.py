@@ -4,33 +4,38 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeinfer.arch import ModelConfig
-from edgeinfer.arch.config import Norm
 from edgeinfer.device.resident import peak_resident_bytes
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats import onnx_folder
 from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
+from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.one_pass import one_pass
 from edgeinfer_converters.onnx import data_file, genai
-from edgeinfer_converters.onnx.decoder import draw
-from edgeinfer_converters.onnx.forms import get_recipe
+from edgeinfer_converters.onnx.cache import Cache, CacheScales, check_type, measured
+from edgeinfer_converters.onnx.decoder import beyond_the_graph, draw
+from edgeinfer_converters.onnx.forms import Recipe, get_recipe
 from edgeinfer_converters.onnx.graph import Graph
 from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
 from edgeinfer_converters.onnx.weights import Weights
 from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
 
 INSTALL = "pip install 'edgeinfer[onnx]'"
+_WITH_FLOATS = "floats.onnx"  # the graph with a cache of floats, while scales are measured
 MOST_CONTEXT = 32768  # tokens of rotary tables, unless more are asked for
 
 
@@ -40,16 +45,19 @@ def convert(
     *,
     quant: str = "int4",
     context: int | None = None,
+    cache: str | None = None,
     merge_lora: str | os.PathLike[str] | None = None,
     overrides: Overrides | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> ConvertReport:
     """Exports a Hugging Face folder or a GGUF file to a folder for ONNX Runtime.
 
-    Weights of a GGUF whose type ONNX Runtime multiplies fast (q4_0, q5_0, q6_k, q8_0) keep
-    their values where the recipe allows as many bits; others are encoded anew, which the
-    report says. The folder has model.onnx, its data, a tokenizer and genai_config.json.
+    Weights of a GGUF whose type ONNX Runtime multiplies fast (q3_k, q4_0, q5_0, q6_k, q8_0)
+    keep their values where the recipe allows as many bits, those of q4_1 and q4_k nearly; others
+    are encoded anew. The report says which. The folder has model.onnx, its data, a tokenizer
+    and genai_config.json.
 
     Args:
         source: a folder with config.json, safetensors and a tokenizer; or a GGUF file.
@@ -57,8 +65,13 @@ def convert(
         quant: f32, f16, int8, int4 or int2.
         context: tokens the model will be able to read; None for the trained context up to
             32768. It decides between LongRoPE's long and short divisors.
+        cache: type of cached keys and values: f32, f16 or int8; None for that of the recipe's
+            floats. The scales of int8 are measured, by running the model on a text.
         merge_lora: a PEFT adapter to add to the weights.
         overrides: must be empty; types of single tensors cannot be chosen.
+        importance: how much the squared error of each column of a tensor counts, float32
+            (matrices, columns), such as ``ImportanceMatrix.importance()``. Weights that keep
+            their values are not changed by it.
         threads: None for one a processor.
         progress: called after each block of rows.
 
@@ -66,7 +79,8 @@ def convert(
         UsageError: no such recipe, an override, or the output is something else.
         NotFoundError: the source, or a file of it, does not exist.
         CorruptFileError: a file is broken, or a tensor missing.
-        UnsupportedError: the family is not known or has experts, or onnx-ir is not installed.
+        UnsupportedError: the family is not known or has experts, or onnx-ir is not installed, or of
+            an int8 cache onnxruntime.
     """
 
     def planned(opened: HuggingFaceSource | GgufSource) -> OnnxExport:
@@ -75,7 +89,9 @@ def convert(
             Path(output),
             quant=quant,
             context=context,
+            cache=cache,
             overrides=overrides,
+            importance=importance,
             threads=threads,
         )
 
@@ -88,7 +104,9 @@ def export(
     *,
     quant: str = "int4",
     context: int | None = None,
+    cache: str | None = None,
     overrides: Overrides | None = None,
+    importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
 ) -> OnnxExport:
     """Plans a folder; the arguments and errors are those of ``convert``."""
@@ -96,9 +114,19 @@ def export(
     recipe = get_recipe(quant)
     if overrides is not None and overrides != Overrides():
         raise UsageError("types of single tensors cannot be chosen for ONNX")
+    cache = (cache or recipe.floats).lower()
+    check_type(cache, recipe.floats)
     _require_library()
-    config, tokens = _numbers(source, context)
-    return OnnxExport(source, output, Weights(source, recipe), config, tokens, quant, threads)
+    return OnnxExport(
+        source,
+        output,
+        recipe=recipe,
+        quant=quant,
+        cache=cache,
+        context=context,
+        importance=importance or {},
+        threads=threads,
+    )
 
 
 class OnnxExport:
@@ -108,24 +136,44 @@ class OnnxExport:
         self,
         source: HuggingFaceSource | GgufSource,
         output: Path,
-        weights: Weights,
-        config: ModelConfig,
-        context: int,
+        *,
+        recipe: Recipe,
         quant: str,
+        cache: str,
+        context: int | None,
+        importance: Mapping[str, NDArray[np.float32]],
         threads: int | None,
     ) -> None:
         self.path = output
-        self._source, self._weights, self._quant = source, weights, quant
+        self._config, self._context = _numbers(source, context)
+        self._source, self._quant, self._cache = source, quant, cache
+        self._weights = Weights(source, recipe, importance)
         self._threads = threads or os.cpu_count() or 1
         self._folder = AtomicFolder(output, mark=genai.NAME)
         try:
             with self._folder.explained():
-                _describe(weights, config, context, quant, self._folder.part)
+                # The scales of an int8 cache are not known yet, and are seen with one of floats.
+                floats = recipe.floats if cache == "int8" else cache
+                self._graph = self._drawn(Cache(floats))
+                self._ids = write_tokenizer(source, self._folder.part)
                 self._file = (self._folder.part / data_file.NAME).open("w+b")
-                self._file.truncate(weights.data.size)
+                self._file.truncate(self._weights.data.size)
         except BaseException:
             self._folder.abort()
             raise
+
+    def _drawn(self, cache: Cache) -> bytes:
+        """The graph, whose tensors are then declared."""
+        graph = Graph(self._weights.recipe.floats)
+        draw(graph, self._config, self._weights, self._context, cache)
+        unused = self._weights.undeclared()
+        if unused:
+            listed = ", ".join(unused[:5])
+            raise UnsupportedError(
+                f"{self._source.path}: tensors that the ONNX graph has no place for: {listed}",
+                hint="convert it to GGUF: --to gguf",
+            )
+        return graph.serialized(version("edgeinfer"))
 
     @property
     def nbytes(self) -> int:
@@ -141,8 +189,42 @@ class OnnxExport:
         """As ``Export.finish``."""
         with self._folder.explained():
             yield from self._weights.write_given(self._file)
+            if self._cache == "int8":
+                self._graph = self._drawn(Cache("int8", self._scales()))
+                yield from self._weights.write_given(self._file)
             self._file.close()
+            self._describe()
         self._folder.sync()
+
+    def _scales(self) -> CacheScales:
+        """Runs the graph with its cache of floats, to see how large keys and values are."""
+        self._file.flush()
+        path = self._folder.part / _WITH_FLOATS
+        path.write_bytes(self._graph)
+        tokenizer = load_tokenizer(self._folder.part)
+        found = measured(
+            path, self._config, tokenizer, context=self._context, threads=self._threads
+        )
+        path.unlink()
+        return found
+
+    def _describe(self) -> None:
+        """Writes everything but the data."""
+        folder, weights = self._folder.part, self._weights
+        (folder / onnx_folder.GRAPH).write_bytes(self._graph)
+        genai.write_config(folder, onnx_folder.GRAPH, self._config, self._context, self._ids)
+        onnx_folder.OnnxFolder(
+            path=folder,
+            config=self._config,
+            context=self._context,
+            quant=self._quant,
+            floats=weights.recipe.floats,
+            cache=self._cache,
+            matrices=weights.matrices(),
+            files={onnx_folder.GRAPH: len(self._graph), data_file.NAME: weights.data.size},
+            merges=_merges(self._source),
+            metadata=_general(self._source),
+        ).write(folder)
 
     def commit(self) -> None:
         """As ``Export.commit``."""
@@ -173,6 +255,10 @@ class OnnxExport:
             types=dict(weights.types.most_common()),
             replaced={},
             requantised=dict(weights.changes.most_common()),
+            notes=[
+                f"{change} in {count} tensors keeps codes and scales, and rounds offsets to 8 bits"
+                for change, count in weights.rounded.most_common()
+            ],
         )
 
 
@@ -198,37 +284,16 @@ def _numbers(
             f"{source.path}: a model with experts, which cannot be exported to ONNX yet",
             hint="convert it to GGUF: --to gguf",
         )
-    if source.config.norm is not Norm.RMS or not source.config.gated:
+    beyond = beyond_the_graph(source.config)
+    if beyond is not None:
         raise UnsupportedError(
-            f"{source.path}: {source.arch.name}, which cannot be exported to ONNX yet",
+            f"{source.path}: {source.arch.name} has {beyond}, which cannot be exported to ONNX yet",
             hint="convert it to GGUF: --to gguf",
         )
     if context is not None and context < 1:
         raise UsageError(f"context is {context}, it must be at least 1")
     tokens = context or min(source.config.context, MOST_CONTEXT)
     return source.numbers.model_config(source.arch, tokens), tokens
-
-
-def _describe(weights: Weights, config: ModelConfig, tokens: int, quant: str, folder: Path) -> None:
-    """Writes everything but the data, whose tensors are then declared."""
-    source, floats = weights.source, weights.recipe.floats
-    graph = Graph(floats)
-    draw(graph, config, weights, tokens)
-    octets = graph.serialized(version("edgeinfer"))
-    (folder / onnx_folder.GRAPH).write_bytes(octets)
-    ids = write_tokenizer(source, folder)
-    genai.write_config(folder, onnx_folder.GRAPH, config, tokens, ids)
-    onnx_folder.OnnxFolder(
-        path=folder,
-        config=config,
-        context=tokens,
-        quant=quant,
-        floats=floats,
-        matrices=weights.matrices(),
-        files={onnx_folder.GRAPH: len(octets), data_file.NAME: weights.data.size},
-        merges=_merges(source),
-        metadata=_general(source),
-    ).write(folder)
 
 
 def _merges(source: HuggingFaceSource | GgufSource) -> int:

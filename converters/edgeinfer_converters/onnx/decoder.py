@@ -6,34 +6,83 @@ given: ``num_logits``, after how many of the last tokens logits are wanted (1).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, fields
+from enum import Enum
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from edgeinfer.arch.config import Activation, ModelConfig, QkNorm, RopeStyle, RopeTable
+from edgeinfer.arch.config import Activation, ModelConfig, Norm, QkNorm, RopeStyle, RopeTable
+from edgeinfer_converters.onnx.cache import Cache
 from edgeinfer_converters.onnx.forms import FLOAT
 from edgeinfer_converters.onnx.graph import MICROSOFT, Graph
-from edgeinfer_converters.onnx.weights import Weights, same_form
+from edgeinfer_converters.onnx.weights import Matrix, Weights, same_form
 
 if TYPE_CHECKING:
     import onnx_ir as ir
 
 _ACCURACY = 4  # of MatMulNBits: activations are quantised to 8 bits, which is the fast way
+_ACTIVATIONS: Mapping[Activation, tuple[str, Mapping[str, Any]]] = {
+    Activation.SILU: ("QuickGelu", {"alpha": 1.0}),
+    Activation.GELU_TANH: ("FastGelu", {}),
+}
 _TOTAL = "total_sequence_length"
 _FAR = np.iinfo(np.int64).max
 
 
-def draw(graph: Graph, config: ModelConfig, weights: Weights, context: int) -> None:
+@dataclass(frozen=True, slots=True)
+class _NormOperators:
+    """A norm's operator, and of ONNX Runtime's that which adds a block's output before."""
+
+    alone: str
+    with_skip: str
+
+
+_NORMS = {
+    Norm.RMS: _NormOperators("SimplifiedLayerNormalization", "SkipSimplifiedLayerNormalization"),
+    Norm.LAYER: _NormOperators("LayerNormalization", "SkipLayerNormalization"),
+}
+
+
+# What the graph is drawn from: of other numbers only the defaults are.
+_DRAWN = frozenset({
+    "architecture", "name", "vocab_size", "context", "layers", "width", "heads", "kv_heads",
+    "head_dim", "ff_width", "norm_eps", "norm", "gated", "activation", "norm_placement", "qk_norm",
+    "rope_style", "rope_tables", "layer_rope", "layer_window", "attention_scale",
+    "attention_softcap", "output_softcap", "embedding_scale", "residual_scale", "output_scale",
+    "tied_output", "pooling",
+})  # fmt: skip
+_KNOWN: Mapping[str, Collection[object]] = {"activation": _ACTIVATIONS, "norm": _NORMS}
+
+
+def beyond_the_graph(config: ModelConfig) -> str | None:
+    """What a model has that the graph has not, such as "positions = 1024"."""
+    for field in fields(config):
+        value = getattr(config, field.name)
+        known = _KNOWN.get(field.name)
+        is_drawn = field.name in _DRAWN and (known is None or value in known)
+        if not is_drawn and value != field.default:
+            return f"{field.name} = {value.value if isinstance(value, Enum) else value}"
+    return None
+
+
+def draw(graph: Graph, config: ModelConfig, weights: Weights, context: int, cache: Cache) -> None:
     """Draws the decoder for up to ``context`` tokens, and declares the weights it takes."""
-    _Decoder(graph, config, weights, context).draw()
+    _Decoder(graph, config, weights, context, cache).draw()
 
 
 class _Decoder:
-    def __init__(self, graph: Graph, config: ModelConfig, weights: Weights, context: int) -> None:
+    def __init__(
+        self, graph: Graph, config: ModelConfig, weights: Weights, context: int, cache: Cache
+    ) -> None:
         self.graph, self.config, self.weights = graph, config, weights
-        self.context = context
+        self.context, self.cache = context, cache
+        # Attention computes in half floats if the cache is of them.
+        self.attention = "float16" if cache.type == "f16" else "float"
         self.stream: ir.Value  # the residual stream, (batch, tokens, width)
         self.pending: ir.Value | None = None  # a block's output, not yet added to it
+        self.sums: dict[ir.Value, ir.Value] = {}  # of blocks of columns, by the value
 
     def draw(self) -> None:
         graph, config = self.graph, self.config
@@ -55,9 +104,9 @@ class _Decoder:
         for i in range(config.layers):
             attended, *caches = self._attention(i, past[i])
             present.append(caches)
-            self._block_output(attended, f"blk.{i}.post_attention_norm.weight")
-            self._block_output(self._feed_forward(i), f"blk.{i}.post_ffw_norm.weight")
-        hidden = self._last(self._normed("output_norm.weight"), wanted)
+            self._block_output(attended, f"blk.{i}.post_attention_norm")
+            self._block_output(self._feed_forward(i), f"blk.{i}.post_ffw_norm")
+        hidden = self._last(self._normed("output_norm"), wanted)
         logits = self._logits(hidden)
         # Declared as for the default; more rows come when more are wanted.
         graph.output(logits, "logits", "float", ["batch_size", 1, config.vocab_size])
@@ -66,7 +115,7 @@ class _Decoder:
                 shape = _shape(
                     "batch_size", config.kv_heads, "total_sequence_length", config.head_dim
                 )
-                graph.output(value, f"present.{i}.{part}", "float", shape)
+                graph.output(value, f"present.{i}.{part}", self._cache_type(), shape)
         graph.output(hidden, "hidden_states", "float", ["batch_size", 1, config.width])
 
     # ---- the ends ------------------------------------------------------------------------
@@ -77,8 +126,7 @@ class _Decoder:
         axis, one = graph.constant([1], "int64"), graph.constant(1, "int64")
         last = graph.node("Sub", graph.node("ReduceSum", mask, axis, keepdims=0), one)
         longest = graph.node("Gather", graph.node("Shape", mask), one, axis=0)
-        int32 = 6  # of onnx.TensorProto.DataType
-        return graph.node("Cast", last, to=int32), graph.node("Cast", longest, to=int32)
+        return graph.cast(last, "int32"), graph.cast(longest, "int32")
 
     def _rope(self, number: int, table: RopeTable) -> tuple[ir.Value, ir.Value]:
         """Cosines and sines, (context, lanes / 2) each."""
@@ -86,7 +134,11 @@ class _Decoder:
         names = ((f"rope.{number}.cos", np.cos), (f"rope.{number}.sin", np.sin))
         cos, sin = (
             self.graph.weight(
-                self.weights.given(name, (table.magnitude * wave(angles)).astype(np.float32))
+                self.weights.given(
+                    name,
+                    (table.magnitude * wave(angles)).astype(np.float32),
+                    "f16" if self.attention == "float16" else "",
+                )
             )
             for name, wave in names
         )
@@ -95,17 +147,35 @@ class _Decoder:
     def _cache(self, kind: str, layer: int, part: str) -> ir.Value:
         config = self.config
         shape = _shape("batch_size", config.kv_heads, "past_sequence_length", config.head_dim)
-        return self.graph.input(f"{kind}.{layer}.{part}", "float", shape)
+        return self.graph.input(f"{kind}.{layer}.{part}", self._cache_type(), shape)
+
+    def _cache_type(self) -> str:
+        return "int8" if self.cache.scales else self.attention
 
     def _embedded(self, tokens: ir.Value) -> ir.Value:
         graph, matrix = self.graph, self.weights.matrix("token_embd.weight")
-        values = graph.weight(matrix.values)
         if matrix.scales is None:
-            out: ir.Value = graph.node("Gather", values, tokens, axis=0)
+            out: ir.Value = graph.node("Gather", graph.weight(matrix.values), tokens, axis=0)
             return out
-        out = graph.node(
+        rows = self._gathered(matrix, tokens)
+        if matrix.offsets is None:
+            return rows
+        offsets = self._gathered(matrix.offsets, tokens)
+        count, block = matrix.offsets.columns, matrix.form.block
+        bounds = (graph.constant([bound], "int64") for bound in (0, count, -1))
+        offsets = graph.node("Slice", offsets, *bounds)  # they are filled up to whole blocks
+        blocks = graph.node("Reshape", rows, graph.constant([0, 0, count, block], "int64"))
+        each = graph.node("Unsqueeze", offsets, graph.constant([-1], "int64"))
+        whole = graph.constant([0, 0, matrix.columns], "int64")
+        out = graph.node("Reshape", graph.node("Add", blocks, each), whole)
+        return out
+
+    def _gathered(self, matrix: Matrix, tokens: ir.Value) -> ir.Value:
+        graph = self.graph
+        assert matrix.scales is not None
+        out: ir.Value = graph.node(
             "GatherBlockQuantized",
-            values,
+            graph.weight(matrix.values),
             tokens,
             graph.weight(matrix.scales),
             domain=MICROSOFT,
@@ -144,7 +214,7 @@ class _Decoder:
     def _attention(self, i: int, past: list[ir.Value]) -> list[ir.Value]:
         """Returns the attention's output, and the caches with its keys and values."""
         graph, config = self.graph, self.config
-        inputs = self._normed(f"blk.{i}.attn_norm.weight")
+        inputs = self._normed(f"blk.{i}.attn_norm")
         names = [f"blk.{i}.attn_{part}.weight" for part in "qkv"]
         queries: ir.Value
         keys: ir.Value | None = None
@@ -153,19 +223,30 @@ class _Decoder:
             queries = self._product(inputs, *names)
         else:
             queries, keys, values = (self._product(inputs, name) for name in names)
-            queries = self._head_norm(queries, f"blk.{i}.attn_q_norm.weight")
-            keys = self._head_norm(keys, f"blk.{i}.attn_k_norm.weight")
+            queries = self._head_norm(queries, f"blk.{i}.attn_q_norm")
+            keys = self._head_norm(keys, f"blk.{i}.attn_k_norm")
         rope = config.layer_rope[i]
         cos, sin = self._ropes_of(rope)
+        if self.cache.scales:
+            scales = self.cache.scales[i]
+            names = [f"past_key_values.{i}.{part}.scales" for part in ("key", "value")]
+            given = [
+                graph.weight(self.weights.given(name, values, "f32"))
+                for name, values in zip(names, scales, strict=True)
+            ]
+            rest: list[ir.Value | None] = [None, None, None, *given]
+            kinds = {"k_quant_type": "PER_CHANNEL", "v_quant_type": "PER_CHANNEL"}
+            attributes: dict[str, Any] = {**kinds, "kv_cache_bit_width": 8}
+        else:
+            rest, attributes = [], {}
         attended, *caches = graph.node(
             "GroupQueryAttention",
-            queries,
-            keys,
-            values,
+            *(self._cast(part, self.attention) for part in (queries, keys, values)),
             *past,
             *self.lengths,
             cos,
             sin,
+            *rest,
             domain=MICROSOFT,
             outputs=3,
             num_heads=config.heads,
@@ -175,8 +256,16 @@ class _Decoder:
             local_window_size=config.layer_window[i] or -1,
             do_rotary=int(rope >= 0),
             rotary_interleaved=int(config.rope_style is RopeStyle.NEIGHBOURS),
+            **attributes,
         )
+        attended = self._cast(attended, "float")
         return [self._product(attended, f"blk.{i}.attn_output.weight"), *caches]
+
+    def _cast(self, value: ir.Value | None, type: str) -> ir.Value | None:
+        """Casts from the graph's floats to those of attention, or back."""
+        if value is None or self.attention == "float":
+            return value
+        return self.graph.cast(value, type)
 
     def _ropes_of(self, number: int) -> tuple[ir.Value | None, ir.Value | None]:
         if number < 0:
@@ -185,19 +274,23 @@ class _Decoder:
         return self.ropes[used.index(number)]
 
     def _feed_forward(self, i: int) -> ir.Value:
-        graph = self.graph
-        inputs = self._normed(f"blk.{i}.ffn_norm.weight")
-        gate = self._product(inputs, f"blk.{i}.ffn_gate.weight")
+        inputs = self._normed(f"blk.{i}.ffn_norm")
         up = self._product(inputs, f"blk.{i}.ffn_up.weight")
-        if self.config.activation is Activation.SILU:
-            gate = graph.node("QuickGelu", gate, domain=MICROSOFT, alpha=1.0)
+        if self.config.gated:
+            gate = self._product(inputs, f"blk.{i}.ffn_gate.weight")
+            up = self.graph.node("Mul", self._activated(gate), up)
         else:
-            gate = graph.node("FastGelu", gate, domain=MICROSOFT)
-        return self._product(graph.node("Mul", gate, up), f"blk.{i}.ffn_down.weight")
+            up = self._activated(up)
+        return self._product(up, f"blk.{i}.ffn_down.weight")
+
+    def _activated(self, value: ir.Value) -> ir.Value:
+        operator, attributes = _ACTIVATIONS[self.config.activation]
+        out: ir.Value = self.graph.node(operator, value, domain=MICROSOFT, **attributes)
+        return out
 
     def _block_output(self, output: ir.Value, norm: str) -> None:
         """Takes a block's output, to be added to the stream by whoever reads that next."""
-        if norm in self.weights:
+        if f"{norm}.weight" in self.weights:
             output = self._norm(output, norm)
         if self.pending is not None:  # nobody read it between: no norm before the block
             self.stream = self.graph.node("Add", self.stream, self.pending)
@@ -208,18 +301,17 @@ class _Decoder:
     def _normed(self, norm: str) -> ir.Value:
         """The stream, all blocks added, and normed if there is such a norm."""
         graph = self.graph
-        if norm not in self.weights:
+        if f"{norm}.weight" not in self.weights:
             if self.pending is not None:
                 self.stream, self.pending = graph.node("Add", self.stream, self.pending), None
             return self.stream
         if self.pending is None:
             return self._norm(self.stream, norm)
-        gamma = graph.weight(self.weights.vector(norm))
         normed, _, _, self.stream = graph.node(
-            "SkipSimplifiedLayerNormalization",
+            _NORMS[self.config.norm].with_skip,
             self.stream,
             self.pending,
-            gamma,
+            *self._norm_weights(norm),
             domain=MICROSOFT,
             outputs=4,
             epsilon=self.config.norm_eps,
@@ -229,16 +321,23 @@ class _Decoder:
         return out
 
     def _norm(self, value: ir.Value, norm: str) -> ir.Value:
-        gamma = self.graph.weight(self.weights.vector(norm))
         out: ir.Value = self.graph.node(
-            "SimplifiedLayerNormalization", value, gamma, axis=-1, epsilon=self.config.norm_eps
+            _NORMS[self.config.norm].alone,
+            value,
+            *self._norm_weights(norm),
+            axis=-1,
+            epsilon=self.config.norm_eps,
         )
         return out
+
+    def _norm_weights(self, norm: str) -> list[ir.Value]:
+        names = (f"{norm}.weight", f"{norm}.bias")
+        return [self.graph.weight(self.weights.vector(n)) for n in names if n in self.weights]
 
     def _head_norm(self, value: ir.Value, norm: str) -> ir.Value:
         """Norms queries or keys: each head, or the whole projection, or not at all."""
         graph, config = self.graph, self.config
-        if norm not in self.weights:
+        if f"{norm}.weight" not in self.weights:
             return value
         if config.qk_norm is QkNorm.FULL:
             return self._norm(value, norm)
@@ -265,11 +364,20 @@ class _Decoder:
                 "FusedMatMul", inputs, graph.weight(matrix.values), domain=MICROSOFT, transB=1
             )
             return product if bias is None else graph.node("Add", product, bias)
-        form = matrix.form
+        if matrix.offsets is None:
+            return self._codes_product(inputs, matrix, bias)
+        # What offsets add to a product is each of them times the sum of its block's inputs.
+        product = self._codes_product(inputs, matrix, None)
+        sums = self._block_sums(inputs, matrix.form.block)
+        added = self._codes_product(sums, matrix.offsets, bias)
+        return graph.node("Add", product, added)
+
+    def _codes_product(self, inputs: ir.Value, matrix: Matrix, bias: ir.Value | None) -> ir.Value:
+        graph, form = self.graph, matrix.form
         assert matrix.scales is not None
-        blocks = matrix.columns // form.block
+        blocks = matrix.scales.shape[1]
         shape = (matrix.rows, blocks, form.block * form.bits // 8)
-        product = graph.node(
+        product: ir.Value = graph.node(
             "MatMulNBits",
             inputs,
             # The same bytes have two shapes where they are the embedding as well.
@@ -286,6 +394,15 @@ class _Decoder:
             accuracy_level=_ACCURACY,
         )
         return product
+
+    def _block_sums(self, inputs: ir.Value, block: int) -> ir.Value:
+        """The sums of blocks of columns, made once for all who multiply the same."""
+        graph = self.graph
+        if inputs not in self.sums:
+            blocks = graph.node("Reshape", inputs, graph.constant([0, 0, -1, block], "int64"))
+            axis = graph.constant([-1], "int64")
+            self.sums[inputs] = graph.node("ReduceSum", blocks, axis, keepdims=0)
+        return self.sums[inputs]
 
 
 def _shape(*dimensions: int | str) -> list[int | str]:

@@ -4,11 +4,16 @@ Of what MatMulNBits takes, only the forms that it multiplies fast on a processor
 2, 4 or 8 bits, symmetric, rows cut into blocks of 16 or 32 columns. A weight is
 ``(code - 2 ** (bits - 1)) * scale``; codes lie in their bytes with the first one lowest
 (https://github.com/microsoft/onnxruntime/blob/main/docs/ContribOperators.md).
+
+Blocks may have an offset besides, as q4_1 and q4_k have. Whole zero points would round it to
+steps of the scale, and with floats MatMulNBits is two hundred times slower; but what an offset
+adds to a product is the offset times the sum of the block's inputs. So the offsets are a matrix
+of their own, of a column a block, which the sums are multiplied with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,11 +21,14 @@ from numpy.typing import NDArray
 
 from edgeinfer.errors import UsageError
 from edgeinfer.quant import encode, get
+from edgeinfer_converters.onnx.gguf_blocks import (
+    EXACT_BLOCKS,
+    OFFSET_BLOCKS,
+    Codes,
+    Floats,
+)
 from edgeinfer_converters.quantize import check_values
 from edgeinfer_converters.tensors import Tensor, matrix_shape
-
-Codes = NDArray[np.uint8]  # (rows, columns), one a byte
-Scales = NDArray[np.float32]  # (rows, columns / block)
 
 BLOCK = 32
 
@@ -31,13 +39,15 @@ class Form:
 
     bits: int
     block: int = BLOCK
+    has_offsets: bool = False
 
     @property
     def name(self) -> str:
         """As reports call it, such as "int4"."""
         if not self.bits:
             return "float"
-        return f"int{self.bits}" + ("" if self.block == BLOCK else f"/{self.block}")
+        block = "" if self.block == BLOCK else f"/{self.block}"
+        return f"int{self.bits}{block}" + ("+offsets" if self.has_offsets else "")
 
 
 FLOAT = Form(0)
@@ -78,98 +88,100 @@ def get_recipe(name: str) -> Recipe:
 
 # ---- GGUF types that keep their values -------------------------------------------------------
 
-
-def _q4_0(data: NDArray[np.uint8]) -> tuple[Codes, Scales]:
-    rows, _ = data.shape
-    blocks = data.reshape(rows, -1, 18)
-    low_and_high = [blocks[..., 2:] & 15, blocks[..., 2:] >> 4]
-    return np.concatenate(low_and_high, axis=-1).reshape(rows, -1), _halves(blocks[..., :2])
-
-
-def _q5_0(data: NDArray[np.uint8]) -> tuple[Codes, Scales]:
-    rows, _ = data.shape
-    blocks = data.reshape(rows, -1, 22)
-    low = np.concatenate([blocks[..., 6:] & 15, blocks[..., 6:] >> 4], axis=-1)
-    fifth: Codes = np.unpackbits(blocks[..., 2:6], axis=-1, bitorder="little")
-    codes: Codes = (low | fifth << np.uint8(4)) + np.uint8(128 - 16)
-    return codes.reshape(rows, -1), _halves(blocks[..., :2])
-
-
-def _q8_0(data: NDArray[np.uint8]) -> tuple[Codes, Scales]:
-    rows, _ = data.shape
-    blocks = data.reshape(rows, -1, 34)
-    return (blocks[..., 2:] ^ np.uint8(128)).reshape(rows, -1), _halves(blocks[..., :2])
-
-
-def _q6_k(data: NDArray[np.uint8]) -> tuple[Codes, Scales]:
-    """A super-block is two halves of 128: 64 bytes of low bits, 32 of the two high ones."""
-    rows, _ = data.shape
-    blocks = data.reshape(rows, -1, 210)
-    low = blocks[..., :128].reshape(rows, -1, 2, 2, 32)  # half, columns of 32
-    high = blocks[..., 128:192].reshape(rows, -1, 2, 1, 32)
-    quarters = [
-        (low & 15) | (high >> np.array([[0], [2]], np.uint8) & 3) << 4,
-        (low >> 4) | (high >> np.array([[4], [6]], np.uint8) & 3) << 4,
-    ]
-    codes = np.concatenate(quarters, axis=-2) + np.uint8(128 - 32)
-    scales = blocks[..., 192:208].view(np.int8) * _halves(blocks[..., 208:])[..., None]
-    return codes.reshape(rows, -1), scales.astype(np.float32).reshape(rows, -1)
-
-
-def _halves(octets: NDArray[np.uint8]) -> Scales:
-    return np.ascontiguousarray(octets).view(np.float16)[..., 0].astype(np.float32)
-
-
-# Quant type -> the form that holds the same values, and how to take its blocks apart.
-EXACT: Mapping[str, tuple[Form, Callable[[NDArray[np.uint8]], tuple[Codes, Scales]]]] = {
-    "q4_0": (Form(4), _q4_0),
-    "q5_0": (Form(8), _q5_0),
-    "q6_k": (Form(8, 16), _q6_k),
-    "q8_0": (Form(8), _q8_0),
+# Quant type -> the form that holds the same values.
+EXACT: Mapping[str, Form] = {
+    "q3_k": Form(4, 16),
+    "q4_0": Form(4),
+    "q5_0": Form(8),
+    "q6_k": Form(8, 16),
+    "q8_0": Form(8),
 }
+# Quant type -> the form that holds the same codes and scales; offsets are rounded to 8 bits.
+NEAR: Mapping[str, Form] = {"q4_1": Form(4, has_offsets=True), "q4_k": Form(4, has_offsets=True)}
 
 
-def exact_form(tensor: Tensor, bits: int) -> Form | None:
-    """The form that keeps a tensor's values, if there is one of at most so many bits."""
-    if tensor.stored_type is not None and tensor.stored_type.name in EXACT:
-        form = EXACT[tensor.stored_type.name][0]
-        return form if form.bits <= bits else None
+def own_form(tensor: Tensor, bits: int) -> Form | None:
+    """The form that keeps a tensor's codes and scales, if there is one of at most so many bits."""
+    if tensor.stored_type is not None:
+        form = EXACT.get(tensor.stored_type.name) or NEAR.get(tensor.stored_type.name)
+        return form if form and form.bits <= bits else None
     return None
 
 
 # ---- encoding --------------------------------------------------------------------------------
 
-_ENCODED_AS = {4: "q4_0", 8: "q8_0"}
+_ENCODED_AS = {Form(4): "q4_0", Form(8): "q8_0", Form(4, has_offsets=True): "q4_1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Encoded:
+    """Rows of a matrix; ``offsets``, (rows, columns / block), where the form has them."""
+
+    codes: Codes
+    scales: Floats
+    offsets: Floats | None = None
 
 
 def encoded(
-    tensor: Tensor, form: Form, first: int, last: int, *, threads: int
-) -> tuple[Codes, Scales]:
-    """Returns rows of a tensor as codes and scales: its own, or else encoded anew."""
+    tensor: Tensor,
+    form: Form,
+    first: int,
+    last: int,
+    *,
+    threads: int,
+    importance: NDArray[np.float32] | None = None,
+) -> Encoded:
+    """Returns rows of a tensor: its own codes and scales, or else encoded anew.
+
+    Args:
+        tensor: what to encode.
+        form: how.
+        first: its first row.
+        last: the row after its last.
+        threads: native threads.
+        importance: float32 (columns,): how much the squared error of each column counts.
+    """
     kept = tensor.stored_type
-    if kept is not None and exact_form(tensor, form.bits) == form:
+    if kept is not None and own_form(tensor, form.bits) == form:
         stored = tensor.stored(kept, first, last)
         assert stored is not None
-        return EXACT[kept.name][1](stored)
+        return _taken_apart(kept.name, stored)
     values = tensor.read(first, last)
     check_values(tensor.name, "", values)
     if form.bits == 2:
-        return _two_bits(values)
-    type_ = get(_ENCODED_AS[form.bits])
-    return EXACT[type_.name][1](encode(type_, values, threads=threads))
+        return Encoded(*_two_bits(values, importance))
+    type_ = get(_ENCODED_AS[form])
+    data = encode(type_, values, threads=threads, importance=importance)
+    return _taken_apart(type_.name, data)
+
+
+def _taken_apart(type: str, data: NDArray[np.uint8]) -> Encoded:
+    if type in OFFSET_BLOCKS:
+        return Encoded(*OFFSET_BLOCKS[type](data))
+    return Encoded(*EXACT_BLOCKS[type](data))
+
+
+def offset_codes(offsets: Floats) -> tuple[Codes, Floats]:
+    """Rounds offsets, (rows, blocks), to 8 bits; columns are filled up to whole blocks."""
+    filled = np.pad(offsets, ((0, 0), (0, -offsets.shape[1] % BLOCK)))
+    return EXACT_BLOCKS["q8_0"](encode(get("q8_0"), filled))
 
 
 # Scales to try, as parts of the one that makes a block's largest weight an outer level.
 _TWO_BIT_SCALES = (1.0, 0.8, 0.62, 0.46)
 
 
-def _two_bits(values: NDArray[np.float32]) -> tuple[Codes, Scales]:
+def _two_bits(
+    values: NDArray[np.float32], importance: NDArray[np.float32] | None
+) -> tuple[Codes, Floats]:
     """Levels -2, -1, 0 and 1 times a scale of either sign: of some scales the best one.
 
     A scale that is chosen is then the least squares' one of its codes.
     """
     rows, columns = values.shape
     blocks = values.reshape(rows, columns // BLOCK, BLOCK)
+    weights = np.ones(columns, np.float32) if importance is None else importance
+    weights = weights.reshape(1, -1, BLOCK)
     at = np.abs(blocks).argmax(axis=-1)[..., None]
     largest = np.take_along_axis(blocks, at, axis=-1) / np.float32(-2)
     best_gain = np.full((*blocks.shape[:-1], 1), -1, np.float32)
@@ -179,8 +191,9 @@ def _two_bits(values: NDArray[np.float32]) -> tuple[Codes, Scales]:
         scale = largest * np.float32(part)
         inverse = np.divide(1, scale, out=np.zeros_like(scale), where=scale != 0)
         levels = np.clip(np.rint(blocks * inverse), -2, 1)
-        along = np.einsum("rbi,rbi->rb", levels, blocks)[..., None]
-        norm = np.einsum("rbi,rbi->rb", levels, levels)[..., None]
+        weighted = levels * weights
+        along = np.einsum("rbi,rbi->rb", weighted, blocks)[..., None]
+        norm = np.einsum("rbi,rbi->rb", weighted, levels)[..., None]
         refined = np.divide(along, norm, out=np.zeros_like(along), where=norm != 0)
         gain = along * refined  # by how much the squared error is less than without any
         better = gain > best_gain

@@ -92,6 +92,11 @@ class Graph:
         self._nodes.append(made)
         return made.outputs[0] if outputs == 1 else made.outputs
 
+    def cast(self, value: ir.Value, type: str) -> ir.Value:
+        """Adds a cast; type is "float" for that of the graph's floats, or ONNX's own name."""
+        out: ir.Value = self.node("Cast", value, to=int(self._type(type).dtype))
+        return out
+
     def serialized(self, version: str) -> bytes:
         """Returns the model file, which refers to the data file."""
         graph = self._ir.Graph(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 
@@ -14,9 +14,20 @@ from edgeinfer.arch.tensors import EngineTensor, engine_tensors
 from edgeinfer.errors import CorruptFileError
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.onnx.data_file import DataFile, Stored, blocks_of
-from edgeinfer_converters.onnx.forms import FLOAT, Form, Recipe, encoded, exact_form, fits, packed
+from edgeinfer_converters.onnx.forms import (
+    FLOAT,
+    NEAR,
+    Form,
+    Recipe,
+    encoded,
+    fits,
+    offset_codes,
+    own_form,
+    packed,
+)
+from edgeinfer_converters.onnx.gguf_blocks import Codes, Floats
 from edgeinfer_converters.pipeline import Piece
-from edgeinfer_converters.quantize import BLOCK_VALUES, check_values
+from edgeinfer_converters.quantize import BLOCK_VALUES, check_values, column_importance
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _ENDS = ("token_embd.weight", "output.weight")
@@ -24,14 +35,17 @@ _ENDS = ("token_embd.weight", "output.weight")
 
 @dataclass(frozen=True, slots=True)
 class Matrix:
-    """A matrix in the data file; ``scales`` is None for floats."""
+    """A matrix in the data file; ``scales`` is None for floats.
+
+    ``offsets`` of its blocks are a matrix themselves, with a column for each block.
+    """
 
     form: Form
     rows: int
     columns: int
     values: Stored
     scales: Stored | None
-    parts: tuple[tuple[Tensor, EngineTensor], ...] = field(repr=False)
+    offsets: Matrix | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +64,16 @@ class Weights:
 
     source: HuggingFaceSource | GgufSource
     recipe: Recipe
+    importance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     data: DataFile = field(default_factory=DataFile)
     types: Counter[str] = field(default_factory=Counter)
     changes: Counter[str] = field(default_factory=Counter)
+    rounded: Counter[str] = field(default_factory=Counter)
     _parts: dict[str, tuple[Tensor, EngineTensor]] = field(default_factory=dict)
     _matrices: dict[str, Matrix] = field(default_factory=dict)
     _uses: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
-    _given: list[tuple[Stored, NDArray[np.float32]]] = field(default_factory=list)
+    _vectors: dict[str, Stored] = field(default_factory=dict)
+    _given: dict[str, tuple[Stored, NDArray[np.float32]]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tensors = {tensor.name: tensor for tensor in self.source.tensors}
@@ -79,13 +96,18 @@ class Weights:
             for name, m in self._matrices.items()
         }
 
+    def undeclared(self) -> list[str]:
+        """The tensors that the graph has not asked for."""
+        used = {use.part.name for uses in self._uses.values() for use in uses}
+        return [name for name in self._parts if name not in used]
+
     def form(self, name: str) -> Form:
         """How a matrix will be stored."""
         tensor = self._parts[name][0]
         bits = self.recipe.end_bits if name in _ENDS else self.recipe.bits
         if not bits or not fits(tensor):
             return FLOAT
-        return exact_form(tensor, bits) or Form(bits)
+        return own_form(tensor, bits) or Form(bits)
 
     def matrix(self, *names: str) -> Matrix:
         """Declares matrices, one below the other, which must have the same form."""
@@ -97,33 +119,44 @@ class Weights:
         rows, columns = sum(part.row_count for _, part in parts), matrix_shape(parts[0][0])[1]
         for tensor, _ in parts:
             self._count(tensor, form)
-        if form.bits:
-            octets = columns * form.bits // 8
-            values = self.data.declare(key, "uint8", (rows, octets))
-            shape = (rows, columns // form.block)
-            scales = self.data.declare(f"{key}.scales", self.recipe.floats, shape)
-        else:
-            values = self.data.declare(key, self.recipe.floats, (rows, columns))
-            scales = None
-        made = Matrix(form, rows, columns, values, scales, parts)
+        made = self._placed(key, form, rows, columns)
         self._matrices[key] = made
         self._use(made, parts)
         return made
 
+    def _placed(self, key: str, form: Form, rows: int, columns: int) -> Matrix:
+        """Gives a matrix its places in the data file."""
+        if not form.bits:
+            values = self.data.declare(key, self.recipe.floats, (rows, columns))
+            return Matrix(form, rows, columns, values, None)
+        blocks = -(-columns // form.block)
+        octets = blocks * form.block * form.bits // 8
+        values = self.data.declare(key, "uint8", (rows, octets))
+        scales = self.data.declare(f"{key}.scales", self.recipe.floats, (rows, blocks))
+        offsets = (
+            self._placed(f"{key}.offsets", Form(8), rows, blocks) if form.has_offsets else None
+        )
+        return Matrix(form, rows, columns, values, scales, offsets)
+
     def vector(self, *names: str) -> Stored:
         """Declares vectors, one after the other."""
+        key = "+".join(names)
+        if key in self._vectors:
+            return self._vectors[key]
         parts = [self._parts[name] for name in names]
         length = sum(part.row_count for _, part in parts)
-        stored = self.data.declare("+".join(names), self.recipe.floats, (length,))
+        stored = self.data.declare(key, self.recipe.floats, (length,))
+        self._vectors[key] = stored
         self._use(stored, parts)
         self.types[self.recipe.floats] += len(names)
         return stored
 
-    def given(self, name: str, values: NDArray[np.float32]) -> Stored:
-        """Declares a table that the exporter makes itself."""
-        stored = self.data.declare(name, self.recipe.floats, values.shape)
-        self._given.append((stored, values))
-        return stored
+    def given(self, name: str, values: NDArray[np.float32], type: str = "") -> Stored:
+        """Declares a table that the exporter makes itself; of the graph's floats, or a type."""
+        if name not in self._given:
+            stored = self.data.declare(name, type or self.recipe.floats, values.shape)
+            self._given[name] = (stored, values)
+        return self._given[name][0]
 
     def write(self, file: BufferedRandom, source: str, *, threads: int) -> Iterator[Piece]:
         """Writes everything that was declared of a source tensor.
@@ -142,7 +175,7 @@ class Weights:
 
     def write_given(self, file: BufferedRandom) -> Iterator[Piece]:
         """Writes the tables that the exporter has made itself."""
-        for stored, table in self._given:
+        for stored, table in self._given.values():
             yield stored.name, stored.type, self.data.write(file, stored, 0, table)
 
     def _use(self, place: Matrix | Stored, parts: Sequence[tuple[Tensor, EngineTensor]]) -> None:
@@ -162,22 +195,47 @@ class Weights:
                 check_values(tensor.name, self.recipe.floats, values)
                 size = self.data.write(file, matrix.values, place, values)
             else:
-                codes, scales = encoded(tensor, matrix.form, first, last, threads=threads)
-                if not np.isfinite(scales).all():
-                    raise CorruptFileError(
-                        f"tensor {tensor.name!r} has a weight that is not a finite number"
-                    )
-                size = self.data.write(file, matrix.values, place, packed(codes, matrix.form.bits))
-                size += self.data.write(file, matrix.scales, place, scales)
+                found = encoded(
+                    tensor,
+                    matrix.form,
+                    first,
+                    last,
+                    threads=threads,
+                    importance=column_importance(tensor, self.importance),
+                )
+                size = self._write_codes(file, matrix, place, found.codes, found.scales, tensor)
+                if matrix.offsets is not None and found.offsets is not None:
+                    codes, scales = offset_codes(found.offsets)
+                    size += self._write_codes(file, matrix.offsets, place, codes, scales, tensor)
             yield part.name, matrix.form.name, size
+
+    def _write_codes(
+        self,
+        file: BufferedRandom,
+        matrix: Matrix,
+        row: int,
+        codes: Codes,
+        scales: Floats,
+        tensor: Tensor,
+    ) -> int:
+        if not np.isfinite(scales).all():
+            raise CorruptFileError(
+                f"tensor {tensor.name!r} has a weight that is not a finite number"
+            )
+        assert matrix.scales is not None
+        size = self.data.write(file, matrix.values, row, packed(codes, matrix.form.bits))
+        return size + self.data.write(file, matrix.scales, row, scales)
 
     def _count(self, tensor: Tensor, form: Form) -> None:
         name = form.name if form.bits else self.recipe.floats
         self.types[name] += 1
-        is_exact = not form.bits or exact_form(tensor, form.bits) == form
         kept = tensor.stored_type
-        if kept is not None and not kept.is_float and not is_exact:
+        if kept is None or kept.is_float or not form.bits:
+            return
+        if own_form(tensor, form.bits) != form:
             self.changes[f"{kept} -> {name}"] += 1
+        elif kept.name in NEAR:
+            self.rounded[f"{kept} -> {name}"] += 1
 
 
 def same_form(weights: Weights, names: Iterable[str]) -> bool:

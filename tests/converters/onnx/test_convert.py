@@ -63,9 +63,44 @@ def test_a_gguf_keeps_its_values(source, quant, types, checkpoint, tmp_path):
 def test_what_is_encoded_anew_is_said(checkpoint, tmp_path):
     report = convert(gguf(checkpoint, "q4_k_m"), tmp_path / "out", quant="int4")
 
-    changes = report.requantised
-    assert changes.pop("q4_k -> int4") > 0
-    assert all(change.endswith(("-> int4", "-> int8")) for change in changes)
+    assert report.requantised.pop("q6_k -> int4") > 0
+    assert all(change.endswith(("-> int4", "-> int8")) for change in report.requantised)
+    (note,) = report.notes
+    assert "q4_k -> int4+offsets" in note and "rounds offsets" in note
+
+
+@pytest.mark.parametrize("name", ["llama-gqa64-tied", "starcoder2-gqa64"])
+def test_a_gguf_whose_blocks_have_offsets_nearly_keeps_its_values(name, tmp_path):
+    """The embedding is one of them, and so are matrices with biases."""
+    tokens = tiny.BY_NAME[name].tokens
+    hf = tiny.write(tiny.BY_NAME[name], tmp_path / "hf")
+    to_gguf(hf, tmp_path / "model.gguf", quant="q4_1", overrides=Overrides(pure=True))
+    convert(tmp_path / "model.gguf", tmp_path / "floats", quant="f32")
+    expected = Run(tmp_path / "floats").logits(tokens)
+
+    report = convert(tmp_path / "model.gguf", tmp_path / "out", quant="int4")
+
+    assert report.requantised == {}
+    with_exact_products(tmp_path / "out")
+    got = Run(tmp_path / "out").logits(tokens)
+    np.testing.assert_allclose(got, expected, atol=0.02 * np.ptp(expected))
+
+
+def test_importance_of_columns_changes_what_is_encoded(checkpoint, tmp_path):
+    names = [f"blk.{i}.ffn_up.weight" for i in range(3)]
+    width = tiny.BY_NAME["llama-gqa64-tied"].config["hidden_size"]
+    importance = {name: np.linspace(0.1, 30, width, dtype=np.float32)[None] for name in names}
+    convert(checkpoint, tmp_path / "plain", quant="int4")
+    convert(checkpoint, tmp_path / "weighted", quant="int4", importance=importance)
+
+    plain, weighted = (
+        (tmp_path / name / "model.onnx.data").read_bytes() for name in ("plain", "weighted")
+    )
+    assert len(plain) == len(weighted) and plain != weighted
+    wrong = {name: matrix[:, 1:] for name, matrix in importance.items()}
+    with pytest.raises(UsageError, match="importance matrix"):
+        convert(checkpoint, tmp_path / "out", quant="int4", importance=wrong)
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_gguf_s_tokenizer_goes_along(checkpoint, tmp_path):
@@ -79,13 +114,15 @@ def test_a_gguf_s_tokenizer_goes_along(checkpoint, tmp_path):
     assert ours.chat_template == original.chat_template
 
 
-@pytest.mark.parametrize("name", ["gemma3-gqa64", "phi3-mha96"])
-@pytest.mark.parametrize("quant", ["f32", "int4"])
-def test_onnxruntime_genai_runs_the_folder_as_it_is(name, quant, tmp_path):
+@pytest.mark.parametrize("name", ["gemma3-gqa64", "phi3-mha96", "starcoder2-gqa64"])
+@pytest.mark.parametrize(
+    ("quant", "cache"), [("f32", None), ("int4", None), ("int4", "f16"), ("f32", "int8")]
+)
+def test_onnxruntime_genai_runs_the_folder_as_it_is(name, quant, cache, tmp_path):
     import onnxruntime_genai as og
 
     model = tiny.BY_NAME[name]
-    convert(tiny.write(model, tmp_path / "hf"), tmp_path / "out", quant=quant)
+    convert(tiny.write(model, tmp_path / "hf"), tmp_path / "out", quant=quant, cache=cache)
 
     loaded = og.Model(str(tmp_path / "out"))
     assert og.Tokenizer(loaded).encode(TEXT).tolist() == load_tokenizer(tmp_path / "hf").encode(
@@ -174,13 +211,17 @@ def test_what_cannot_be_expressed_is_refused(checkpoint, tmp_path, monkeypatch):
     convolutions = tiny.write(tiny.BY_NAME["lfm2-gqa64"], tmp_path / "convolutions")
     with pytest.raises(UnsupportedError, match="lfm2 has layers with a running state"):
         convert(convolutions, tmp_path / "out")
-    layer_norms = tiny.write(tiny.BY_NAME["starcoder2-gqa64"], tmp_path / "layer_norms")
-    with pytest.raises(UnsupportedError, match="starcoder2"):
-        convert(layer_norms, tmp_path / "out")
+    positions = tiny.write(tiny.BY_NAME["gpt2-mha64"], tmp_path / "positions")
+    with pytest.raises(UnsupportedError, match="gpt2 has positions = 1024"):
+        convert(positions, tmp_path / "out")
     with pytest.raises(UsageError, match="single tensors"):
         convert(checkpoint, tmp_path / "out", overrides=Overrides(pure=True))
     with pytest.raises(UsageError, match="context"):
         convert(checkpoint, tmp_path / "out", context=0)
+    with pytest.raises(UsageError, match="no cache of type 'q8_0'"):
+        convert(checkpoint, tmp_path / "out", cache="q8_0")
+    with pytest.raises(UsageError, match="a graph of f16"):
+        convert(checkpoint, tmp_path / "out", quant="f16", cache="f32")
     monkeypatch.setitem(sys.modules, "onnx_ir", None)
     with pytest.raises(UnsupportedError, match="onnx-ir") as caught:
         convert(checkpoint, tmp_path / "out")
@@ -200,7 +241,7 @@ def test_a_damaged_folder_says_what_is_wrong(harm, checkpoint, tmp_path):
     elif harm == "record":
         record.write_text(record.read_text().replace('"layers": 3', '"layers": "3"'))
     elif harm == "version":
-        record.write_text(record.read_text().replace('"version": 1', '"version": 99'))
+        record.write_text(record.read_text().replace('"version": 2', '"version": 99'))
     else:
         record.unlink()
 

@@ -8,7 +8,16 @@ import pytest
 from edgeinfer.errors import UsageError
 from edgeinfer.quant import decode, encode, get
 from edgeinfer_converters.onnx import forms
-from edgeinfer_converters.onnx.forms import EXACT, RECIPES, Form, encoded, packed
+from edgeinfer_converters.onnx.forms import (
+    EXACT,
+    NEAR,
+    RECIPES,
+    Form,
+    encoded,
+    offset_codes,
+    packed,
+)
+from edgeinfer_converters.onnx.gguf_blocks import EXACT_BLOCKS, OFFSET_BLOCKS
 
 
 def random(rows: int, columns: int) -> np.ndarray:
@@ -37,23 +46,38 @@ def values_of(codes: np.ndarray, scales: np.ndarray, form: Form) -> np.ndarray:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_a_type_with_a_form_of_its_own_keeps_its_values(name):
-    form, take_apart = EXACT[name]
     stored = encode(get(name), random(5, 512))
 
-    codes, scales = take_apart(stored)
+    codes, scales = EXACT_BLOCKS[name](stored)
 
     assert codes.dtype == np.uint8 and scales.dtype == np.float32
-    np.testing.assert_array_equal(values_of(codes, scales, form), decode(get(name), stored, 512))
+    got = values_of(codes, scales, EXACT[name])
+    np.testing.assert_array_equal(got, decode(get(name), stored, 512))
+
+
+@pytest.mark.parametrize("name", NEAR)
+def test_a_type_with_offsets_keeps_its_codes_and_scales_and_nearly_its_offsets(name):
+    stored, form = encode(get(name), random(5, 768)), NEAR[name]
+
+    codes, scales, offsets = OFFSET_BLOCKS[name](stored)
+
+    wanted = decode(get(name), stored, 768)
+    got = values_of(codes, scales, form) + np.repeat(offsets, form.block, axis=1)
+    np.testing.assert_allclose(got, wanted, atol=1e-6)
+    # 24 blocks a row: their offsets are filled up to one block of 32 themselves.
+    rounded = values_of(*offset_codes(offsets), Form(8))
+    assert rounded.shape == (5, 32) and not rounded[:, 24:].any()
+    assert np.abs(rounded[:, :24] - offsets).max() < 0.02 * scales.max()
 
 
 @pytest.mark.parametrize(("bits", "worst"), [(8, 0.006), (4, 0.11), (2, 0.45)])
 def test_what_is_encoded_anew_is_near(bits, worst):
     values = random(8, 256)
 
-    codes, scales = encoded(Given(values), Form(bits), 0, 8, threads=1)
+    found = encoded(Given(values), Form(bits), 0, 8, threads=1)
 
-    assert codes.max() < 2**bits
-    error = values_of(codes, scales, Form(bits)) - values
+    assert found.codes.max() < 2**bits
+    error = values_of(found.codes, found.scales, Form(bits)) - values
     assert np.sqrt(np.mean(error**2)) < worst
 
 
@@ -63,9 +87,22 @@ def test_two_bits_hold_their_own_levels_exactly():
     levels[:, ::32] = -2  # every block reaches its outer level
     values = levels * np.array([[0.5], [-0.25], [2.0], [0.0]], np.float32)
 
-    codes, scales = encoded(Given(values), Form(2), 0, 4, threads=1)
+    found = encoded(Given(values), Form(2), 0, 4, threads=1)
 
-    np.testing.assert_array_equal(values_of(codes, scales, Form(2)), values)
+    np.testing.assert_array_equal(values_of(found.codes, found.scales, Form(2)), values)
+
+
+@pytest.mark.parametrize("bits", [2, 4])
+def test_important_columns_are_nearer(bits):
+    values, importance = random(64, 256), np.ones(256, np.float32)
+    importance[::4] = 25
+
+    def error(weights: np.ndarray | None) -> float:
+        found = encoded(Given(values), Form(bits), 0, 64, threads=1, importance=weights)
+        off = values_of(found.codes, found.scales, Form(bits)) - values
+        return float((importance * off**2).sum())
+
+    assert error(importance) < 0.9 * error(None)
 
 
 @pytest.mark.parametrize("bits", [2, 4, 8])
