@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
@@ -14,6 +14,7 @@ from edgeinfer.arch.config import ModelConfig
 from edgeinfer.device.accelerator import Accelerator
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.planner.plan import MemoryPlan
+from edgeinfer.types import FinishReason, SamplingParams
 
 if TYPE_CHECKING:
     from edgeinfer.formats.gguf import GGUFFile
@@ -41,6 +42,7 @@ class Support:
     usable: bool
     reason: str = ""  # why not, or what it will use
     rank: int = 0  # higher is tried first
+    only_by_name: bool = False  # it is never taken, raced or compared unless it is asked for
     accelerators: tuple[Accelerator, ...] = ()  # what it can compute on besides the processor
 
 
@@ -182,6 +184,39 @@ class Calibratable(Protocol):
 
         Raises:
             ValueError: there is no such tensor, or the data has another size.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Passage:
+    """A piece of what a ``Writer`` writes, whole characters.
+
+    The last one says why it ended, and how many tokens all of it is.
+    """
+
+    text: str
+    ended: FinishReason | None = None
+    tokens: int = 0
+
+
+@runtime_checkable
+class Writer(Protocol):
+    """What an engine may be instead of giving logits: one that writes by itself.
+
+    Its ``step`` raises UnsupportedError. Generated text and conversations are there, nothing that
+    is made of logits. Its backend's ``Support`` is ``only_by_name``.
+    """
+
+    def write(
+        self, prompt: Sequence[int], params: SamplingParams
+    ) -> Generator[Passage, None, None]:
+        """Continues a prompt; closing the iterator ends it.
+
+        Stop strings are the caller's, who takes them out of the text.
+
+        Args:
+            prompt: tokens, which fit the context.
+            params: as many as it knows of them; it tells which it does not.
         """
 
 

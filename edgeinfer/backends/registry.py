@@ -57,6 +57,8 @@ def installed() -> dict[str, EntryPoint]:
 def candidates(device: DeviceProfile, names: Iterable[str] | None = None) -> list[Candidate]:
     """The installed backends, or those of some names, the usable ones first, best first.
 
+    Without names, those that want to be asked for are left out.
+
     One that does not import, crashes or hangs is listed as not usable, with the reason; it
     does not take the others down.
     """
@@ -78,6 +80,7 @@ def candidates(device: DeviceProfile, names: Iterable[str] | None = None) -> lis
             problem=answers[name].problem,
         )
         for name, point in points.items()
+        if names is not None or not answers[name].support.only_by_name
     ]
     return sorted(found, key=lambda c: (not c.support.usable, -c.support.rank, c.name))
 

@@ -64,5 +64,5 @@ class Predictor(Protocol):
     def footprint(self, model: Outline, setting: Setting) -> Footprint:
         """What the model will take, interpreter and libraries included."""
 
-    def pace(self, model: Outline) -> Pace:
-        """How near the machine's ceilings it comes."""
+    def pace(self, model: Outline) -> Pace | None:
+        """How near the machine's ceilings it comes; None if that is not known."""

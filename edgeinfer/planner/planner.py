@@ -234,9 +234,10 @@ class _Planner:
             ),
         )
         speed = None
-        if device.ceilings is not None and self.predictor is not None:
+        pace = self.predictor.pace(model) if self.predictor is not None else None
+        if device.ceilings is not None and pace is not None:
             limits = limits_of(device.ceilings, threads, batch_threads or threads)
-            speed = forecast(model, self.predictor.pace(model), limits, context, takes.kv_bytes)
+            speed = forecast(model, pace, limits, context, takes.kv_bytes)
         return MemoryPlan(
             backend=self.backend,
             quant=model.quant,

@@ -23,6 +23,7 @@ from edgeinfer.backends.base import (
     Embedder,
     Engine,
     Slice,
+    Writer,
 )
 from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
@@ -36,6 +37,7 @@ from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
 from edgeinfer.runtime.speeds import Expectation
 from edgeinfer.runtime.watch import Watch
+from edgeinfer.runtime.written import write
 from edgeinfer.types import Completion, Message, SamplingParams, TokenEvent
 
 if TYPE_CHECKING:
@@ -424,9 +426,14 @@ class Model:
             yield from self._run(sequence, task)
 
     def _run(self, sequence: TextSequence, task: Task) -> Iterator[TokenEvent]:
-        self._live()
+        engine = self._live()
         task = replace(task, on_step=partial(self._watch.step, sequence))
-        for event in generate(self._scheduler, sequence, task):
+        events = (
+            write(engine, task)
+            if isinstance(engine, Writer)
+            else generate(self._scheduler, sequence, task)
+        )
+        for event in events:
             if event.timings is not None:
                 self._watch.finished(sequence, event.timings)
             yield event
