@@ -27,6 +27,7 @@ import statistics
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +35,7 @@ import contestants
 import record
 from contestants import Contestant, Setting
 
-from edgeinfer import store
+from edgeinfer import quant, store
 from edgeinfer.device import ceilings
 from edgeinfer.device.ceilings import Ceilings
 from edgeinfer.formats.gguf import open_gguf
@@ -129,8 +130,13 @@ def states(samples: Sequence[Sample]) -> list[list[Sample]]:
     return [slow, [sample for sample in samples if sample.stream >= middle]]
 
 
-def rows_of(samples: Sequence[Sample], work: Work, batch: int) -> Iterator[dict[str, Any]]:
-    """The rows of one state of the machine, test by test, ours before its peers."""
+def rows_of(
+    samples: Sequence[Sample], work_of: Callable[[str], Work], batch: int
+) -> Iterator[dict[str, Any]]:
+    """The rows of one state of the machine, test by test, ours before its peers.
+
+    ``work_of`` says of an engine's name what the matrices cost it.
+    """
     engines = sorted({sample.engine for sample in samples}, key=lambda name: name != OURS)
     found: dict[tuple[Test, str], list[Sample]] = {
         (test, engine): [s for s in samples if (s.test, s.engine) == (test, engine)]
@@ -145,6 +151,7 @@ def rows_of(samples: Sequence[Sample], work: Work, batch: int) -> Iterator[dict[
         result = Result(test=test, samples=rates, ceilings=limits)
         rate = statistics.median(rates)
         ratios = _ratios(found.get((test, OURS), []), mine)
+        work = work_of(engine)
         one = found.get((Test(prompt_tokens=1, depth=test.depth), engine))
         yield {
             "stream": statistics.median(c.stream_bytes_per_second for c in limits) / 1e9,
@@ -210,10 +217,16 @@ def loaded(setting: Setting, options: argparse.Namespace) -> Iterator[list[Conte
             engine.close()
 
 
-def work(model: Path) -> Work:
-    """What the model's matrices cost."""
+def work(model: Path, engine: str) -> Work:
+    """What the model's matrices cost; ours keeps some in another form than the file."""
     with open_gguf(model) as file:
-        tensors = {name: (info.shape, info.nbytes) for name, info in file.tensors.items()}
+        tensors = {
+            name: (
+                info.shape,
+                quant.get(info.type).packed_nbytes(info.shape) if engine == OURS else info.nbytes,
+            )
+            for name, info in file.tensors.items()
+        }
         return work_of(tensors, file.metadata)
 
 
@@ -267,7 +280,7 @@ def compare(
                 )
             for state, part in enumerate(states(samples)):
                 about = {"model": model.stem, "threads": threads, "kv": options.kv, "state": state}
-                found = [about | row for row in rows_of(part, work(model), options.batch)]
+                found = [about | row for row in rows_of(part, partial(work, model), options.batch)]
                 print(show(found if options.all else best(found)), flush=True)
                 rows += found
     return rows

@@ -30,7 +30,7 @@ def measure(isa: str, name: str, seconds: float, threads: int) -> dict[str, obje
         "isa": isa,
         "type": name,
         "threads": threads,
-        "decode_gigabytes_per_second": quant_type.nbytes((DECODE_ROWS, COLS)) / decode / 1e9,
+        "decode_gigabytes_per_second": quant_type.packed_nbytes((DECODE_ROWS, COLS)) / decode / 1e9,
         "prefill_gmacs_per_second": PREFILL_ROWS * PREFILL_COLS * PREFILL_TOKENS / prefill / 1e9,
     }
 

@@ -17,6 +17,9 @@ from edgeinfer.formats.ggml_types import BY_NAME
 
 Array = NDArray[np.float32]
 
+_requires_importance = libggml.ggml_quantize_requires_imatrix
+_requires_importance.restype = ctypes.c_bool
+_requires_importance.argtypes = [ctypes.c_int]
 _quantize = libggml.ggml_quantize_chunk
 _quantize.restype = ctypes.c_size_t
 _quantize.argtypes = [
@@ -33,8 +36,13 @@ _quantize.argtypes = [
 def quantize(
     values: Array, ggml_type: int, row_bytes: int, importance: Array | None = None
 ) -> NDArray[np.uint8]:
-    """Encodes (rows, cols) with llama.cpp's own encoder into (rows, row_bytes)."""
+    """Encodes (rows, cols) with llama.cpp's own encoder into (rows, row_bytes).
+
+    Types that it refuses to write without importances get equal ones.
+    """
     values = np.ascontiguousarray(values, dtype=np.float32)
+    if importance is None and _requires_importance(ggml_type):
+        importance = np.ones(values.shape[1], dtype=np.float32)
     out = np.empty((values.shape[0], row_bytes), dtype=np.uint8)
     written = _quantize(
         ggml_type,

@@ -88,8 +88,7 @@ def theirs(path: Path, chunks: Chunks, threads: int, kv_types: KvTypes = F16) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
-    every = [t.name for t in all_types() if t.has_encoder]
-    parser.add_argument("--types", nargs="*", default=every)
+    parser.add_argument("--types", nargs="*", default=[t.name for t in all_types()])
     parser.add_argument("--tokens", type=int, default=4 * CHUNK)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     options = parser.parse_args()

@@ -207,7 +207,7 @@ def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, A
             bench, wanted.lasting, wanted.sustained
         )
         bench.close()
-    work = _work(stored)
+    work = _work(stored, plan.backend)
     return {
         "model": stored.reference,
         "file_bytes": stored.bytes,
@@ -230,18 +230,23 @@ def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, A
     }
 
 
-def _work(stored: StoredModel) -> Work | None:
+def _work(stored: StoredModel, backend: str) -> Work | None:
     """What the matrices cost; known of GGUF files."""
+    from edgeinfer import quant
     from edgeinfer.formats.gguf import open_gguf
     from edgeinfer.runtime.benchmark import work_of
 
     if stored.format != "gguf":
         return None
     with open_gguf(stored.path) as file:
-        return work_of(
-            {name: (tensor.shape, tensor.nbytes) for name, tensor in file.tensors.items()},
-            file.metadata,
-        )
+        read = {
+            name: quant.get(tensor.type).packed_nbytes(tensor.shape)
+            if backend == "native"
+            else tensor.nbytes
+            for name, tensor in file.tensors.items()
+        }
+        shapes = {name: (file.tensors[name].shape, nbytes) for name, nbytes in read.items()}
+        return work_of(shapes, file.metadata)
 
 
 def _machine() -> dict[str, Any]:

@@ -49,12 +49,15 @@ class Pace:
         prefill: the same of a step of many tokens.
         attention: the same of attention, in steps of one token.
         layer_seconds: what a layer costs besides, in a step of one token.
+        read: bytes of weights that a step reads, of each byte in the file: other than 1 where
+            the engine keeps them in another form.
     """
 
     decode: float
     prefill: float
     attention: float
     layer_seconds: float
+    read: float = 1.0
 
 
 @runtime_checkable

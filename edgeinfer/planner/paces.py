@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from edgeinfer.planner.footprint import Pace
-from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline
+from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, tensor_bytes
+from edgeinfer.quant import all_types
 
 MEASURED_WITH = frozenset({"avx512"})  # kernel sets
 
@@ -50,7 +52,14 @@ LLAMACPP_LAYER_SECONDS = 60e-6
 
 def native_pace(model: Outline) -> Pace:
     """The native engine's."""
-    return _pace(model, NATIVE, NATIVE_OTHER, NATIVE_ATTENTION, NATIVE_LAYER_SECONDS)
+    pace = _pace(model, NATIVE, NATIVE_OTHER, NATIVE_ATTENTION, NATIVE_LAYER_SECONDS)
+    packed = {t.name: t.packed_bytes / t.block_bytes for t in all_types()}
+    stored = read = 0.0
+    for name, tensor in model.tensors.items():
+        if name != EMBEDDING or OUTPUT not in model.tensors:
+            size = model.share_used(name) * tensor_bytes(tensor)
+            stored, read = stored + size, read + size * packed.get(tensor.type, 1.0)
+    return replace(pace, read=read / stored if stored else 1.0)
 
 
 def llamacpp_pace(model: Outline) -> Pace:

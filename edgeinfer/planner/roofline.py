@@ -85,7 +85,8 @@ def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes:
         context: tokens it can hold.
         kv_bytes: of the cache when it is full.
     """
-    layers, output, nbytes = work_of(model)
+    layers, output, stored = work_of(model)
+    nbytes = stored * pace.read
     overhead = pace.layer_seconds * model.config.layers
 
     def decode(depth: int) -> float:

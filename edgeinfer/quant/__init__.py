@@ -48,6 +48,10 @@ class QuantType:
         self._check_columns(shape[-1] if len(shape) else 1)
         return prod(shape) // self.block * self.block_bytes
 
+    def packed_nbytes(self, shape: Sequence[int]) -> int:
+        """Bytes of a matrix in the engine's memory, but for rows that pad the last sixteen."""
+        return prod(shape) // self.block * self.packed_bytes
+
     def _check_columns(self, cols: int) -> None:
         if cols % self.block:
             raise UsageError(

@@ -76,7 +76,8 @@ def work_of(
     """The work of a GGUF's tensors.
 
     Args:
-        tensors: name to shape, (rows, columns), (experts, rows, columns) or (length,), and bytes.
+        tensors: name to shape, (rows, columns), (experts, rows, columns) or (length,), and the
+            bytes that are read of it: as in the file or as an engine keeps them.
         metadata: of the file; says how many of the experts a token takes.
     """
     architecture = metadata.get("general.architecture")

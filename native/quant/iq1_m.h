@@ -69,11 +69,9 @@ struct IQ1_M {
   /// What dword j of a step has besides its packed codes.
   template <class V>
   static EI_INLINE typename V::I32 shared_bits(const Scales& s, int step, int j, int lane) {
-    if (j % 4 < 2) {
-      return where_bit<V>(V::load_u8(&s.odd.nibbles[step][lane]), 8 << (j & 4), IQ1_S::kDownCode);
-    }
-    return where_bit<V>(V::load_u8(&s.down[step / 4][lane]), 1 << (step % 4 * 2 + j / 4),
-                        IQ1_S::kDownCode);
+    constexpr int kDown = 0x01010101 * IQ1_S::kDownCode;
+    if (j % 4 < 2) return V::where_bit(V::load_u8(&s.odd.nibbles[step][lane]), 8 << (j & 4), kDown);
+    return V::where_bit(V::load_u8(&s.down[step / 4][lane]), 1 << (step % 4 * 2 + j / 4), kDown);
   }
 };
 static_assert(sizeof(IQ1_M::Block) == 56);

@@ -62,7 +62,8 @@ struct IQ1_S {
   /// What dword j of a step has besides its packed codes.
   template <class V>
   static EI_INLINE typename V::I32 shared_bits(const Scales& s, int step, int, int lane) {
-    return where_bit<V>(V::load_u8(&s.nibbles[step / 2][lane]), 8 << 4 * (step % 2), kDownCode);
+    const auto nibbles = V::load_u8(&s.nibbles[step / 2][lane]);
+    return V::where_bit(nibbles, 8 << 4 * (step % 2), 0x01010101 * kDownCode);
   }
 };
 static_assert(sizeof(IQ1_S::Block) == 50);

@@ -36,10 +36,9 @@ struct OddScales {
   template <class V>
   EI_INLINE typename V::F32 scale(int sub, int lane) const {
     const auto pair = V::load_u8(&nibbles[sub / 2][lane]);
-    const auto nibble = sub % 2 ? V::template shift_right<4>(pair) : pair;
-    const auto code = V::bit_and(nibble, V::set_i32(Q::kScaleMask));
-    const auto odd = V::add(V::template shift_left<1>(code), V::set_i32(1));
-    return V::mul(V::load_half(d + lane), V::mul(V::to_f32(odd), V::set(Q::kFactor)));
+    const auto twice = sub % 2 ? V::template shift_right<3>(pair) : V::template shift_left<1>(pair);
+    const auto odd = V::bit_or(V::bit_and(twice, V::set_i32(2 * Q::kScaleMask)), V::set_i32(1));
+    return V::mul(V::mul(V::load_half(d + lane), V::set(Q::kFactor)), V::to_f32(odd));
   }
 };
 
@@ -69,14 +68,6 @@ EI_INLINE void store_points(uint64_t first, uint64_t second, Octets signs, uint8
 /// Two points of four as one of eight.
 EI_INLINE uint64_t join_points(uint32_t first, uint32_t second) {
   return first | static_cast<uint64_t>(second) << 32;
-}
-
-/// `code` in each byte of the lanes where x, which is not negative, has `bit`; else 0.
-template <class V>
-EI_INLINE typename V::I32 where_bit(typename V::I32 x, int bit, int code) {
-  const auto zero = V::set_i32(0);
-  const auto one = V::template shift_right<31>(V::sub(zero, V::bit_and(x, V::set_i32(bit))));
-  return V::bit_and(V::sub(zero, one), V::set_i32(0x01010101 * code));
 }
 
 /// Q::decode.

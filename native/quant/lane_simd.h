@@ -31,6 +31,7 @@ struct LaneSimd {
   static EI_INLINE I32 sub(I32 a, I32 b) { return a - b; }
   static EI_INLINE I32 bit_and(I32 a, I32 b) { return a & b; }
   static EI_INLINE I32 bit_or(I32 a, I32 b) { return a | b; }
+  static EI_INLINE I32 where_bit(I32 a, int32_t bit, int32_t x) { return a & bit ? x : 0; }
   template <int N>
   static EI_INLINE I32 shift_left(I32 a) {
     return static_cast<I32>(static_cast<uint32_t>(a) << N);

@@ -32,7 +32,7 @@ def test_ratios_are_of_the_same_round():
         *(sample("peer", NEW, n, rate) for n, rate in enumerate([10, 10, 18])),
     ]
 
-    ours, peer = compare.rows_of(samples, WORK, batch=512)
+    ours, peer = compare.rows_of(samples, lambda engine: WORK, batch=512)
 
     assert (ours["engine"], ours["tokens_per_second"], ours["rounds"]) == ("edgeinfer", 30, 3)
     assert ours["gigabytes_per_second"] == pytest.approx(30)
@@ -46,7 +46,7 @@ def test_ratios_are_of_the_same_round():
 def test_the_cost_of_a_small_batch_is_in_steps_of_one_token():
     samples = [sample("edgeinfer", ONE, 0, 50), sample("edgeinfer", EIGHT, 0, 200)]
 
-    one, eight = compare.rows_of(samples, WORK, batch=512)
+    one, eight = compare.rows_of(samples, lambda engine: WORK, batch=512)
 
     assert one["cost_of_one"] == 1
     assert eight["cost_of_one"] == 2  # 8 / 200 s against 1 / 50 s
@@ -181,7 +181,7 @@ def test_a_summary_has_a_line_a_test_and_a_column_a_peer():
         *(sample("ik/rtr", EIGHT, n, 50) for n in range(3)),
     ]
     about = {"model": "m", "kv": "f16", "threads": 2, "state": 0}
-    rows = [about | row for row in compare.rows_of(samples, WORK, batch=512)]
+    rows = [about | row for row in compare.rows_of(samples, lambda engine: WORK, batch=512)]
 
     (line,) = summary.lines(rows)
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from edgeinfer.planner import costs, paces
 from edgeinfer.planner.footprint import Pace
 from edgeinfer.planner.outline import Outline
 from edgeinfer.planner.roofline import Limits, attention_macs, forecast, work_of
@@ -69,3 +70,14 @@ def test_windowed_layers_attend_to_no_more_than_their_window(header):
 
     assert attention_macs(model, 1000) == 2 * (1000 + 1000) * 4 * 64
     assert attention_macs(windowed, 1000) == 2 * (1000 + 100) * 4 * 64
+
+
+def test_what_is_repacked_is_read_as_it_lies_in_memory(header):
+    model = Outline.of_gguf(header(kind="iq2_xxs", embedding="iq2_xxs", tied=True))
+    pace = paces.native_pace(model)
+    packed = costs.weights_bytes(model.arch, model.config, model.tensors)
+
+    assert model.file_bytes * pace.read == pytest.approx(packed, rel=1e-2)  # rows that pad
+    assert pace.read > 1.5
+    assert paces.llamacpp_pace(model).read == 1
+    assert paces.native_pace(Outline.of_gguf(header(kind="q4_k"))).read == 1

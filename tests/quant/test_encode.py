@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from pathlib import Path
 
 import gguf
@@ -13,6 +12,7 @@ from numpy.typing import NDArray
 from edgeinfer import _native, quant
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.quant import QuantType
+from support.peers import quantize_by_llama_cpp
 
 Rows = NDArray[np.float32]
 
@@ -253,19 +253,7 @@ def test_unknown_types_are_named() -> None:
 
 
 def llama_cpp_round_trip(quant_type: QuantType, x: Rows, importance: Rows | None) -> Rows:
-    import llama_cpp
-
-    library = Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
-    quantize = ctypes.CDLL(str(library)).ggml_quantize_chunk
-    pointer, number = ctypes.c_void_p, ctypes.c_int64
-    quantize.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
-    quantize.restype = ctypes.c_size_t
-    rows, cols = x.shape
-    data = np.empty((rows, quant_type.nbytes((cols,))), dtype=np.uint8)
-    weights = None if importance is None else importance.ctypes.data
-    written = quantize(quant_type.ggml_id, x.ctypes.data, data.ctypes.data, 0, rows, cols, weights)
-    assert written == data.size
-    return quant.decode(quant_type, data, cols)
+    return quant.decode(quant_type, quantize_by_llama_cpp(quant_type, x, importance), x.shape[1])
 
 
 @pytest.fixture(scope="module")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.quant import QuantType
 from support.tiny import CONTEXT
 
 Logits = NDArray[np.float32]  # (tokens, vocab)
@@ -82,3 +84,23 @@ class LlamaCpp:
             found.append(int(self.model.scores[self.model.n_tokens - 1].argmax()))
             self.model.eval(found[-1:])
         return found
+
+
+def quantize_by_llama_cpp(
+    quant_type: QuantType, x: NDArray[np.float32], importance: NDArray[np.float32] | None = None
+) -> NDArray[np.uint8]:
+    """Encodes (rows, cols) with llama.cpp's own encoder into (rows, row bytes)."""
+    import llama_cpp
+
+    library = Path(llama_cpp.__file__).parent / "lib" / "libggml-base.so"
+    quantize = ctypes.CDLL(str(library)).ggml_quantize_chunk
+    pointer, number = ctypes.c_void_p, ctypes.c_int64
+    quantize.argtypes = [ctypes.c_int, pointer, pointer, number, number, number, pointer]
+    quantize.restype = ctypes.c_size_t
+    rows, cols = x.shape
+    x = np.ascontiguousarray(x, dtype=np.float32)
+    data = np.empty((rows, quant_type.nbytes((cols,))), dtype=np.uint8)
+    weights = None if importance is None else importance.ctypes.data
+    written = quantize(quant_type.ggml_id, x.ctypes.data, data.ctypes.data, 0, rows, cols, weights)
+    assert written == data.size
+    return data

@@ -80,6 +80,10 @@ struct Simd {
   static EI_INLINE I32 sub(I32 a, I32 b) { return _mm256_sub_epi32(a, b); }
   static EI_INLINE I32 bit_and(I32 a, I32 b) { return _mm256_and_si256(a, b); }
   static EI_INLINE I32 bit_or(I32 a, I32 b) { return _mm256_or_si256(a, b); }
+  static EI_INLINE I32 where_bit(I32 a, int32_t bit, int32_t x) {
+    const I32 bits = set_i32(bit);
+    return bit_and(_mm256_cmpeq_epi32(bit_and(a, bits), bits), set_i32(x));
+  }
   template <int N>
   static EI_INLINE I32 shift_left(I32 a) {
     return _mm256_slli_epi32(a, N);

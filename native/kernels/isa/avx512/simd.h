@@ -74,6 +74,9 @@ struct Simd {
   static EI_INLINE I32 sub(I32 a, I32 b) { return _mm512_sub_epi32(a, b); }
   static EI_INLINE I32 bit_and(I32 a, I32 b) { return _mm512_and_si512(a, b); }
   static EI_INLINE I32 bit_or(I32 a, I32 b) { return _mm512_or_si512(a, b); }
+  static EI_INLINE I32 where_bit(I32 a, int32_t bit, int32_t x) {
+    return _mm512_maskz_mov_epi32(_mm512_test_epi32_mask(a, set_i32(bit)), set_i32(x));
+  }
   template <int N>
   static EI_INLINE I32 shift_left(I32 a) {
     return _mm512_slli_epi32(a, N);

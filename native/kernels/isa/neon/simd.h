@@ -75,6 +75,9 @@ struct Simd {
   static EI_INLINE I32 sub(I32 a, I32 b) { return vsubq_s32(a, b); }
   static EI_INLINE I32 bit_and(I32 a, I32 b) { return vandq_s32(a, b); }
   static EI_INLINE I32 bit_or(I32 a, I32 b) { return vorrq_s32(a, b); }
+  static EI_INLINE I32 where_bit(I32 a, int32_t bit, int32_t x) {
+    return bit_and(vreinterpretq_s32_u32(vtstq_s32(a, set_i32(bit))), set_i32(x));
+  }
   template <int N>
   static EI_INLINE I32 shift_left(I32 a) {
     return vshlq_n_s32(a, N);

@@ -77,6 +77,7 @@ struct Simd {
   static EI_INLINE I32 sub(I32 a, I32 b) { return a - b; }
   static EI_INLINE I32 bit_and(I32 a, I32 b) { return a & b; }
   static EI_INLINE I32 bit_or(I32 a, I32 b) { return a | b; }
+  static EI_INLINE I32 where_bit(I32 a, int32_t bit, int32_t x) { return ((a & bit) == bit) & x; }
   template <int N>
   static EI_INLINE I32 shift_left(I32 a) {
     return reinterpret_cast<I32>(reinterpret_cast<U32>(a) << N);
