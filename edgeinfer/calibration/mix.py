@@ -19,7 +19,7 @@ from edgeinfer.calibration.state import State, fingerprint
 from edgeinfer.calibration.target import Target, planned_bytes
 from edgeinfer.errors import UsageError
 from edgeinfer.evaluation.chunks import Chunks
-from edgeinfer.quant import QuantType, all_types
+from edgeinfer.quant import QuantType, all_types, get
 from edgeinfer.quant.allocation import Allocation, Option, allocate
 from edgeinfer.quant.assignment import Overrides, has_choice
 from edgeinfer.quant.recipes import RECIPES, get_recipe
@@ -140,20 +140,35 @@ def find_mix(
 
 
 def _choose(opened: Opened, options: Options, target: Target) -> Allocation:
-    bytes_now = {name: opened.file.tensors[name].nbytes for name in options}
-    limit = target.limit(opened.file, bytes_now)
-    found = allocate(options, limit)
+    stored = {name: opened.file.tensors[name] for name in options}
     if target.memory is None:
-        return found
+        now = {name: info.nbytes for name, info in stored.items()}
+        return allocate(options, target.limit(opened.file, now))
+    limit = target.limit(
+        opened.file, {name: _resident(info.type, info.nbytes) for name, info in stored.items()}
+    )
+    resident = {
+        name: [replace(option, nbytes=_resident(option.type, option.nbytes)) for option in each]
+        for name, each in options.items()
+    }
     # Rows are packed in groups, and what is named after the types may count, too: ask the planner.
     for _ in range(8):
-        types = {name: option.type for name, option in found.chosen.items()}
+        types = {name: o.type for name, o in allocate(resident, limit).chosen.items()}
         over = planned_bytes(opened.file, types, target.context) - target.memory
         if over <= 0:
-            return found
+            chosen = {
+                name: next(option for option in each if option.type == types[name])
+                for name, each in options.items()
+            }
+            return Allocation(chosen=chosen)
         limit -= over
-        found = allocate(options, limit)
     raise UsageError("no mix was found whose plan fits the budget", hint="give a little more")
+
+
+def _resident(type_: str, nbytes: int) -> int:
+    """What a tensor of so many bytes in a file takes in the engine's memory."""
+    kind = get(type_)
+    return nbytes // kind.block_bytes * kind.packed_bytes
 
 
 def _spread(chunks: Chunks, count: int) -> Chunks:

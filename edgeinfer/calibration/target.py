@@ -52,7 +52,7 @@ class Target:
 
         Args:
             file: the model in any types; its other tensors stay as they are.
-            matrices: the bytes of each matrix in this file.
+            matrices: the bytes of each matrix now, in the file or, for ``memory``, in memory.
 
         Raises:
             UsageError: nothing would be left for the matrices.
