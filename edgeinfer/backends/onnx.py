@@ -10,7 +10,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Sequence
-from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -21,6 +20,8 @@ from numpy.typing import NDArray
 from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
 from edgeinfer.backends.checks import check_batch, check_trim
 from edgeinfer.backends.onnx_prepacked import prepacked
+from edgeinfer.backends.onnx_providers import PROCESSOR, available, started, wanted
+from edgeinfer.backends.onnx_providers import session as on_provider
 from edgeinfer.device.detect import detect
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
@@ -32,17 +33,14 @@ from edgeinfer.errors import (
 )
 from edgeinfer.formats import onnx_folder
 from edgeinfer.formats.onnx_folder import OnnxFolder
+from edgeinfer.formats.onnx_library import INSTALL, MODULE, onnxruntime
 from edgeinfer.planner import onnxruntime as memory
 from edgeinfer.planner.footprint import Footprint, Pace, Setting
 from edgeinfer.planner.outline import Outline
 from edgeinfer.planner.plan import MemoryPlan
 
-MODULE = "onnxruntime"
-INSTALL = "pip install 'edgeinfer[onnx]'"
-PROVIDER = "CPUExecutionProvider"
 # Set to 1, it keeps matrices on disk as the kernels read them, and maps them.
 PREPACKED = "EDGEINFER_ONNX_PREPACKED"
-_OLDEST = (1, 31)  # the first with every operator of the graph, in its fast form
 _SILENT = 3  # errors only: it warns of the rows of logits, whose number varies
 Number: TypeAlias = "type[np.floating[Any] | np.signedinteger[Any]]"
 _CACHES: dict[str, Number] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
@@ -61,17 +59,21 @@ class OnnxBackend:
         return version(found[0]) if found else ""
 
     def probe(self, device: DeviceProfile) -> Support:
-        """Loads the library, and looks for the provider."""
+        """Loads the library, and starts each provider it was built with."""
         found = self.version()
         if not found:
             return Support(usable=False, reason=f"{MODULE} is not installed ({INSTALL})")
         try:
-            library = _library()
+            library = onnxruntime()
         except UnsupportedError as error:
             return Support(usable=False, reason=error.message)
-        if PROVIDER not in library.get_available_providers():
-            return Support(usable=False, reason=f"{MODULE} {found} has no {PROVIDER}")
-        return Support(usable=True, reason=f"{MODULE} {found}, {PROVIDER}", rank=40)
+        problems = started(library, available(library))
+        able = [provider for provider, problem in problems.items() if not problem]
+        if PROCESSOR not in able:
+            why = problems.get(PROCESSOR, "it is not built in")
+            return Support(usable=False, reason=f"{MODULE} {found} has no {PROCESSOR}: {why}")
+        failed = "".join(f"; {name}: {why}" for name, why in problems.items() if why)
+        return Support(usable=True, reason=f"{MODULE} {found}, {', '.join(able)}{failed}", rank=40)
 
     def footprint(self, model: Outline, setting: Setting) -> Footprint:
         """As ``Predictor.footprint``."""
@@ -90,7 +92,7 @@ class OnnxBackend:
             CorruptFileError: a file of the folder is missing, cut short or damaged.
             DoesNotFitError: the memory is gone in spite of the plan.
         """
-        library = _library()
+        library = onnxruntime()
         folder = onnx_folder.read(files.path)
         if plan.gpu_layers:
             raise UnsupportedError(
@@ -109,30 +111,14 @@ class OnnxBackend:
         return OnnxEngine(_session(library, folder, plan), folder, plan)
 
 
-def _library() -> Any:
-    """The module of onnxruntime."""
-    try:
-        library = import_module(MODULE)
-    except ImportError as error:
-        raise UnsupportedError(
-            f"the backend 'onnx' needs {MODULE}: {error}", hint=INSTALL
-        ) from error
-    major, minor = (int(part) for part in library.__version__.split(".")[:2])
-    if (major, minor) < _OLDEST:
-        oldest = ".".join(map(str, _OLDEST))
-        raise UnsupportedError(
-            f"{MODULE} {library.__version__} is too old, {oldest} is needed", hint=INSTALL
-        )
-    return library
-
-
 def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
     def make(graph: Path, options: Any) -> Any:
         options.log_severity_level = _SILENT
         options.intra_op_num_threads = plan.threads
         options.inter_op_num_threads = 1
-        return library.InferenceSession(str(graph), options, providers=[PROVIDER])
+        return on_provider(library, str(graph), options, provider)
 
+    provider = wanted(library)
     graph = folder.path / onnx_folder.GRAPH
     try:
         if os.environ.get(PREPACKED, "") not in ("", "0"):
@@ -148,12 +134,14 @@ def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
     except EdgeInferError:
         raise
     except Exception as error:  # its errors have no class in common
+        if provider != PROCESSOR:
+            raise UnsupportedError(
+                f"{folder.path}: {provider} cannot compute all of it: {error}",
+                hint="leave the environment variable EDGEINFER_ONNX_PROVIDER out",
+            ) from error
         raise CorruptFileError(
             f"{folder.path}: ONNX Runtime does not load it: {error}", hint="export the model again"
         ) from error
-    ran = session.get_providers()
-    if ran[:1] != [PROVIDER]:
-        raise UnsupportedError(f"ONNX Runtime took {ran}, not {PROVIDER}")
     return session
 
 
@@ -194,7 +182,7 @@ class OnnxEngine:
         self._sequences: dict[int, _Sequence] = {}
         self._opened = 0
         self._seen = np.ones((1, plan.context), np.int64)  # the mask: all that was read
-        self._options = import_module(MODULE).RunOptions()
+        self._options = onnxruntime().RunOptions()
         self._options.log_severity_level = _SILENT
 
     def open(self) -> int:

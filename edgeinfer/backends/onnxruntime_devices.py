@@ -1,7 +1,7 @@
 """The GPUs and NPUs that an installed ONNX Runtime can compute on.
 
-It is asked as the backends are, in a process of its own. The backend ``onnx`` does not use them
-yet.
+It is asked as the backends are, in a process of its own. The backend ``onnx`` uses them where
+the environment variable EDGEINFER_ONNX_PROVIDER says so.
 """
 
 from __future__ import annotations
@@ -9,15 +9,14 @@ from __future__ import annotations
 import ctypes
 import sys
 from collections.abc import Iterator
-from importlib import import_module
 from importlib.metadata import packages_distributions, version
 from typing import Any
 
 from edgeinfer.backends.base import Support
 from edgeinfer.device.accelerator import Accelerator
 from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.formats.onnx_library import MODULE, onnxruntime
 
-MODULE = "onnxruntime"
 _SUFFIX = "ExecutionProvider"
 
 # Providers that are told as built in, whether or not there is a device. A driver is loaded to
@@ -51,8 +50,8 @@ class OnnxRuntime:
             return Support(usable=False, reason=f"{MODULE} is not installed")
         return Support(
             usable=False,
-            reason="models are run on the processor only",
-            accelerators=accelerators(import_module(MODULE)),
+            reason="models run on the processor unless EDGEINFER_ONNX_PROVIDER names another",
+            accelerators=accelerators(onnxruntime()),
         )
 
 

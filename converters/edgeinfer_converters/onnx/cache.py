@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import import_module
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,8 @@ from numpy.typing import NDArray
 from edgeinfer.arch import ModelConfig
 from edgeinfer.arch.config import RopeStyle
 from edgeinfer.calibration.text import calibration_text
-from edgeinfer.errors import UnsupportedError, UsageError
+from edgeinfer.errors import UsageError
+from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.tokenizer import Tokenizer
 
 Floats = NDArray[np.float32]
@@ -67,13 +67,7 @@ def measured(
     Raises:
         UnsupportedError: onnxruntime is not installed.
     """
-    try:
-        library = import_module("onnxruntime")
-    except ImportError as error:
-        raise UnsupportedError(
-            f"the scales of an int8 cache are measured with onnxruntime: {error}",
-            hint="pip install 'edgeinfer[onnx]'",
-        ) from error
+    library = onnxruntime()
     options = library.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
     session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])

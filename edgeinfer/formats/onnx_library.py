@@ -1,0 +1,37 @@
+"""Imports onnxruntime, without the reports of its use that it sends to its makers by default."""
+
+from __future__ import annotations
+
+import os
+from importlib import import_module
+from typing import Any
+
+from edgeinfer.errors import UnsupportedError
+
+MODULE = "onnxruntime"
+INSTALL = "pip install 'edgeinfer[onnx]', with Python 3.11 or newer"
+OLDEST = (1, 31)  # the first with every operator of the graph, in its fast form
+_REPORTS_OFF = "ORT_DISABLE_TELEMETRY"  # read once, when it is imported
+
+
+def onnxruntime() -> Any:
+    """Returns the module.
+
+    From 1.31 on it keeps a device's number under ~/.cache/Microsoft and sends what it runs
+    over the network, unless an environment variable says no before it is imported.
+
+    Raises:
+        UnsupportedError: it is not installed, or too old.
+    """
+    os.environ.setdefault(_REPORTS_OFF, "1")
+    try:
+        library = import_module(MODULE)
+    except ImportError as error:
+        raise UnsupportedError(f"models of ONNX need {MODULE}: {error}", hint=INSTALL) from error
+    major, minor = (int(part) for part in library.__version__.split(".")[:2])
+    if (major, minor) < OLDEST:
+        oldest = ".".join(map(str, OLDEST))
+        raise UnsupportedError(
+            f"{MODULE} {library.__version__} is too old, {oldest} is needed", hint=INSTALL
+        )
+    return library
