@@ -164,10 +164,9 @@ class LlamaCppEngine:
         (part,) = batch
         return self._peer.step(part.tokens, wants_logits=part.wants_logits)
 
-    def trim(self, sequence: int, length: int) -> int:
+    def trim(self, sequence: int, length: int) -> None:
         """As ``Engine.trim``."""
         self._peer.trim(length)
-        return length
 
     def close(self, sequence: int) -> None:
         """Forgets the sequence."""

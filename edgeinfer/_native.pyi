@@ -178,6 +178,55 @@ def scale_and_cap(
 ) -> NDArray[numpy.float32]:
     """cap * tanh(scale * x / cap); a cap of 0 is none."""
 
+def multiply(
+    isa: str,
+    y: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """y * x."""
+
+def sigmoid_mul(
+    isa: str,
+    y: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    gate: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """y * sigmoid(gate)."""
+
+def convolve(
+    isa: str,
+    rows: Annotated[
+        NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)
+    ],
+    w: Annotated[
+        NDArray[numpy.float32], dict(shape=(None, None), order="C", device="cpu", writable=False)
+    ],
+    silu: bool,
+) -> NDArray[numpy.float32]:
+    """
+    The sum of w * rows over the taps, (taps, channels) both, through silu if asked.
+    """
+
+def delta_rule(
+    isa: str,
+    q: numpy.typing.NDArray[numpy.float32],
+    k: numpy.typing.NDArray[numpy.float32],
+    v: numpy.typing.NDArray[numpy.float32],
+    decay: numpy.typing.NDArray[numpy.float32],
+    beta: numpy.typing.NDArray[numpy.float32],
+    state: numpy.typing.NDArray[numpy.float32],
+) -> tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]:
+    """
+    The gated delta rule over tokens, for 16 value channels of a head: out and state.
+    """
+
 def add_scaled(
     isa: str,
     y: Annotated[

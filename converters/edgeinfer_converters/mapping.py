@@ -71,7 +71,7 @@ def _tensor(
 ) -> CheckpointTensor:
     kind = split_name(ours)[1]
     transform = transform_of(arch, kind)
-    shape, stored = tuple(checkpoint.tensors[theirs].shape), transform.stored(expected)
+    shape, stored = tuple(checkpoint.tensors[theirs].shape), transform.stored(config, expected)
     if shape != stored:
         raise CorruptFileError(
             f"{checkpoint.path}: tensor {theirs!r} has shape {shape}, expected {stored}"

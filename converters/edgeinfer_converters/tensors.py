@@ -98,7 +98,9 @@ class CheckpointTensor:
             low, high = int(wanted.min()), int(wanted.max()) + 1
             near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
             rows = near[wanted - low]
-        return self.transform.values(rows.reshape(len(rows), *self.shape[1:]))
+        rows = rows.reshape(-1, *self.shape[1:])
+        columns = self.transform.column_order(self.config, self.shape[-1])
+        return self.transform.values(rows if columns is None else rows[:, columns])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -64,6 +64,7 @@ class Mixer(str, Enum):
 
     ATTENTION = "attention"
     SHORT_CONV = "short_conv"
+    DELTA_NET = "delta_net"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,6 +108,12 @@ class ModelConfig:
     layer_window: tuple[int, ...] = ()  # per layer: sliding window in tokens, 0 for none
     layer_mixer: tuple[Mixer, ...] = ()  # per layer; empty: attention in all
     conv_taps: int = 0  # of the causal convolution of recurrent layers
+    delta_heads: int = 0  # of values, in gated delta nets
+    delta_key_heads: int = 0  # each serves delta_heads / delta_key_heads of them
+    delta_dim: int = 0  # of a head's keys and values
+    delta_tiled: bool = False  # value head h has key head h % delta_key_heads, else neighbours do
+    attention_gate: bool = False  # beside each head's query there is a gate of its output
+    shared_expert: bool = False  # one that all tokens take, weighted by a gate of its own
     attention_scale: float  # multiplies q.k; 1/sqrt(head_dim) unless the family says else
     attention_softcap: float = 0.0  # 0 is off
     output_softcap: float = 0.0  # 0 is off
@@ -132,17 +139,27 @@ class ModelConfig:
 
     def conv_width(self, mixer: Mixer) -> int:
         """Channels that the causal convolution of a recurrent layer runs over."""
+        if mixer is Mixer.DELTA_NET:
+            return (2 * self.delta_key_heads + self.delta_heads) * self.delta_dim
         return self.width if mixer is Mixer.SHORT_CONV else 0
 
     @property
     def projected_width(self) -> int:
-        """What the input projection of recurrent layers makes, at most."""
-        return 3 * self.width if Mixer.SHORT_CONV in self.layer_mixer else 0
+        """What the first projection of recurrent layers, or of gated queries, makes, at most."""
+        return max(
+            3 * self.width if Mixer.SHORT_CONV in self.layer_mixer else 0,
+            self.conv_width(Mixer.DELTA_NET) if Mixer.DELTA_NET in self.layer_mixer else 0,
+            2 * self.heads * self.head_dim if self.attention_gate else 0,
+        )
 
     @property
     def mixed_width(self) -> int:
         """What a layer's mixer hands to its output projection, at most."""
-        widths = {Mixer.ATTENTION: self.heads * self.head_dim, Mixer.SHORT_CONV: self.width}
+        widths = {
+            Mixer.ATTENTION: self.heads * self.head_dim,
+            Mixer.SHORT_CONV: self.width,
+            Mixer.DELTA_NET: self.delta_heads * self.delta_dim,
+        }
         return max(widths[mixer] for mixer in {Mixer.ATTENTION, *self.layer_mixer})
 
     @property

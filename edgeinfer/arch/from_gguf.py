@@ -49,6 +49,15 @@ KEYS: Mapping[str, str] = {
     "expert_ff_width": "expert_feed_forward_length",
     "pooling": "pooling_type",
     "conv_taps": "shortconv.l_cache",
+    "delta_heads": "ssm.time_step_rank",
+    "delta_key_heads": "ssm.group_count",
+    "delta_dim": "ssm.state_size",
+    "delta_values": "ssm.inner_size",
+    "recurrent": "attention.recurrent_layers",
+    "attention_period": "full_attention_interval",
+    "shared_ff_width": "expert_shared_feed_forward_length",
+    "layers_ahead": "nextn_predict_layers",
+    "rope.sections": "rope.dimension_sections",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -65,6 +74,8 @@ KEYS: Mapping[str, str] = {
 
 def keys_of(arch: Architecture) -> Mapping[str, str]:
     """Returns ``KEYS`` as a family has them."""
+    if arch.recurrent is Mixer.DELTA_NET:
+        return {**KEYS, "conv_taps": "ssm.conv_kernel"}
     if arch.norm is Norm.LAYER:
         return {**KEYS, "norm_eps": "attention.layer_norm_epsilon"}
     return KEYS
@@ -117,7 +128,10 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         UnsupportedError: the file uses something the graph does not have.
     """
     keys = _Keys(gguf.metadata, arch)
-    layers = check_size("layers", keys.require("layers", int), keys.name)
+    layers = keys.require("layers", int)
+    if arch.predicts_ahead:
+        layers -= keys.optional("layers_ahead", int, 0)
+    check_size("layers", layers, keys.name)
     width = check_size("width", keys.require("width", int), keys.name)
     heads = check_size("heads", keys.per_layer("heads", None), keys.name)
     head_dim = check_size("head_dim", keys.optional("head_dim", int, width // heads), keys.name)
@@ -125,6 +139,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
     experts = _experts(keys, arch)
     window = keys.optional("window", int, arch.default_window)
     rope, local = _ropes(gguf, keys, arch, head_dim)
+    delta = _delta(keys, arch)
     numbers = Hyperparameters(
         name=str(gguf.metadata.get("general.name", "")),
         vocab_size=_vocab_size(gguf),
@@ -145,8 +160,11 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         window=window,
         windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
         rotated=period_pattern(arch.no_rope_period, layers),
-        mixers=_mixers(keys, arch.recurrent, layers) if arch.recurrent else (),
+        mixers=_mixers(keys, arch, layers),
         conv_taps=keys.require("conv_taps", int) if arch.recurrent else 0,
+        delta_heads=delta.get("delta_heads", 0),
+        delta_key_heads=delta.get("delta_key_heads", 0),
+        delta_dim=delta.get("delta_dim", 0),
         attention_scale=keys.optional(
             "attention_scale",
             float,
@@ -227,6 +245,11 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None
     """Refuses what would run, but wrongly."""
     if keys.optional("value_dim", int, head_dim) != head_dim:
         raise UnsupportedError(f"{keys.name('value_dim')} differs from the {head_dim} of keys")
+    expert = keys.optional("expert_ff_width", int, 0)
+    if arch.has_shared_expert and keys.optional("shared_ff_width", int, expert) != expert:
+        raise UnsupportedError(
+            f"{keys.name('shared_ff_width')} differs from the {expert} of others"
+        )
     if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
         raise UnsupportedError(f"{arch.name} without rotary embeddings")
 
@@ -250,7 +273,29 @@ def _kv_heads(keys: _Keys, arch: Architecture, heads: int) -> int:
     return counts.pop()
 
 
-def _mixers(keys: _Keys, recurrent: Mixer, layers: int) -> tuple[Mixer, ...]:
+def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:
+    if arch.recurrent is not Mixer.DELTA_NET:
+        return {}
+    fields = ("delta_heads", "delta_key_heads", "delta_dim")
+    numbers = {field: keys.require(field, int) for field in fields}
+    values = numbers["delta_heads"] * numbers["delta_dim"]
+    if keys.optional("delta_values", int, values) != values:
+        raise UnsupportedError(f"{arch.name} with keys and values of different lengths")
+    return numbers
+
+
+def _mixers(keys: _Keys, arch: Architecture, layers: int) -> tuple[Mixer, ...]:
+    recurrent = arch.recurrent
+    if recurrent is None:
+        return ()
+    if not arch.kv_heads_tell_mixers:
+        flags = keys.get("recurrent")
+        if isinstance(flags, (np.ndarray, list)):
+            if len(flags) < layers:
+                raise CorruptFileError(f"{keys.name('recurrent')} has {len(flags)} values")
+            return mixers_of(recurrent, (not flag for flag in flags[:layers]))
+        period = keys.optional("attention_period", int, arch.attention_period)
+        return mixers_of(recurrent, (not other for other in period_pattern(period, layers)))
     counts = keys.numbers("kv_heads")
     if len(counts) not in (1, layers):
         raise CorruptFileError(

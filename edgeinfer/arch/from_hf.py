@@ -44,6 +44,9 @@ KEYS: Mapping[str, str] = {
     "residual_scale": "residual_multiplier",
     "output_scale": "logits_scaling",
     "conv_taps": "conv_L_cache",
+    "delta_heads": "linear_num_value_heads",
+    "delta_key_heads": "linear_num_key_heads",
+    "delta_dim": "linear_key_head_dim",
 }
 
 _ACTIVATIONS = {
@@ -52,7 +55,11 @@ _ACTIVATIONS = {
     "gelu_new": Activation.GELU_TANH,
 }
 _ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
-_MIXERS = {"full_attention": Mixer.ATTENTION, "conv": Mixer.SHORT_CONV}
+_MIXERS = {
+    "full_attention": Mixer.ATTENTION,
+    "conv": Mixer.SHORT_CONV,
+    "linear_attention": Mixer.DELTA_NET,
+}
 _LAYER_TYPES = {"full_attention": False, "sliding_attention": True}
 
 T = TypeVar("T", int, float)
@@ -84,6 +91,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     window = keys.number("window", int, 0) if keys.get("use_sliding_window", True) else 0
     rope, local_rope = _ropes(keys, arch, head_dim, context)
     scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
+    delta = _delta(keys, arch)
     numbers = Hyperparameters(
         vocab_size=keys.number("vocab_size", int),
         context=context,
@@ -101,8 +109,11 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         window=window,
         windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
         rotated=_rotated(keys, arch, layers),
-        mixers=_mixers(keys, arch.recurrent, layers) if arch.recurrent else (),
+        mixers=_mixers(keys, arch, layers),
         conv_taps=keys.number("conv_taps", int) if arch.recurrent else 0,
+        delta_heads=delta.get("delta_heads", 0),
+        delta_key_heads=delta.get("delta_key_heads", 0),
+        delta_dim=delta.get("delta_dim", 0),
         attention_scale=keys.number(
             "attention_scale", float, scale_width**-0.5 if scale_width > 0 else math.nan
         ),
@@ -182,6 +193,9 @@ def _refuse_other_experts(keys: _Keys, arch: Architecture) -> None:
     norm = bool(keys.get("norm_topk_prob", arch.expert_weights_norm))
     if norm is not arch.expert_weights_norm:
         raise UnsupportedError(f"{arch.name} with 'norm_topk_prob' {norm}: GGUF has no key for it")
+    shared = keys.get("shared_expert_intermediate_size")
+    if arch.has_shared_expert and shared != keys.number("ff_width", int):
+        raise UnsupportedError(f"{arch.name} with a shared expert of another width ({shared})")
     if keys.get("mlp_only_layers") or keys.get("decoder_sparse_step", 1) != 1:
         raise UnsupportedError(f"{arch.name} with experts in some layers only")
 
@@ -196,11 +210,27 @@ def _ff_width(keys: _Keys, default: int | None) -> int:
     return width
 
 
-def _mixers(keys: _Keys, recurrent: Mixer, layers: int) -> tuple[Mixer, ...]:
+def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:
+    if arch.recurrent is not Mixer.DELTA_NET:
+        return {}
+    fields = ("delta_heads", "delta_key_heads", "delta_dim")
+    numbers = {field: keys.number(field, int) for field in fields}
+    if keys.number("linear_value_head_dim", int, numbers["delta_dim"]) != numbers["delta_dim"]:
+        raise UnsupportedError(f"{arch.name} with keys and values of different lengths")
+    return numbers
+
+
+def _mixers(keys: _Keys, arch: Architecture, layers: int) -> tuple[Mixer, ...]:
+    recurrent = arch.recurrent
+    if recurrent is None:
+        return ()
     types = keys.flags("layer_types", layers)
     if types is None:
         attend = keys.get("full_attn_idxs")
-        return mixers_of(recurrent, (attend is None or i in attend for i in range(layers)))
+        if attend is not None:
+            return mixers_of(recurrent, (i in attend for i in range(layers)))
+        period = keys.number("full_attention_interval", int, arch.attention_period)
+        return mixers_of(recurrent, (not other for other in period_pattern(period, layers)))
     unknown = sorted({str(t) for t in types if _MIXERS.get(t) not in (Mixer.ATTENTION, recurrent)})
     if unknown:
         raise UnsupportedError(f"layers of type {', '.join(unknown)} ('layer_types')")

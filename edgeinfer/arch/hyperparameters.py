@@ -28,6 +28,9 @@ _LIMITS = {
     "experts": 1 << 12,
     "experts_used": 1 << 12,
     "conv_taps": 16,
+    "delta_heads": 1 << 12,
+    "delta_key_heads": 1 << 12,
+    "delta_dim": 1 << 12,
 }
 
 
@@ -44,6 +47,7 @@ class Hyperparameters:
         rotated: per layer, whether there is a rotary embedding.
         mixers: per layer, what mixes its tokens; empty for attention in all.
         conv_taps: of the causal convolutions of recurrent layers.
+        delta_heads, delta_key_heads, delta_dim: of gated delta nets.
         pooling: what the file says of embeddings, None if it does not.
     """
 
@@ -66,6 +70,9 @@ class Hyperparameters:
     rotated: tuple[bool, ...] = ()
     mixers: tuple[Mixer, ...] = ()
     conv_taps: int = 0
+    delta_heads: int = 0
+    delta_key_heads: int = 0
+    delta_dim: int = 0
     attention_scale: float
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
@@ -119,6 +126,12 @@ class Hyperparameters:
             layer_window=tuple(self.window if windowed else 0 for windowed in self.windowed),
             layer_mixer=self.mixers,
             conv_taps=self.conv_taps,
+            delta_heads=self.delta_heads,
+            delta_key_heads=self.delta_key_heads,
+            delta_dim=self.delta_dim,
+            delta_tiled=arch.delta_tiled,
+            attention_gate=arch.attention_gate,
+            shared_expert=arch.has_shared_expert and self.experts > 0,
             attention_scale=self.attention_scale,
             attention_softcap=self.attention_softcap,
             output_softcap=self.output_softcap,
@@ -140,11 +153,18 @@ class Hyperparameters:
         """
         for field in _LIMITS:
             is_there = {"experts": self.experts, "conv_taps": self.mixers}
+            if field.startswith("delta"):
+                is_there[field] = Mixer.DELTA_NET in self.mixers
             if is_there.get(field.removesuffix("_used"), True):
                 check_size(field, getattr(self, field), key)
         if self.experts_used > self.experts:
             raise CorruptFileError(
                 f"{key('experts_used')} is {self.experts_used}, of {self.experts} experts"
+            )
+        if self.delta_key_heads and self.delta_heads % self.delta_key_heads:
+            raise CorruptFileError(
+                f"{key('delta_heads')} is {self.delta_heads}, not a multiple of "
+                f"{key('delta_key_heads')}, which is {self.delta_key_heads}"
             )
         if self.heads % self.kv_heads:
             raise CorruptFileError(

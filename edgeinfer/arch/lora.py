@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import ModelConfig
-from edgeinfer.arch.spec import Architecture
+from edgeinfer.arch.config import Mixer, ModelConfig
+from edgeinfer.arch.spec import Architecture, is_of_attention
 from edgeinfer.arch.tensors import file_shape, graph_shape, graph_tensors, split_name
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
@@ -56,12 +56,14 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
     """
     block, kind = split_name(name)
     known = {*arch.fused}.union(*(graph_tensors(arch, config, mixer) for mixer in arch.mixers))
-    if not block or kind not in ADAPTABLE & known:
+    layer = int(block[4:-1]) if block else 0
+    delta = layer < config.layers and config.mixer(layer) is Mixer.DELTA_NET
+    if not block or kind not in ADAPTABLE & known or (delta and is_of_attention(kind)):
         raise UnsupportedError(
             f"an adapter of {name!r}, which is not adapted here",
             hint="the projections of attention and of dense feed-forward blocks are",
         )
-    if int(block[4:-1]) >= config.layers or file_shape(arch, config, kind) != tuple(shape):
+    if layer >= config.layers or file_shape(arch, config, kind) != tuple(shape):
         raise CorruptFileError(
             f"the adapter's {name!r} has shape {tuple(shape)}, "
             f"the model's {file_shape(arch, config, kind)} in {config.layers} layers",

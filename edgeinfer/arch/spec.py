@@ -59,6 +59,16 @@ EXPERT_TENSORS: Mapping[str, str] = MappingProxyType(
 )
 _DENSE = ("ffn_gate.weight", "ffn_up.weight", "ffn_down.weight")
 
+# One more that all tokens take, weighted by a gate of its own.
+SHARED_EXPERT_TENSORS: Mapping[str, str] = MappingProxyType(
+    {
+        "ffn_gate_inp_shexp.weight": "mlp.shared_expert_gate.weight",
+        "ffn_gate_shexp.weight": "mlp.shared_expert.gate_proj.weight",
+        "ffn_up_shexp.weight": "mlp.shared_expert.up_proj.weight",
+        "ffn_down_shexp.weight": "mlp.shared_expert.down_proj.weight",
+    }
+)
+
 # Biases that a switch in config.json turns on, in any family.
 BIAS_TENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     {
@@ -84,6 +94,13 @@ MIXER_TENSORS: Mapping[Mixer, Mapping[str, str]] = MappingProxyType(
             "shortconv.in_proj.weight": "conv.in_proj.weight",
             "shortconv.conv.weight": "conv.conv.weight",
             "shortconv.out_proj.weight": "conv.out_proj.weight",
+        },
+        Mixer.DELTA_NET: {
+            "ssm_conv1d.weight": "linear_attn.conv1d.weight",
+            "ssm_a": "linear_attn.A_log",
+            "ssm_dt.bias": "linear_attn.dt_bias",
+            "ssm_norm.weight": "linear_attn.norm.weight",
+            "ssm_out.weight": "linear_attn.out_proj.weight",
         },
     }
 )
@@ -133,6 +150,14 @@ class Architecture:
         only_experts: it has no models without experts.
         expert_weights_norm: the weights of the experts that a token takes add up to 1.
         recurrent: what mixes the tokens in its layers without attention; None if all have it.
+        recurrent_block: more tensors of its recurrent layers, beside ``MIXER_TENSORS``.
+        attention_period: each n-th layer has attention where the file does not say.
+        delta_tiled: the order of value heads in its GGUFs: all first ones of the key heads, then
+            all second ones; else those of a key head are neighbours.
+        attention_gate: beside each head's query there is a gate of its output.
+        rope_sections: how a GGUF divides rotary pairs between time and places in a picture, which
+            are all the same for text; empty if it does not.
+        predicts_ahead: files may have blocks that guess tokens ahead, which are not read.
         kv_heads_tell_mixers: a GGUF says which layers have attention by their KV heads.
         hf_keys: our field -> the key of config.json, where it is not the usual one.
         hf_defaults: other values transformers takes where config.json has no key.
@@ -177,6 +202,12 @@ class Architecture:
     only_experts: bool = False
     expert_weights_norm: bool = True
     recurrent: Mixer | None = None
+    recurrent_block: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    attention_period: int = 1
+    delta_tiled: bool = False
+    attention_gate: bool = False
+    rope_sections: tuple[int, ...] = ()
+    predicts_ahead: bool = False
     kv_heads_tell_mixers: bool = False
     hf_keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
@@ -201,6 +232,11 @@ class Architecture:
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}
 
     @property
+    def has_shared_expert(self) -> bool:
+        """Whether all tokens take one more expert."""
+        return "ffn_up_shexp.weight" in self.experts
+
+    @property
     def mixers(self) -> tuple[Mixer, ...]:
         """The kinds of layers that its models have."""
         return (Mixer.ATTENTION, self.recurrent) if self.recurrent else (Mixer.ATTENTION,)
@@ -218,7 +254,7 @@ class Architecture:
         merged = {**BLOCK_TENSORS, **self.block, **self.biases}
         if mixer is not Mixer.ATTENTION:
             kept = {ours: theirs for ours, theirs in merged.items() if not is_of_attention(ours)}
-            merged = {**kept, **MIXER_TENSORS[mixer]}
+            merged = {**kept, **MIXER_TENSORS[mixer], **self.recurrent_block}
         if self.only_experts if experts is None else experts:
             merged = {**merged, **dict.fromkeys(_DENSE), **self.experts}
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}

@@ -25,7 +25,7 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "output_norm.bias": ("width",),
     "attn_norm.weight": ("width",),
     "attn_norm.bias": ("width",),
-    "attn_q.weight": ("queries", "width"),
+    "attn_q.weight": ("query_rows", "width"),
     "attn_k.weight": ("keys", "width"),
     "attn_v.weight": ("keys", "width"),
     "attn_output.weight": ("width", "queries"),
@@ -52,10 +52,24 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "shortconv.in_proj.weight": ("three_widths", "width"),
     "shortconv.conv.weight": ("width", "taps"),
     "shortconv.out_proj.weight": ("width", "width"),
+    "ssm_qkv.weight": ("delta_channels", "width"),
+    "ssm_gate.weight": ("delta_values", "width"),
+    "ssm_ba.weight": ("two_delta_heads", "width"),
+    "ssm_beta.weight": ("delta_heads", "width"),
+    "ssm_alpha.weight": ("delta_heads", "width"),
+    "ssm_conv1d.weight": ("delta_channels", "taps"),
+    "ssm_a": ("delta_heads",),
+    "ssm_dt.bias": ("delta_heads",),
+    "ssm_norm.weight": ("delta_dim",),
+    "ssm_out.weight": ("width", "delta_values"),
+    "ffn_gate_inp_shexp.weight": ("width",),
+    "ffn_gate_shexp.weight": ("ff", "width"),
+    "ffn_up_shexp.weight": ("ff", "width"),
+    "ffn_down_shexp.weight": ("width", "ff"),
 }
 
 # Convolutions are kept as float32, whatever their type in a file.
-CONVOLUTIONS = frozenset({"shortconv.conv.weight"})
+CONVOLUTIONS = frozenset({"shortconv.conv.weight", "ssm_conv1d.weight"})
 
 # What a file has of all experts in one tensor, the graph has for each: "ffn_up.3.weight".
 _STACKED: Mapping[str, str] = {
@@ -100,6 +114,12 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "positions": config.positions,
         "three_widths": 3 * config.width,
         "taps": config.conv_taps,
+        "query_rows": 2 * queries if config.attention_gate else queries,
+        "delta_channels": config.conv_width(Mixer.DELTA_NET),
+        "delta_values": config.delta_heads * config.delta_dim,
+        "delta_heads": config.delta_heads,
+        "two_delta_heads": 2 * config.delta_heads,
+        "delta_dim": config.delta_dim,
         "ff": config.ff_width,
         "experts": config.experts,
         "queries": queries,
@@ -184,6 +204,8 @@ def engine_tensors(
         UnsupportedError: a tensor is not part of the family's graph.
     """
     unused = set(shapes) - set(ROPE_TENSORS.values())
+    if arch.predicts_ahead:
+        unused = {name for name in unused if not _is_beyond(name, config)}
     found: list[EngineTensor] = []
     for kind in _apart(arch, arch.model_tensors(config.tied_output)):
         found.append(_find(arch, config, shapes, "", kind))
@@ -199,6 +221,11 @@ def engine_tensors(
         listed = ", ".join(sorted(unused)[:5]) + (", ..." if len(unused) > 5 else "")
         raise UnsupportedError(f"tensors that {arch.name} does not have: {listed}")
     return found
+
+
+def _is_beyond(name: str, config: ModelConfig) -> bool:
+    match = _BLOCK.fullmatch(name)
+    return match is not None and int(match[1]) >= config.layers
 
 
 def _find_in_all_blocks(

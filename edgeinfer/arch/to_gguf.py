@@ -38,13 +38,15 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         "value_dim": numbers.head_dim,
         "ff_width": numbers.ff_width,
         "norm_eps": numbers.norm_eps,
-        **_experts(numbers),
+        **_experts(numbers, arch),
         **_window(numbers, arch),
         **_scales(numbers, arch),
         **_rope(numbers, arch),
     }
     if arch.recurrent:
-        values["conv_taps"] = numbers.conv_taps
+        values |= _recurrent(numbers, arch)
+    if arch.rope_sections:
+        values["rope.sections"] = arch.rope_sections
     if numbers.pooling is not None:
         values["pooling"] = next(n for n, kind in POOLINGS.items() if kind is numbers.pooling)
     if numbers.rotated != period_pattern(arch.no_rope_period, numbers.layers):
@@ -75,13 +77,30 @@ def _kv_heads(numbers: Hyperparameters, arch: Architecture) -> int | tuple[int, 
     return tuple(numbers.kv_heads if mixer is Mixer.ATTENTION else 0 for mixer in numbers.mixers)
 
 
-def _experts(numbers: Hyperparameters) -> Mapping[str, GgufValue]:
+def _recurrent(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    written: dict[str, GgufValue] = {"conv_taps": numbers.conv_taps}
+    if arch.recurrent is Mixer.DELTA_NET:
+        written |= {
+            "delta_heads": numbers.delta_heads,
+            "delta_key_heads": numbers.delta_key_heads,
+            "delta_dim": numbers.delta_dim,
+            "delta_values": numbers.delta_heads * numbers.delta_dim,
+            "attention_period": arch.attention_period,
+        }
+        recurrent = tuple(mixer is not Mixer.ATTENTION for mixer in numbers.mixers)
+        if recurrent != period_pattern(arch.attention_period, numbers.layers):
+            written["recurrent"] = recurrent or (False,) * numbers.layers
+    return written
+
+
+def _experts(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
     if not numbers.experts:
         return {}
     return {
         "experts": numbers.experts,
         "experts_used": numbers.experts_used,
         "expert_ff_width": numbers.ff_width,
+        **({"shared_ff_width": numbers.ff_width} if arch.has_shared_expert else {}),
     }
 
 

@@ -11,18 +11,18 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.arch.spec import Architecture
 
 Rows = NDArray[np.int64]
 Shape = tuple[int, ...]
 
 
-def _same_shape(shape: Shape) -> Shape:
+def _same_shape(config: ModelConfig, shape: Shape) -> Shape:
     return shape
 
 
-def _one_channel(shape: Shape) -> Shape:
+def _one_channel(config: ModelConfig, shape: Shape) -> Shape:
     """A depthwise convolution reads one channel a group: (channels, 1, taps)."""
     return (shape[0], 1, *shape[1:])
 
@@ -40,15 +40,17 @@ class Transform:
     """What happens to a tensor on its way into a GGUF.
 
     Attributes:
-        stored: the GGUF's shape -> the checkpoint's, with as many values.
+        stored: (config, the GGUF's shape) -> the checkpoint's.
         row_order: (config, rows) -> for each row of the GGUF the row of the checkpoint,
             None for the same order.
+        column_order: the same of columns.
         transposed: the checkpoint has the matrix the other way round.
         values: changes float32 values, of any shape.
     """
 
-    stored: Callable[[Shape], Shape] = _same_shape
+    stored: Callable[[ModelConfig, Shape], Shape] = _same_shape
     row_order: Callable[[ModelConfig, int], Rows | None] = _same_order
+    column_order: Callable[[ModelConfig, int], Rows | None] = _same_order
     transposed: bool = False
     values: Callable[[NDArray[np.float32]], NDArray[np.float32]] = _same_values
 
@@ -69,11 +71,62 @@ def _add_one(block: NDArray[np.float32]) -> NDArray[np.float32]:
     return block + np.float32(1)
 
 
+def _minus_exp(block: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Checkpoints hold the logarithm of how fast a delta net's heads forget."""
+    return -np.exp(block)
+
+
+def _one_row(config: ModelConfig, shape: Shape) -> Shape:
+    return (1, *shape)
+
+
+def _both_qkv_and_gate(config: ModelConfig, shape: Shape) -> Shape:
+    gate = config.delta_heads * config.delta_dim
+    return (config.conv_width(Mixer.DELTA_NET) + gate, *shape[1:])
+
+
+def _by_key_head(config: ModelConfig) -> list[Rows]:
+    """The rows of q, k, v and z, which a checkpoint of Qwen3-Next has key head by key head."""
+    dim, values = config.delta_dim, config.delta_heads // config.delta_key_heads * config.delta_dim
+    sizes = (dim, dim, values, values)
+    rows = np.arange(config.delta_key_heads * sum(sizes), dtype=np.int64)
+    by_head = rows.reshape(config.delta_key_heads, sum(sizes))
+    ends = np.cumsum(sizes)
+    return [by_head[:, end - n : end].reshape(-1) for n, end in zip(sizes, ends, strict=True)]
+
+
+def _tiled(config: ModelConfig, rows: int) -> Rows:
+    """Orders value heads so that the first ones of all key heads come first."""
+    order = np.arange(rows, dtype=np.int64)
+    sharing = config.delta_heads // config.delta_key_heads
+    return order.reshape(config.delta_key_heads, sharing, -1).swapaxes(0, 1).reshape(rows)
+
+
+def _tiled_after_keys(config: ModelConfig, rows: int) -> Rows:
+    """The same behind queries and keys, which stay."""
+    keys = 2 * config.delta_key_heads * config.delta_dim
+    return np.concatenate([np.arange(keys, dtype=np.int64), keys + _tiled(config, rows - keys)])
+
+
 TRANSFORMS: Mapping[str, Transform] = {
     "neighbour_pairs": Transform(row_order=neighbour_pairs),
     "add_one": Transform(values=_add_one),
-    "transpose": Transform(stored=lambda shape: shape[::-1], transposed=True),
+    "transpose": Transform(stored=lambda _, shape: shape[::-1], transposed=True),
     "one_channel": Transform(stored=_one_channel),
+    "one_row": Transform(stored=_one_row),
+    "minus_exp": Transform(values=_minus_exp),
+    "qkv_of_qkvz": Transform(
+        stored=_both_qkv_and_gate,
+        row_order=lambda config, _: np.concatenate(_by_key_head(config)[:3]),
+    ),
+    "z_of_qkvz": Transform(
+        stored=_both_qkv_and_gate, row_order=lambda config, _: _by_key_head(config)[3]
+    ),
+    "tiled": Transform(row_order=_tiled),
+    "tiled_columns": Transform(column_order=_tiled),
+    "tiled_minus_exp": Transform(row_order=_tiled, values=_minus_exp),
+    "tiled_qkv": Transform(row_order=_tiled_after_keys),
+    "tiled_channels": Transform(stored=_one_channel, row_order=_tiled_after_keys),
 }
 IDENTITY = Transform()
 

@@ -66,8 +66,8 @@ def command(
         kv_types=caches,
     )
     device = _device(board)
-    variants, format_ = _variants(model, quant, offline=offline)
-    backends = _backends(board, backend, format_)
+    variants = _variants(model, quant, offline=offline)
+    backends = _backends(board, backend)
     found = survey(variants, backends.predictors, device, wish)
     least = min(found.rows, key=lambda row: row.plan.needed_bytes)
     refusal = None if found.pick else _refusal(least, backends.predictors, device, wish)
@@ -110,8 +110,8 @@ def _device(board: str | None) -> DeviceProfile:
     return replace(here, ceilings=ceilings(here))
 
 
-def _variants(reference: str, quant: str | None, *, offline: bool) -> tuple[list[Variant], str]:
-    """The forms of the model, on disk or else on the hub, and the format that they have."""
+def _variants(reference: str, quant: str | None, *, offline: bool) -> list[Variant]:
+    """The forms of the model: on disk, or else on the hub."""
     from edgeinfer import store
     from edgeinfer.cli._fetch import fetch
     from edgeinfer.planner.variants import remote_variants, stored_variants
@@ -121,14 +121,12 @@ def _variants(reference: str, quant: str | None, *, offline: bool) -> tuple[list
     if found is None:
         remote = peek(reference, offline=offline)
         if remote is not None:
-            return remote_variants(remote, quant), "gguf"
+            return remote_variants(remote, quant)
         found = fetch(reference, offline=offline)
-    # A checkpoint is planned for as what it is converted to.
-    format_ = "gguf" if found.format == "hf" else found.format
-    return stored_variants(found, quant), format_
+    return stored_variants(found, quant)
 
 
-def _backends(board: str | None, only: str | None, format_: str) -> _Backends:
+def _backends(board: str | None, only: str | None) -> _Backends:
     """Asks the installed backends; for another device, also those that do not run here."""
     from edgeinfer.backends import registry
     from edgeinfer.device import detect
@@ -140,8 +138,8 @@ def _backends(board: str | None, only: str | None, format_: str) -> _Backends:
         reason = candidate.problem
         if not reason and board is None and not candidate.support.usable:
             reason = candidate.support.reason
-        if not reason and format_ not in candidate.backend.formats:
-            reason = f"does not read {'GGUF' if format_ == 'gguf' else format_ + ' folders'}"
+        if not reason and "gguf" not in candidate.backend.formats:
+            reason = "does not read GGUF"
         predictor = None if reason else registry.predictor(candidate.name)
         if predictor is not None:
             found[candidate.name] = predictor

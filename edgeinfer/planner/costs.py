@@ -25,6 +25,7 @@ _ACT_BLOCK_BYTES, _ACT_BLOCK = 64, 32  # quantised activations: bytes for values
 _MIN_PARTIALS = 64  # rows of partial attention results, at least
 # Earlier states that a sequence keeps: as many as take so many bytes, within limits.
 _KEPT_BYTES, _LEAST_KEPT, _MOST_KEPT = 16 << 20, 2, 16
+_SHARED_GATE = "ffn_gate_inp_shexp.weight"
 _KV_BLOCK = 256  # positions of the cache that become resident together
 
 
@@ -54,7 +55,9 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
     total = 0
     for part in engine_tensors(arch, config, shapes):
         source = tensors[part.source]
-        if len(source.shape) == 1:  # norms and biases are kept as float32
+        if split_name(part.name)[1] == _SHARED_GATE:  # a matrix of one row
+            size = _GROUP_ROWS * _row_bytes(source)
+        elif len(source.shape) == 1:  # norms and biases are kept as float32
             size = 4 * part.row_count
         elif split_name(part.name)[1] in CONVOLUTIONS:
             size = 4 * prod(source.shape)
@@ -80,8 +83,10 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
 
 def state_bytes(config: ModelConfig) -> int:
     """Returns the bytes of the running states of one sequence, earlier ones that are kept too."""
+    matrices = 4 * config.delta_heads * config.delta_dim**2
     size = sum(
         _round_up(4 * (config.conv_taps - 1) * config.conv_width(mixer), _ALIGNMENT)
+        + (matrices if mixer is Mixer.DELTA_NET else 0)
         for mixer in config.mixers
         if mixer is not Mixer.ATTENTION
     )
@@ -94,7 +99,7 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
     """Returns the bytes of the buffers of a step of ``batch`` tokens, and a row of logits."""
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     mixed = config.mixed_width
-    ff_rows = batch * (config.experts_used or 1)
+    ff_rows = batch * (config.experts_used + config.shared_expert or 1)
     partials = max(batch, _MIN_PARTIALS)
     rope = len(config.rope_tables) * batch * (config.head_dim // 2)
     floats = [
@@ -105,12 +110,18 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         *(rope, rope),  # cosines, sines
         batch * config.projected_width,  # inputs of recurrent layers
     ]
+    if Mixer.DELTA_NET in config.layer_mixer:
+        values = batch * config.delta_heads * config.delta_dim
+        heads = batch * config.delta_heads
+        floats += [batch * config.conv_width(Mixer.DELTA_NET), values, 2 * heads, heads, heads]
     quantised = [(max(config.width, mixed), batch), (config.ff_width, ff_rows)]
     if config.experts:
+        blocks = config.experts + config.shared_expert
         floats += [
             batch * config.experts,  # router
             *(ff_rows,) * 3,  # chosen experts, their weights and rows
-            *(config.experts, 3 * config.experts),  # next rows, shares
+            batch,  # score of the shared one
+            *(blocks, 3 * blocks),  # next rows, shares
             ff_rows * config.width,  # inputs and outputs of the experts
         ]
         quantised.append((config.width, ff_rows))

@@ -107,7 +107,7 @@ class Outline:
         for name, theirs in checkpoint_names(arch, config, settings).items():
             kind = split_name(name)[1]
             expected = file_shape(arch, config, kind)
-            stored = transform_of(arch, kind).stored(expected)
+            stored = transform_of(arch, kind).stored(config, expected)
             # Of experts, a checkpoint has a tensor each.
             parts = [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else []
             for part in parts or [theirs]:

@@ -47,6 +47,7 @@ T field(const nb::dict& d, const char* key) {
 Mixer mixer_from(const std::string& name) {
   if (name == "attention") return Mixer::kAttention;
   if (name == "short_conv") return Mixer::kShortConv;
+  if (name == "delta_net") return Mixer::kDeltaNet;
   throw std::invalid_argument("a layer mixes tokens by " + name);
 }
 
@@ -80,6 +81,12 @@ ModelConfig config_from(const nb::dict& d) {
   for (const std::string& mixer : field<std::vector<std::string>>(d, "layer_mixer"))
     c.layer_mixer.push_back(mixer_from(mixer));
   c.conv_taps = field<int64_t>(d, "conv_taps");
+  c.delta_heads = field<int64_t>(d, "delta_heads");
+  c.delta_key_heads = field<int64_t>(d, "delta_key_heads");
+  c.delta_dim = field<int64_t>(d, "delta_dim");
+  c.delta_tiled = field<bool>(d, "delta_tiled");
+  c.attention_gate = field<bool>(d, "attention_gate");
+  c.shared_expert = field<bool>(d, "shared_expert");
   c.attention_scale = field<float>(d, "attention_scale");
   c.attention_softcap = field<float>(d, "attention_softcap");
   c.output_softcap = field<float>(d, "output_softcap");

@@ -280,6 +280,51 @@ nb::ndarray<nb::numpy, float> add_scaled(const std::string& isa, Vector y, Vecto
   return to_array(std::move(out), {x.size()});
 }
 
+nb::ndarray<nb::numpy, float> convolve(const std::string& isa, Matrix rows, Matrix w, bool silu) {
+  require(rows.shape(0) == w.shape(0) && rows.shape(1) == w.shape(1) && rows.shape(0) > 0 &&
+              rows.shape(0) <= static_cast<size_t>(kMostTaps),
+          "rows and w must be (taps, channels)");
+  const auto taps = static_cast<int64_t>(w.shape(0)), n = static_cast<int64_t>(w.shape(1));
+  const float* pointers[kMostTaps];
+  for (int64_t j = 0; j < taps; ++j) pointers[j] = rows.data() + j * n;
+  Buffer<float> out(n);
+  find_kernels(isa).convolve(pointers, w.data(), taps, silu, n, out.data());
+  return to_array(std::move(out), {w.shape(1)});
+}
+
+nb::tuple delta_rule(const std::string& isa, Matrix q, Matrix k, Matrix v, Vector decay,
+                     Vector beta, Matrix state) {
+  const size_t tokens = q.shape(0), dim = q.shape(1), tile = static_cast<size_t>(kDeltaTile);
+  require(tokens > 0 && dim % 4 == 0 && k.shape(0) == tokens && k.shape(1) == dim,
+          "q and k must be (tokens, dim), dim of whole 4s");
+  require(v.shape(0) == tokens && v.shape(1) == tile && state.shape(0) == dim &&
+              state.shape(1) == tile && decay.size() == tokens && beta.size() == tokens,
+          "v must be (tokens, 16), state (dim, 16), decay and beta (tokens,)");
+  Buffer<float> rows(static_cast<int64_t>(tokens * (2 * dim + tile)));
+  const auto stride = static_cast<int64_t>(2 * dim + tile);
+  for (size_t t = 0; t < tokens; ++t) {
+    float* const row = rows.data() + static_cast<int64_t>(t) * stride;
+    std::copy_n(q.data() + t * dim, dim, row);
+    std::copy_n(k.data() + t * dim, dim, row + dim);
+    std::copy_n(v.data() + t * tile, tile, row + 2 * dim);
+  }
+  Buffer<float> after = copy_of(state), out(static_cast<int64_t>(tokens * tile));
+  find_kernels(isa).delta_rule({.q = rows.data(),
+                                .k = rows.data() + dim,
+                                .v = rows.data() + 2 * dim,
+                                .stride = stride,
+                                .decay = decay.data(),
+                                .beta = beta.data(),
+                                .step_stride = 1,
+                                .tokens = static_cast<int64_t>(tokens),
+                                .dim = static_cast<int64_t>(dim),
+                                .state = after.data(),
+                                .out = out.data(),
+                                .out_stride = kDeltaTile});
+  return nb::make_tuple(to_array(std::move(out), {tokens, tile}),
+                        to_array(std::move(after), {dim, tile}));
+}
+
 /// One head's keys and values in blocks of the cache: of each block the keys, then the values.
 struct Cache {
   Cache(const KernelSet& kernels, Matrix k, Matrix v, QuantType k_type, QuantType v_type)
@@ -375,6 +420,19 @@ void bind_kernels(nb::module_& m) {
   m.def("gelu", &gelu, "isa"_a, "x"_a, "gelu_tanh(x).");
   m.def("scale_and_cap", &scale_and_cap, "isa"_a, "x"_a, "scale"_a, "cap"_a,
         "cap * tanh(scale * x / cap); a cap of 0 is none.");
+  m.def("multiply", &gate<&KernelSet::multiply>, "isa"_a, "y"_a, "x"_a, "y * x.");
+  m.def("sigmoid_mul", &gate<&KernelSet::sigmoid_mul>, "isa"_a, "y"_a, "gate"_a,
+        "y * sigmoid(gate).");
+  m.def("convolve", &convolve, "isa"_a, "rows"_a, "w"_a, "silu"_a,
+        "The sum of w * rows over the taps, (taps, channels) both, through silu if asked.");
+  m.def("delta_rule", &delta_rule, "isa"_a, "q"_a, "k"_a, "v"_a, "decay"_a, "beta"_a, "state"_a,
+        nb::sig("def delta_rule(isa: str, q: numpy.typing.NDArray[numpy.float32], "
+                "k: numpy.typing.NDArray[numpy.float32], v: numpy.typing.NDArray[numpy.float32], "
+                "decay: numpy.typing.NDArray[numpy.float32], "
+                "beta: numpy.typing.NDArray[numpy.float32], "
+                "state: numpy.typing.NDArray[numpy.float32]) -> "
+                "tuple[numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]"),
+        "The gated delta rule over tokens, for 16 value channels of a head: out and state.");
   m.def("add_scaled", &add_scaled, "isa"_a, "y"_a, "x"_a, "scale"_a, "y + scale * x.");
   m.def("attend", &attend, "isa"_a, "q"_a, "k"_a, "v"_a, "begin"_a, "end"_a, "first"_a, "last"_a,
         "scale"_a, "softcap"_a = 0.0f, "k_type"_a = "f16", "v_type"_a = "f16",

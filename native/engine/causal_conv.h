@@ -30,6 +30,10 @@ class CausalConv {
   /// Begins a step over the tokens of all spans, in order.
   void plan(const std::vector<Span>& spans);
 
+  const std::vector<Span>& spans() const { return spans_; }
+  /// The index of a span's first token in the step.
+  int64_t first(int64_t span) const { return first_[static_cast<size_t>(span)]; }
+
   /// out = the convolution of token t's channels with w, (taps, channels), through silu if asked.
   void run(int64_t layer, int64_t t, const Channels& in, const float* w, bool silu,
            float* out) const;

@@ -22,8 +22,9 @@ constexpr int64_t kDecodeTokens = 8;
 
 // Tokens whose inputs one thread brings to an adapter's rank at a time.
 constexpr int64_t kAdaptedTokens = 64;
-// At most so many adapted matrices share their input: queries, keys and values.
-constexpr int64_t kSharing = 3;
+// At most so many matrices share their input and may be adapted: queries, keys and values, or what
+// a delta net is made of.
+constexpr int64_t kSharing = 4;
 
 // What gate and up make of a slice of tokens and rows stays in the first cache until it is
 // quantised.
@@ -71,7 +72,8 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       team_size_(threads),
       s_(config, batch),
       attention_(config, kernels, s_, kv_types),
-      causal_conv_(config, kernels) {}
+      causal_conv_(config, kernels),
+      delta_net_(config, kernels, s_, causal_conv_) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
                   float* out, const InputRecord* record) {
@@ -123,6 +125,7 @@ void Decoder::forward(Team& team) {
     const Activations gated{s_.gated, s_.ff_blocks, n, rows, rows, n};
     if (layer.router) {
       project(team, h, {{layer.router, s_.router}});
+      if (layer.shared_gate) project(team, h, {{layer.shared_gate, s_.shared}});
       each_token([&](int64_t t) { choose_experts(t); });
       team.for_each(1, 1, [&](int64_t, int64_t) { sort_by_expert(); });
       each_token([&](int64_t t) { gather(layer, t); });
@@ -148,21 +151,41 @@ void Decoder::mix(Team& team, const Layer& layer, int64_t i) {
       return attend(team, layer, i, h);
     case Mixer::kShortConv:
       return convolve(team, layer, i, h);
+    case Mixer::kDeltaNet:
+      return recur(team, layer, i, h);
   }
 }
 
 // y = O attention(Q h, K h, V h)
 void Decoder::attend(Team& team, const Layer& layer, int64_t i, const Activations& h) {
   const int64_t n = config_.q_width();
-  project(team, h, {{layer.q, s_.q}, {layer.k, s_.k}, {layer.v, s_.v}});
-  for_each_token(team, [&](int64_t t) { rotate_and_store(i, t); });
+  float* const queries = config_.attention_gate ? s_.projected : s_.q;
+  project(team, h, {{layer.q, queries}, {layer.k, s_.k}, {layer.v, s_.v}});
+  for_each_token(team, [&](int64_t t) {
+    if (config_.attention_gate) take_queries(t);
+    rotate_and_store(i, t);
+  });
   attention_.run(team, i);
   for_each_token(team, [&](int64_t t) {
     attention_.merge(t, s_.q + t * n);
+    if (config_.attention_gate) gate_heads(t);
     record(&InputRecord::o, i, s_.q, n, t);
     quantise(s_.q, n, t, t + 1);
   });
   project(team, {s_.q, s_.blocks, n, tokens_, tokens_, n}, {{layer.o, s_.y}});
+}
+
+// Each head's query lies before its gate.
+void Decoder::take_queries(int64_t t) {
+  const int64_t dim = config_.head_dim;
+  for (int64_t head = t * config_.heads; head < (t + 1) * config_.heads; ++head)
+    std::copy_n(s_.projected + 2 * head * dim, dim, s_.q + head * dim);
+}
+
+void Decoder::gate_heads(int64_t t) {
+  const int64_t dim = config_.head_dim;
+  for (int64_t head = t * config_.heads; head < (t + 1) * config_.heads; ++head)
+    kernels_.sigmoid_mul(s_.q + head * dim, s_.projected + (2 * head + 1) * dim, dim);
 }
 
 // x = embedding[token] * scale + its position's row, and the rotary angles of the token's position.

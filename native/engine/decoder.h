@@ -15,6 +15,7 @@
 #include "core/thread_pool.h"
 #include "engine/attention.h"
 #include "engine/causal_conv.h"
+#include "engine/delta_net.h"
 #include "engine/input_record.h"
 #include "engine/kv_cache.h"
 #include "engine/model_config.h"
@@ -59,7 +60,10 @@ class Decoder {
   }
   void mix(Team& team, const Layer& layer, int64_t i);
   void attend(Team& team, const Layer& layer, int64_t i, const Activations& h);
+  void take_queries(int64_t t);
+  void gate_heads(int64_t t);
   void convolve(Team& team, const Layer& layer, int64_t i, const Activations& h);
+  void recur(Team& team, const Layer& layer, int64_t i, const Activations& h);
   void embed(int64_t t);
   void norm(const float* x, const NormWeights& weights, float* out) const;
   void normalise(const float* x, const NormWeights& weights, float* h, int64_t t);
@@ -94,6 +98,7 @@ class Decoder {
   Scratch s_;
   Attention attention_;
   CausalConv causal_conv_;
+  DeltaNet delta_net_;
 
   // The step in progress.
   int64_t tokens_ = 0;

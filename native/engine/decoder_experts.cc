@@ -11,13 +11,14 @@ namespace edgeinfer {
 // values, and, if the family has it so, these scaled to add up to 1.
 void Decoder::choose_experts(int64_t t) {
   const int64_t experts = config_.experts, used = config_.experts_used;
+  const int64_t rows = config_.ff_rows_per_token();
   float* p = s_.router + t * experts;
   const float most = *std::max_element(p, p + experts);
   float total = 0;
   for (int64_t e = 0; e < experts; ++e) total += p[e] = std::exp(p[e] - most);
 
-  int32_t* chosen = s_.chosen + t * used;
-  float* weight = s_.chosen_weight + t * used;
+  int32_t* chosen = s_.chosen + t * rows;
+  float* weight = s_.chosen_weight + t * rows;
   float chosen_total = 0;
   for (int64_t j = 0; j < used; ++j) {
     float* best = std::max_element(p, p + experts);  // the first of equals
@@ -27,28 +28,31 @@ void Decoder::choose_experts(int64_t t) {
   }
   const float scale = 1 / (config_.expert_weights_norm ? chosen_total : total);
   for (int64_t j = 0; j < used; ++j) weight[j] *= scale;
+  if (!config_.shared_expert) return;
+  chosen[used] = static_cast<int32_t>(experts);
+  weight[used] = 1 / (1 + std::exp(-s_.shared[t]));
 }
 
 // Gives each token's experts their rows, so that those of an expert are consecutive.
 void Decoder::sort_by_expert() {
-  const int64_t rows = tokens_ * config_.experts_used;
+  const int64_t rows = tokens_ * config_.ff_rows_per_token(), blocks = config_.ff_blocks();
   int32_t* const next = s_.next_row;
-  std::fill_n(next, config_.experts, 0);
+  std::fill_n(next, blocks, 0);
   for (int64_t i = 0; i < rows; ++i) ++next[s_.chosen[i]];
   FfShare* share = s_.shares;
   int32_t first = 0;
-  for (int32_t e = 0; e < config_.experts; ++e) {
+  for (int32_t e = 0; e < blocks; ++e) {
     const int32_t count = std::exchange(next[e], first);
     if (count) *share++ = {e, first, count};
     first += count;
   }
-  std::fill(share, s_.shares + config_.experts, FfShare{});
+  std::fill(share, s_.shares + blocks, FfShare{});
   for (int64_t i = 0; i < rows; ++i) s_.row[i] = next[s_.chosen[i]]++;
 }
 
 // A token's normalised state to the rows of its experts, in the form that their weights read.
 void Decoder::gather(const Layer& layer, int64_t t) {
-  const int64_t used = config_.experts_used, rows = tokens_ * used, n = config_.width;
+  const int64_t used = config_.ff_rows_per_token(), rows = tokens_ * used, n = config_.width;
   const bool quantised = layer.experts.front().up.quantised();
   for (int64_t j = 0; j < used; ++j) {
     const int64_t row = s_.row[t * used + j];
@@ -62,7 +66,7 @@ void Decoder::gather(const Layer& layer, int64_t t) {
 
 // y = the weighted sum of what a token's experts give.
 void Decoder::add_experts(int64_t t) {
-  const int64_t used = config_.experts_used, n = config_.width;
+  const int64_t used = config_.ff_rows_per_token(), n = config_.width;
   float* y = s_.y + t * n;
   std::fill_n(y, n, 0.0f);
   for (int64_t i = t * used; i < (t + 1) * used; ++i)

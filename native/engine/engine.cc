@@ -43,6 +43,11 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   require(
       c.layers_with(Mixer::kAttention) == c.layers || (c.conv_taps > 1 && c.conv_taps <= kMostTaps),
       "conv_taps must be in 2..16");
+  require(!c.has(Mixer::kDeltaNet) ||
+              (c.delta_dim > 0 && c.delta_dim % kDeltaTile == 0 && c.delta_key_heads > 0 &&
+               c.delta_heads > 0 && c.delta_heads % c.delta_key_heads == 0),
+          "a delta net has heads of whole 16s, as many of values as of keys or a multiple");
+  require(!c.shared_expert || c.experts, "a shared expert is one among others");
   require(options.context > 0 && options.context < (int64_t{1} << 30),
           "context must be positive and below 2^30");
   require(c.positions == 0 || options.context <= c.positions,

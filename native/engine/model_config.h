@@ -14,7 +14,7 @@ enum class Activation { kSilu, kGeluTanh };
 enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
 /// What mixes the tokens of a layer: attention to a cache, or a recurrence with a running state.
-enum class Mixer { kAttention, kShortConv };
+enum class Mixer { kAttention, kShortConv, kDeltaNet };
 
 /// angle = position * inverse_frequencies[i]; magnitude multiplies sine and cosine.
 struct RopeTable {
@@ -45,6 +45,13 @@ struct ModelConfig {
   std::vector<int32_t> layer_window;  // (layers,) tokens, 0 for none
   std::vector<Mixer> layer_mixer;     // (layers,); empty: attention in all
   int64_t conv_taps = 0;              // of the causal convolution of recurrent layers
+  int64_t delta_heads = 0;            // of values, in gated delta nets
+  int64_t delta_key_heads = 0;        // each serves delta_heads / delta_key_heads of them
+  int64_t delta_dim = 0;              // of keys and values
+  bool delta_tiled = false;           // value head h has key head h % delta_key_heads, else
+                                      // neighbours share one
+  bool attention_gate = false;        // beside each head's query there is a gate of its output
+  bool shared_expert = false;         // one that all tokens take, weighted by a gate of its own
   float attention_scale = 0;
   float attention_softcap = 0;  // 0 is off
   float output_softcap = 0;     // 0 is off
@@ -63,11 +70,21 @@ struct ModelConfig {
   }
 
   /// Channels that the causal convolution of a layer runs over; 0 where it has none.
-  int64_t conv_width(Mixer kind) const { return kind == Mixer::kShortConv ? width : 0; }
-  /// What the input projection of recurrent layers makes, at most.
-  int64_t projected_width() const { return has(Mixer::kShortConv) ? 3 * width : 0; }
+  int64_t conv_width(Mixer kind) const {
+    if (kind == Mixer::kShortConv) return width;
+    return kind == Mixer::kDeltaNet ? (2 * delta_key_heads + delta_heads) * delta_dim : 0;
+  }
+  /// What the first projection of recurrent layers, or of queries with gates, makes, at most.
+  int64_t projected_width() const {
+    return std::max({has(Mixer::kShortConv) ? 3 * width : 0,
+                     has(Mixer::kDeltaNet) ? conv_width(Mixer::kDeltaNet) : 0,
+                     attention_gate ? 2 * q_width() : 0});
+  }
   /// What a mixer hands to its output projection.
-  int64_t mixed_width(Mixer kind) const { return kind == Mixer::kAttention ? q_width() : width; }
+  int64_t mixed_width(Mixer kind) const {
+    if (kind == Mixer::kDeltaNet) return delta_heads * delta_dim;
+    return kind == Mixer::kAttention ? q_width() : width;
+  }
   /// The widest of all layers'.
   int64_t mixed_width() const {
     int64_t widest = q_width();
@@ -76,7 +93,9 @@ struct ModelConfig {
   }
 
   /// Feed-forward blocks that a token goes through.
-  int64_t ff_rows_per_token() const { return experts ? experts_used : 1; }
+  int64_t ff_rows_per_token() const { return experts ? experts_used + shared_expert : 1; }
+  /// All that a token could go through; the shared one is the last.
+  int64_t ff_blocks() const { return experts + shared_expert; }
   int64_t q_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
 };

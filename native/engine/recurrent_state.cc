@@ -10,11 +10,14 @@ constexpr int64_t kLine = 16;  // floats of a cache line
 constexpr int64_t kKeptBytes = 16 << 20;
 constexpr int64_t kLeastKept = 2, kMostKept = 16;
 
-int64_t layer_floats(const ModelConfig& c, int64_t layer) {
-  const Mixer kind = c.mixer(layer);
-  if (kind == Mixer::kAttention) return 0;
-  const int64_t window = (c.conv_taps - 1) * c.conv_width(kind);
+int64_t window_floats(const ModelConfig& c, int64_t layer) {
+  const int64_t window = (c.conv_taps - 1) * c.conv_width(c.mixer(layer));
   return (window + kLine - 1) / kLine * kLine;
+}
+
+int64_t layer_floats(const ModelConfig& c, int64_t layer) {
+  const bool delta = c.mixer(layer) == Mixer::kDeltaNet;
+  return window_floats(c, layer) + (delta ? c.delta_heads * c.delta_dim * c.delta_dim : 0);
 }
 
 }  // namespace
@@ -41,6 +44,7 @@ RecurrentState::RecurrentState(const ModelConfig& c)
   int64_t offset = 0;
   for (int64_t i = 0; i < c.layers; ++i) {
     offsets_.push_back(offset);
+    window_floats_.push_back(window_floats(c, i));
     offset += layer_floats(c, i);
   }
 }

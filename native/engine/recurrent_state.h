@@ -32,6 +32,12 @@ class RecurrentState {
     return state + offsets_[static_cast<size_t>(layer)];
   }
 
+  /// A layer's matrices in a state, (delta_heads, delta_dim / kDeltaTile, delta_dim, kDeltaTile):
+  /// of each value head, tiles of a few value channels by all key channels.
+  float* matrices(float* state, int64_t layer) const {
+    return window(state, layer) + window_floats_[static_cast<size_t>(layer)];
+  }
+
   /// Begins a step of a text of `now` tokens that keeps the state of `length` (more) tokens; the
   /// layers write it to marked().
   void mark(int64_t length, int64_t now);
@@ -55,7 +61,8 @@ class RecurrentState {
     return reinterpret_cast<float*>(region_.data()) + static_cast<int64_t>(i) * floats_;
   }
 
-  std::vector<int64_t> offsets_;  // (layers,) of a layer's part in a state
+  std::vector<int64_t> offsets_;        // (layers,) of a layer's part in a state
+  std::vector<int64_t> window_floats_;  // (layers,)
   int64_t floats_;
   int current_ = 0;
   std::vector<Kept> kept_;  // the shortest first

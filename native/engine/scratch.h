@@ -38,15 +38,21 @@ struct Scratch {
   ActBlock* ff_blocks;  // (ff_width / 32, ff rows) gated
 
   // Of recurrent layers.
-  float* projected;  // (batch, 3 * width) of a short convolution
+  float* projected;  // (batch, projected_width) of short convolutions, delta nets, gated queries
+  float* convolved;  // (batch, conv_width) of delta nets: keys, queries and values
+  float* gate;       // (batch, mixed_width) of delta nets
+  float* steps;      // (2, batch, delta_heads) what decay and beta are made of
+  float* decay;      // (batch, delta_heads) of the state
+  float* beta;       // (batch, delta_heads) how much of a value is learnt
 
   // With experts a token is a row for each that it takes, and rows are ordered by expert.
   float* router;          // (batch, experts) scores, then probabilities
-  int32_t* chosen;        // (batch, experts_used) experts of a token, the best first
-  float* chosen_weight;   // (batch, experts_used)
-  int32_t* row;           // (batch, experts_used) row of a token's expert
-  int32_t* next_row;      // (experts,)
-  FfShare* shares;        // (experts,) those in use first
+  float* shared;          // (batch,) score of the shared one
+  int32_t* chosen;        // (batch, rows a token) experts of a token, the best first
+  float* chosen_weight;   // (batch, rows a token)
+  int32_t* row;           // (batch, rows a token) row of a token's expert
+  int32_t* next_row;      // (ff_blocks,)
+  FfShare* shares;        // (ff_blocks,) those in use first
   float* ff_x;            // (ff rows, width) inputs, then outputs
   ActBlock* ff_x_blocks;  // (width / 32, ff rows)
 
@@ -95,13 +101,21 @@ struct Scratch {
     take(blocks, (std::max(c.width, c.mixed_width()) + 31) / 32 * batch);
     take(ff_blocks, (c.ff_width + 31) / 32 * ff_rows);
     take(projected, batch * c.projected_width());
+    if (c.has(Mixer::kDeltaNet)) {
+      take(convolved, batch * c.conv_width(Mixer::kDeltaNet));
+      take(gate, batch * c.mixed_width(Mixer::kDeltaNet));
+      take(steps, 2 * batch * c.delta_heads);
+      take(decay, batch * c.delta_heads);
+      take(beta, batch * c.delta_heads);
+    }
     if (!c.experts) return used;
     take(router, batch * c.experts);
     take(chosen, ff_rows);
     take(chosen_weight, ff_rows);
     take(row, ff_rows);
-    take(next_row, c.experts);
-    take(shares, c.experts);
+    take(shared, batch);
+    take(next_row, c.ff_blocks());
+    take(shares, c.ff_blocks());
     take(ff_x, ff_rows * c.width);
     take(ff_x_blocks, (c.width + 31) / 32 * ff_rows);
     return used;

@@ -122,10 +122,11 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
       throw std::invalid_argument("tensor " + s.name + ": impossible shape " +
                                   shape_text(s.rows, s.cols));
     Slot slot{s, Slot::Kind::kMatrix, total, 0};
-    if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias")) {
+    if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias") ||
+        ends_with(s.name, ".ssm_a")) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
-    } else if (ends_with(s.name, "conv.weight")) {
+    } else if (ends_with(s.name, "conv.weight") || ends_with(s.name, "conv1d.weight")) {
       slot.kind = Slot::Kind::kColumns;
       slot.bytes = static_cast<size_t>(s.rows * s.cols) * sizeof(float);
     } else if (s.name == kPositions || (s.name == kEmbedding && !config.tied_output)) {
@@ -258,6 +259,25 @@ void Weights::bind(const ModelConfig& c) {
       layer.conv = columns(b + "shortconv.conv.weight", c.width, c.conv_taps);
       layer.mix_out = matrix(b + "shortconv.out_proj", c.width, c.width);
     }
+    if (c.mixer(i) == Mixer::kDeltaNet) {
+      const int64_t channels = c.conv_width(Mixer::kDeltaNet);
+      const int64_t mixed = c.mixed_width(Mixer::kDeltaNet), heads = c.delta_heads;
+      layer.mix_in = matrix(b + "ssm_qkv", channels, c.width);
+      layer.delta_gate = matrix(b + "ssm_gate", mixed, c.width);
+      if (c.delta_tiled) {
+        layer.beta = matrix(b + "ssm_beta", heads, c.width);
+        layer.alpha = matrix(b + "ssm_alpha", heads, c.width);
+      } else {
+        layer.beta_alpha = matrix(b + "ssm_ba", 2 * heads, c.width);
+      }
+      layer.conv = columns(b + "ssm_conv1d.weight", channels, c.conv_taps);
+      layer.delta_a = vector(b + "ssm_a", heads);
+      layer.delta_dt = vector(b + "ssm_dt.bias", heads);
+      layer.delta_norm = vector(b + "ssm_norm.weight", c.delta_dim);
+      if (!layer.delta_a || !layer.delta_dt || !layer.delta_norm)
+        throw std::invalid_argument("tensor " + b + "ssm_a, ssm_dt or ssm_norm is missing");
+      layer.mix_out = matrix(b + "ssm_out", c.width, mixed);
+    }
     const bool attends = c.mixer(i) == Mixer::kAttention;
     if (attends && c.qk_norm != QkNorm::kNone) {
       layer.q_norm = vector(b + "attn_q_norm.weight", qk_norm_q);
@@ -267,7 +287,7 @@ void Weights::bind(const ModelConfig& c) {
                                     "is missing");
     }
     if (attends) {
-      layer.q = matrix(b + "attn_q", c.q_width(), c.width);
+      layer.q = matrix(b + "attn_q", (c.attention_gate ? 2 : 1) * c.q_width(), c.width);
       layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
       layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
       layer.o = matrix(b + "attn_output", c.width, c.q_width());
@@ -284,6 +304,10 @@ void Weights::bind(const ModelConfig& c) {
       layer.experts.push_back(feed_forward(suffix));
     }
     if (!c.experts) layer.experts.push_back(feed_forward(""));
+    if (c.shared_expert) {
+      layer.experts.push_back(feed_forward("_shexp"));
+      layer.shared_gate = matrix(b + "ffn_gate_inp_shexp", 1, c.width);
+    }
     layers_.push_back(std::move(layer));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -297,7 +321,7 @@ void Weights::bind(const ModelConfig& c) {
       adapt("attn_k", layer.k);
       adapt("attn_v", layer.v);
       adapt("attn_output", layer.o);
-    } else {
+    } else if (c.mixer(static_cast<int64_t>(i)) == Mixer::kShortConv) {
       adapt("shortconv.in_proj", layer.mix_in);
       adapt("shortconv.out_proj", layer.mix_out);
     }

@@ -80,8 +80,15 @@ struct Layer {
   Matrix q, k, v, o;                 // of attention
   Matrix mix_in, mix_out;            // of a recurrent mixer
   const float* conv;                 // (conv_taps, channels)
+  Matrix delta_gate;                 // (mixed_width, width)
+  Matrix beta_alpha;                 // (2 * delta_heads, width), or these apart:
+  Matrix beta, alpha;                // (delta_heads, width)
+  const float* delta_a;              // (delta_heads,) how fast each forgets, below 0
+  const float* delta_dt;             // (delta_heads,)
+  const float* delta_norm;           // (delta_dim,)
   Matrix router;                     // (experts, width); null without experts
-  std::vector<FeedForward> experts;  // or the one block that all tokens take
+  std::vector<FeedForward> experts;  // or the one block that all tokens take; the shared one last
+  Matrix shared_gate;                // (1, width) of the shared expert
 };
 
 class Weights {

@@ -61,6 +61,26 @@ inline constexpr int64_t kMaxHeadDim = 512;
 /// Inputs that a causal convolution sums, at most.
 inline constexpr int64_t kMostTaps = 16;
 
+/// Value channels of a delta net's state that lie together: (delta_dim, kDeltaTile).
+inline constexpr int64_t kDeltaTile = 16;
+
+/// The gated delta rule over tokens in their order, for a tile of the value channels of one head:
+///     S = decay S;  S += k (beta (v - S' k))';  out = S' q
+struct DeltaTask {
+  const float* q;  // (tokens, dim) with row stride `stride`, as k and v
+  const float* k;
+  const float* v;  // (tokens, kDeltaTile)
+  int64_t stride;
+  const float* decay;  // (tokens,) with stride `step_stride`, as beta
+  const float* beta;
+  int64_t step_stride;
+  int64_t tokens;  // at least 1
+  int64_t dim;     // of keys, a multiple of 4
+  float* state;    // (dim, kDeltaTile)
+  float* out;      // (tokens, kDeltaTile) with row stride `out_stride`
+  int64_t out_stride;
+};
+
 /// Part of an attention: `queries` query rows against positions [first, last) of one KV head.
 /// Query i sees positions in [max(first, begin[i]), min(last, end[i])).
 struct AttentionTask {
@@ -131,6 +151,12 @@ struct KernelSet {
 
   /// y = y * x over n values.
   void (*multiply)(float* y, const float* x, int64_t n);
+
+  /// y = y * sigmoid(gate) over n values.
+  void (*sigmoid_mul)(float* y, const float* gate, int64_t n);
+
+  /// See DeltaTask. A token's result has the same bits alone and among others.
+  void (*delta_rule)(const DeltaTask& task);
 
   /// out[i] = sum_j w[j][i] * rows[j][i] over n channels, w (taps, n), and silu of it if asked: a
   /// causal convolution's output for one token, of whose inputs rows[taps - 1] is the last.

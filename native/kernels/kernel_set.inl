@@ -90,6 +90,8 @@ const KernelSet kKernels = {
     .sum_exp = sum_exp,
     .add_scaled = add_scaled,
     .multiply = multiply,
+    .sigmoid_mul = sigmoid_mul,
+    .delta_rule = delta_rule,
     .convolve = convolve,
     .store_key =
         {

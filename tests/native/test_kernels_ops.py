@@ -186,6 +186,85 @@ def test_add_scaled(isa: str, size: int) -> None:
     np.testing.assert_allclose(out, y + np.float64(np.float32(0.3)) * x, atol=1e-6)
 
 
+@every_isa
+@pytest.mark.parametrize("size", SIZES)
+def test_gates_of_recurrent_layers(isa: str, size: int) -> None:
+    y, x = normal(size), normal(size, seed=1, scale=3)
+
+    np.testing.assert_array_equal(_native.multiply(isa, y, x), y * x)
+    wanted = y / (1 + np.exp(-x.astype(np.float64)))
+    np.testing.assert_allclose(_native.sigmoid_mul(isa, y, x), wanted, rtol=1e-5, atol=1e-7)
+
+
+@every_isa
+@pytest.mark.parametrize("taps", [2, 3, 4, 16])
+@pytest.mark.parametrize("size", SIZES)
+def test_convolve(isa: str, size: int, taps: int) -> None:
+    rows, w = normal(taps, size), normal(taps, size, seed=1)
+
+    plain = _native.convolve(isa, rows, w, False)
+    through_silu = _native.convolve(isa, rows, w, True)
+
+    wanted = (rows.astype(np.float64) * w).sum(axis=0)
+    np.testing.assert_allclose(plain, wanted, atol=1e-5)
+    np.testing.assert_allclose(through_silu, wanted / (1 + np.exp(-wanted)), atol=1e-5)
+
+
+def delta(
+    q: Array, k: Array, v: Array, decay: Array, beta: Array, state: Array
+) -> tuple[Array, Array]:
+    """The gated delta rule as it is written down."""
+    out = []
+    for t in range(len(q)):
+        state = decay[t] * state
+        state = state + np.outer(k[t], beta[t] * (v[t] - k[t] @ state))
+        out.append(q[t] @ state)
+    return np.array(out), state
+
+
+def delta_inputs(tokens: int, dim: int) -> list[NDArray[np.float32]]:
+    random = np.random.default_rng(5)
+    k = normal(tokens, dim, seed=2)
+    k /= np.linalg.norm(k, axis=1, keepdims=True)
+    decay, beta = random.uniform(0.5, 1, tokens), random.uniform(0, 1, tokens)
+    return [
+        normal(tokens, dim, seed=1),
+        k,
+        normal(tokens, 16, seed=3),
+        decay.astype(np.float32),
+        beta.astype(np.float32),
+        normal(dim, 16, seed=4),
+    ]
+
+
+@every_isa
+@pytest.mark.parametrize("dim", [16, 32, 128])
+@pytest.mark.parametrize("tokens", [1, 2, 40])
+def test_delta_rule(isa: str, tokens: int, dim: int) -> None:
+    inputs = delta_inputs(tokens, dim)
+
+    out, state = _native.delta_rule(isa, *inputs)
+
+    wanted, left = delta(*(x.astype(np.float64) for x in inputs))
+    np.testing.assert_allclose(out, wanted, atol=2e-5)
+    np.testing.assert_allclose(state, left, atol=1e-5)
+
+
+@every_isa
+def test_delta_rule_gives_the_same_bits_token_by_token(isa: str) -> None:
+    q, k, v, decay, beta, state = delta_inputs(40, 64)
+
+    whole, whole_state = _native.delta_rule(isa, q, k, v, decay, beta, state)
+    rows = []
+    for t in range(40):
+        one = slice(t, t + 1)
+        out, state = _native.delta_rule(isa, q[one], k[one], v[one], decay[one], beta[one], state)
+        rows.append(out[0])
+
+    np.testing.assert_array_equal(np.array(rows), whole)
+    np.testing.assert_array_equal(state, whole_state)
+
+
 def attention(
     q: Array, k: Array, v: Array, visible: NDArray[np.bool_], scale: float, softcap: float
 ) -> tuple[Array, Array]:

@@ -73,6 +73,8 @@ def _norm(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
 def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
     n, dim = len(x), config.head_dim
     q, k, v = (_linear(weight, f"attn_{name}", x) for name in "qkv")
+    if config.attention_gate:
+        q, gate = np.split(q.reshape(n, config.heads, 2 * dim), 2, axis=-1)
     if config.qk_norm is QkNorm.FULL:
         q = _rms_norm(q, weight("attn_q_norm.weight"), config.norm_eps)
         k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
@@ -94,6 +96,8 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
     if config.layer_window[i]:
         visible &= query - key < config.layer_window[i]
     mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(visible, scores, -np.inf)), v)
+    if config.attention_gate:
+        mixed = mixed * _sigmoid(gate)
     return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
 
 
@@ -112,7 +116,43 @@ def _causal_convolution(kernel: Array, x: Array) -> Array:
     return np.sum(parts, axis=0)
 
 
-_MIXERS = {Mixer.ATTENTION: _attention, Mixer.SHORT_CONV: _short_convolution}
+def _gated_delta_net(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
+    """A memory of values by keys that forgets, and learns what it got wrong."""
+    n, dim, heads, key_heads = len(x), config.delta_dim, config.delta_heads, config.delta_key_heads
+    mixed = _silu(_causal_convolution(weight("ssm_conv1d.weight"), _linear(weight, "ssm_qkv", x)))
+    keys = key_heads * dim
+    q, k, v = np.split(mixed, [keys, 2 * keys], axis=-1)
+    q, k, v = q.reshape(n, -1, dim), k.reshape(n, -1, dim), v.reshape(n, heads, dim)
+    sharing = heads // key_heads
+    if config.delta_tiled:
+        beta, alpha = _linear(weight, "ssm_beta", x), _linear(weight, "ssm_alpha", x)
+        q, k = np.tile(q, (1, sharing, 1)), np.tile(k, (1, sharing, 1))
+    else:
+        both = _linear(weight, "ssm_ba", x).reshape(n, key_heads, 2, sharing)
+        beta, alpha = both[:, :, 0].reshape(n, heads), both[:, :, 1].reshape(n, heads)
+        q, k = np.repeat(q, sharing, axis=1), np.repeat(k, sharing, axis=1)
+    q, k = _of_length_one(q) / np.sqrt(dim), _of_length_one(k)
+    beta = _sigmoid(beta)[..., None]
+    decay = np.exp(weight("ssm_a") * np.log1p(np.exp(alpha + weight("ssm_dt.bias"))))
+    state, out = np.zeros((heads, dim, dim)), np.empty((n, heads, dim))
+    for t in range(n):
+        state = state * decay[t][:, None, None]
+        known = np.einsum("hkv,hk->hv", state, k[t])
+        state = state + np.einsum("hk,hv->hkv", k[t], beta[t] * (v[t] - known))
+        out[t] = np.einsum("hkv,hk->hv", state, q[t])
+    out = _rms_norm(out, weight("ssm_norm.weight"), config.norm_eps).reshape(n, heads * dim)
+    return _linear(weight, "ssm_out", out * _silu(_linear(weight, "ssm_gate", x)))
+
+
+def _of_length_one(x: Array) -> Array:
+    return x / np.sqrt(np.sum(x * x, axis=-1, keepdims=True) + 1e-6)
+
+
+_MIXERS = {
+    Mixer.ATTENTION: _attention,
+    Mixer.SHORT_CONV: _short_convolution,
+    Mixer.DELTA_NET: _gated_delta_net,
+}
 
 
 def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:
@@ -133,7 +173,11 @@ def _mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
     if config.expert_weights_norm:
         weights /= weights.sum(axis=-1, keepdims=True)
     outputs = [_feed_forward(config, weight, x, f".{e}") for e in range(config.experts)]
-    return np.einsum("te,etw->tw", weights, np.array(outputs))
+    y: Array = np.einsum("te,etw->tw", weights, np.array(outputs))
+    if config.shared_expert:
+        gate = _sigmoid(x @ weight("ffn_gate_inp_shexp.weight").reshape(-1))
+        y = y + gate[:, None] * _feed_forward(config, weight, x, "_shexp")
+    return y
 
 
 def _rotate(table: RopeTable, style: RopeStyle, x: Array) -> Array:
@@ -172,8 +216,13 @@ def _softmax(x: Array) -> Array:
     return e / e.sum(axis=-1, keepdims=True)
 
 
+def _sigmoid(x: Array) -> Array:
+    y: Array = 1 / (1 + np.exp(-x))
+    return y
+
+
 def _silu(x: Array) -> Array:
-    return x / (1 + np.exp(-x))
+    return x * _sigmoid(x)
 
 
 def _gelu_tanh(x: Array) -> Array:

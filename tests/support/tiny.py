@@ -61,7 +61,7 @@ class Tiny:
         arch, config = self.arch, config_from_hf(self.config)
         for ours, name in checkpoint_names(arch, config, self.config).items():
             kind = split_name(ours)[1]
-            shape = transform_of(arch, kind).stored(file_shape(arch, config, kind))
+            shape = transform_of(arch, kind).stored(config, file_shape(arch, config, kind))
             if "{}" in name:
                 for part in map(name.format, range(config.experts)):
                     yield part, self._random(part, kind, shape[1:])
@@ -76,7 +76,9 @@ class Tiny:
         rng = np.random.Generator(np.random.PCG64(_seed(f"{self.name}/{name}")))
         values = rng.standard_normal(shape, dtype=np.float32)
         if kind.endswith("norm.weight"):
-            values = 0.2 * values + (0 if "add_one" in self.arch.transforms.values() else 1)
+            values = 0.2 * values + (0 if self.arch.transforms.get(kind) == "add_one" else 1)
+        elif kind == "ssm_a":
+            values = values - 2  # they remember for a while
         elif kind.endswith(".bias"):
             values = 0.3 * values
         elif kind.startswith("attn_q") or kind.startswith("attn_k"):
@@ -182,6 +184,20 @@ _FOUR_TAPS = {
     "block_multiple_of": 32,
     "tie_embedding": False,
 }
+_DELTA = {
+    "num_hidden_layers": 4,
+    "linear_num_key_heads": 2,
+    "linear_num_value_heads": 4,
+    "linear_key_head_dim": 32,
+    "linear_value_head_dim": 32,
+    "rms_norm_eps": 1e-6,  # llama.cpp takes it for the length of keys, too
+}
+_SHARED = {"shared_expert_intermediate_size": 96}
+_THREE_HEADS_A_KEY = {
+    "linear_num_value_heads": 6,
+    "linear_conv_kernel_dim": 3,
+    "layer_types": ["linear_attention", "full_attention"] * 2,
+}
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
     "embedding_multiplier": 6.0,
@@ -219,6 +235,8 @@ _CLASSES = {
     "starcoder2": "Starcoder2ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
     "lfm2": "Lfm2ForCausalLM",
+    "qwen3next": "Qwen3NextForCausalLM",
+    "qwen35": "Qwen3_5ForCausalLM",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -320,6 +338,17 @@ MODELS: tuple[Tiny, ...] = (
     ),
     _tiny("lfm2-gqa64", _heads(4, 2, 64), _LFM2),
     _tiny("lfm2-mha32-four-taps", _heads(4, 4, 32), _LFM2, _FOUR_TAPS),
+    _tiny("qwen3next-gqa64", _heads(4, 2, 64, 128), _DELTA, _EXPERTS, _SHARED),
+    _tiny(
+        "qwen3next-three-heads-a-key",
+        _heads(2, 1, 64, 160),
+        _DELTA,
+        _EXPERTS,
+        _SHARED,
+        _THREE_HEADS_A_KEY,
+    ),
+    _tiny("qwen35-gqa64", _heads(4, 2, 64, 128), _DELTA),
+    _tiny("qwen35-three-heads-a-key", _heads(2, 1, 64, 160), _DELTA, _THREE_HEADS_A_KEY, _TIED),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
