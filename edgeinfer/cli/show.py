@@ -57,6 +57,7 @@ def _record(found: StoredModel) -> dict[str, object]:
         "width": metadata.get(f"{arch}.embedding_length"),
         "quant": quant_name(metadata, tensors) if tensors else found.quant,
         "weight_types": weight_types(tensors),
+        "packed_bytes": _packed_bytes(weight_types(tensors)),
         "tokenizer": metadata.get("tokenizer.ggml.model"),
         "pre_tokenizer": metadata.get("tokenizer.ggml.pre"),
         "vocabulary": len(tokens) if isinstance(tokens, list) else None,
@@ -65,19 +66,34 @@ def _record(found: StoredModel) -> dict[str, object]:
     }
 
 
+def _packed_bytes(types: dict[str, int]) -> int | None:
+    """What matrices of so many weights a type take in the engine's memory; None if it has not all.
+
+    It keeps some types in another form than the file.
+    """
+    from edgeinfer.quant import all_types
+
+    packed = {kind.name: kind.packed_bytes / kind.block for kind in all_types()}
+    if not types.keys() <= packed.keys():
+        return None
+    return round(sum(packed[name] * count for name, count in types.items()))
+
+
 def _print(record: dict[str, object]) -> None:
     types = record["weight_types"]
     assert isinstance(types, dict)
     total = sum(types.values()) or 1
     mix = ", ".join(f"{kind} {count / total:.0%}" for kind, count in types.items())
     tokenizer = " ".join(str(record[k]) for k in ("tokenizer", "pre_tokenizer") if record[k])
-    count = record["bytes"]
-    assert isinstance(count, int)
+    count, packed = record["bytes"], record["packed_bytes"]
+    assert isinstance(count, int) and (packed is None or isinstance(packed, int))
     rows = [
         ("name", record["name"]),
         ("reference", record["reference"]),
         ("path", record["path"]),
         ("size", ui.format_bytes(count)),
+        # Else the file is the better figure: vectors and what is only looked up count, too.
+        ("in memory", ui.format_bytes(packed) if packed and packed > count else None),
         ("architecture", record["architecture"]),
         ("parameters", f"{record['parameters']:,}"),
         ("quant", f"{record['quant']} ({mix})" if mix else record["quant"]),

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 
 import gguf
+import numpy as np
 import pytest
 
 
@@ -33,6 +34,23 @@ def test_people_read_the_same(edgeinfer, smollm2):
     assert "q4_1 (q4_1 79%, q8_0 21%)" in outcome.stdout
     assert "with --template" in outcome.stdout
     assert outcome.exit_code == 0
+
+
+def test_what_takes_more_memory_than_the_file_says_so(edgeinfer, smollm2, tmp_path):
+    path = tmp_path / "model.gguf"
+    writer = gguf.GGUFWriter(path, "llama")
+    blocks = np.zeros((64, 66), dtype=np.uint8)  # 64 rows of 256 weights
+    writer.add_tensor("output.weight", blocks, raw_dtype=gguf.GGMLQuantizationType.IQ2_XXS)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+
+    record = json.loads(edgeinfer("show", str(path), "--json").stdout)
+
+    assert record["packed_bytes"] == 64 * 256 * 3.1875 / 8  # 2.0625 bits in the file
+    assert "in memory     6.4 KiB" in edgeinfer("show", str(path)).stdout
+    assert "in memory" not in edgeinfer("show", str(smollm2)).stdout
 
 
 def test_the_template_alone(edgeinfer, smollm2):

@@ -24,6 +24,8 @@ LISTING = [
         ("SmolLM2-135M-Instruct.Q4_1.gguf", "Q4_1"),
         ("qwen2.5-0.5b-instruct-q4_k_m.gguf", "Q4_K_M"),
         ("Llama-3.2-1B-Instruct-IQ4_XS.gguf", "IQ4_XS"),
+        ("Llama-3.2-1B-Instruct.IQ2_XXS.gguf", "IQ2_XXS"),
+        ("bitnet-b1.58-2B-TQ2_0.gguf", "TQ2_0"),
         ("gemma-3-UD-Q4_K_XL.gguf", "Q4_K_XL"),
         ("model-fp16.gguf", "F16"),
         ("gpt-oss-20b-mxfp4.gguf", "MXFP4"),
