@@ -5,6 +5,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from edgeinfer.backends.mlc.parameters import TILE, Parameter
 from edgeinfer.formats.mlc.folder import MlcFolder, Stored
 
 ALIGNMENT = 64  # bytes; compiled code loads whole registers
-_LARGE = 1 << 20
+_LARGE = 4 << 20
 _DTYPES = {"float32": "<f4", "float16": "<f2", "bfloat16": "<u2", "uint32": "<u4"}
 _WIDER = 4  # what a code of three bits is greater as one of four
 
@@ -26,7 +27,11 @@ def aligned(shape: tuple[int, ...], dtype: str) -> NDArray[Any]:
     kind = np.dtype(dtype)
     size = prod(shape) * kind.itemsize
     if size >= _LARGE:  # pages of their own, which go back to the system when nobody has them
-        return np.frombuffer(mmap.mmap(-1, size), kind).reshape(shape)
+        pages = mmap.mmap(-1, size)
+        if hasattr(mmap, "MADV_HUGEPAGE"):
+            with suppress(OSError):  # a kernel without them
+                pages.madvise(mmap.MADV_HUGEPAGE)
+        return np.frombuffer(pages, kind).reshape(shape)
     octets = np.zeros(size + ALIGNMENT, np.uint8)
     start = -octets.ctypes.data % ALIGNMENT
     return octets[start : start + size].view(kind).reshape(shape)

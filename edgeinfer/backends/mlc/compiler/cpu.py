@@ -51,14 +51,17 @@ class CpuKernels:
         n, rows = _rows(x)
         given: list[Any] = [x]
         if matrix.group:
-            offset = _OFFSET[matrix.group]
-            shape = (n, matrix.groups)
+            together = rows or self.isa.tokens
+            blocks = (n + (together - 1)) // together
+            shape = (blocks, matrix.groups, together)
             given = op.tensor_ir_op(
-                by_row.quantise(matrix.columns, matrix.group, offset, rows),
+                by_row.quantise(
+                    matrix.columns, matrix.group, _OFFSET[matrix.group], rows, together
+                ),
                 "quantise",
                 [x],
                 [
-                    _tensor((n, matrix.groups * matrix.group // 4), "int32"),
+                    _tensor((blocks, matrix.groups * matrix.group // 4, together), "int32"),
                     _tensor(shape),
                     _tensor(shape, "int32"),
                 ],
@@ -162,7 +165,7 @@ class CpuKernels:
         """As ``KernelSet.attend``."""
         n, rows = _rows(queries)
         return op.tensor_ir_op(
-            attention.attend(self.config, window, self.cache_dtype, rows),
+            attention.attend(self.config, window, self.cache_dtype, self.isa.lanes == TILE, rows),
             "attend",
             [queries, cache, where.positions, where.rows, where.tables, layer],
             _tensor((n, self.config.heads * self.config.head_dim)),

@@ -7,6 +7,7 @@ of a position side by side. A sequence has a row of page numbers in ``tables``.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from tvm import tirx
@@ -36,7 +37,7 @@ from edgeinfer.backends.mlc.compiler.kernels.lanes import (
 
 PAGE = LANES  # positions
 _TOGETHER = 4  # heads that share keys and are computed at once, at most
-_CHAINS = 8  # sums that are not waited for
+_KEYS = 8  # lanes of keys multiplied in a row
 
 
 def cache_shape(config: ModelConfig, pages: Any) -> tuple[Any, ...]:
@@ -154,19 +155,21 @@ def rotate(config: ModelConfig, pairs: int, dtype: str, rows: int | None) -> Any
     return kernel(body)
 
 
-def attend(config: ModelConfig, window: int, dtype: str, rows: int | None) -> Any:
+def attend(config: ModelConfig, window: int, dtype: str, wide: bool, rows: int | None) -> Any:
     """Softmax attention of each token to its sequence's positions up to its own.
 
     Arguments: queries (n, heads * lanes), the cache, positions (n,), the row of ``tables`` of
     each token (n,), tables (sequences, most pages), the layer -> (n, heads * lanes).
 
     Pages are taken one after the other; when a larger score comes, what was summed is scaled.
+    ``wide`` registers hold a vector each, so that there are enough for twice as many sums.
     """
     dim, heads, kv_heads = config.head_dim, config.heads, config.kv_heads
     shared = heads // kv_heads
     together = next(size for size in range(_TOGETHER, 0, -1) if shared % size == 0)
-    parts, chains = shared // together, max(1, _CHAINS // together)
+    parts = shared // together
     lanes = widest(dim)
+    beside = math.gcd(dim // lanes, 2 if wide else 1)  # vectors of values summed at once
     cap, factor = config.attention_softcap, config.attention_scale
 
     def body() -> None:
@@ -178,74 +181,94 @@ def attend(config: ModelConfig, window: int, dtype: str, rows: int | None) -> An
         tables = argument("tables", (sequences, most), "int32")
         layer = T.arg("layer", T.int64())
         out = argument("out", (n, heads * dim))
+
+        def score(page: Any, kv_head: Any, i: Any, first_head: Any, scores: Any) -> None:
+            """Products of queries and a page's keys, in two sums a head."""
+            for at in range(2 * together):
+                store(scores, number(0.0), at * LANES)
+            with T.serial(dim // _KEYS) as d:
+                sums = [T.bind(load(scores, at * LANES)) for at in range(2 * together)]
+                for c in range(_KEYS):
+                    lane = d * _KEYS + c
+                    key = load(cache, page, layer, 0, kv_head, lane * PAGE)
+                    key = T.bind(floats(key, dtype=dtype))
+                    for h in range(together):
+                        query = splat(q[i, (first_head + h) * dim + lane])
+                        at = 2 * h + c % 2
+                        sums[at] = T.bind(sums[at] + key * query)
+                for at, value in enumerate(sums):
+                    store(scores, value, at * LANES)
+
+        def weigh(h: int, visible: Any, scores: Any, top: Any, seen: Any, weights: Any) -> Any:
+            """Turns a head's scores into weights; returns what former sums shrink by."""
+            value = load(scores, 2 * h * LANES) + load(scores, (2 * h + 1) * LANES)
+            value = value * number(factor)
+            if cap:
+                value = tanh(value * number(1 / cap)) * number(cap)
+            value = T.bind(tirx.Select(visible, value, number(LOWEST)))
+            peak = T.bind(maximum(top[h], largest(value)))
+            shrink = T.bind(exp(top[h] - peak, 1))
+            T.buffer_store(top, peak, [h])
+            weight = T.bind(tirx.Select(visible, exp(value - splat(peak)), number(0.0)))
+            store(weights, weight, h * LANES)
+            store(seen, load(seen, h * LANES) * splat(shrink) + weight, h * LANES)
+            return shrink
+
+        def add_values(
+            page: Any, kv_head: Any, shrinks: list[Any], weights: Any, sums: Any
+        ) -> None:
+            with T.serial(dim // lanes // beside) as k:
+                first = [(k * beside + c) * lanes for c in range(beside)]
+                new = {
+                    (h, c): T.bind(
+                        load(sums, h * dim + first[c], lanes=lanes) * splat(shrinks[h], lanes)
+                    )
+                    for h in range(together)
+                    for c in range(beside)
+                }
+                for slot in range(PAGE):
+                    for c in range(beside):
+                        value = load(
+                            cache, page, layer, 1, kv_head, slot * dim + first[c], lanes=lanes
+                        )
+                        value = T.bind(floats(value, lanes, dtype=dtype))
+                        for h in range(together):
+                            weight = splat(weights[h * LANES + slot], lanes)
+                            new[h, c] = T.bind(new[h, c] + value * weight)
+                for (h, c), value in new.items():
+                    store(sums, value, h * dim + first[c], lanes=lanes)
+
         with T.parallel(n * (kv_heads * parts)) as task:
-            i = task // (kv_heads * parts)
-            kv_head = task % (kv_heads * parts) // parts
-            first_head = kv_head * shared + task % parts * together
+            i = T.bind(task // (kv_heads * parts))
+            kv_head = T.bind(task % (kv_heads * parts) // parts)
+            first_head = T.bind(kv_head * shared + task % parts * together)
             sums, seen = local((together * dim,)), local((together * LANES,))
             top, weights = local((together,)), local((together * LANES,))
-            scores = local((together * chains * LANES,))
+            scores = local((2 * together * LANES,))
             with T.serial(together * dim // lanes) as k:
                 store(sums, number(0.0, lanes), k * lanes, lanes=lanes)
             for h in range(together):
                 store(seen, number(0.0), h * LANES)
                 T.buffer_store(top, T.float32(LOWEST), [h])
-            last = positions[i]
-            first = tirx.Max(last - (window - 1), T.int32(0)) if window else T.int32(0)
-            start = first // PAGE
+            last = T.bind(positions[i])
+            first = T.int32(0)
+            if window:
+                first = T.bind(tirx.Max(last - (window - 1), T.int32(0)))
+            start = T.bind(first // PAGE)
             with T.serial(last // PAGE + 1 - start) as number_of:
-                entry = start + number_of
-                page = T.Cast("int64", tables[of[i], entry])
-                for c in range(together * chains):
-                    store(scores, number(0.0), c * LANES)
-                with T.serial(dim // chains) as d:
-                    for c in range(chains):
-                        lane = d * chains + c
-                        key = floats(load(cache, page, layer, 0, kv_head, lane * PAGE), dtype=dtype)
-                        for h in range(together):
-                            at = (h * chains + c) * LANES
-                            query = splat(q[i, (first_head + h) * dim + lane])
-                            store(scores, load(scores, at) + key * query, at)
-                where = splat(entry * PAGE) + T.ramp(T.int32(0), 1, LANES)
+                entry = T.bind(start + number_of)
+                page = T.bind(T.Cast("int64", tables[of[i], entry]))
+                score(page, kv_head, i, first_head, scores)
+                where = T.bind(splat(entry * PAGE) + T.ramp(T.int32(0), 1, LANES))
                 visible = tirx.And(where <= splat(last), where >= splat(first))
-                for h in range(together):
-                    score = load(scores, h * chains * LANES)
-                    for c in range(1, chains):
-                        score = score + load(scores, (h * chains + c) * LANES)
-                    score = score * number(factor)
-                    if cap:
-                        score = tanh(score * number(1 / cap)) * number(cap)
-                    store(weights, tirx.Select(visible, score, number(LOWEST)), h * LANES)
-                    peak, shrink = local((1,)), local((1,))
-                    score = load(weights, h * LANES)
-                    T.buffer_store(peak, maximum(top[h], largest(score)), [0])
-                    T.buffer_store(shrink, exp(top[h] - peak[0], 1), [0])
-                    T.buffer_store(top, peak[0], [h])
-                    weight = exp(score - splat(peak[0]))
-                    store(weights, tirx.Select(visible, weight, number(0.0)), h * LANES)
-                    kept = load(seen, h * LANES) * splat(shrink[0])
-                    store(seen, kept + load(weights, h * LANES), h * LANES)
-                    with T.serial(dim // lanes) as k:
-                        at = h * dim + k * lanes
-                        kept = load(sums, at, lanes=lanes) * splat(shrink[0], lanes)
-                        store(sums, kept, at, lanes=lanes)
-                with T.serial(dim // lanes) as k:
-                    for slot in range(PAGE):
-                        value = load(
-                            cache, page, layer, 1, kv_head, slot * dim + k * lanes, lanes=lanes
-                        )
-                        value = floats(value, lanes, dtype=dtype)
-                        for h in range(together):
-                            at = h * dim + k * lanes
-                            more = value * splat(weights[h * LANES + slot], lanes)
-                            store(sums, load(sums, at, lanes=lanes) + more, at, lanes=lanes)
+                shrinks = [weigh(h, visible, scores, top, seen, weights) for h in range(together)]
+                add_values(page, kv_head, shrinks, weights, sums)
             for h in range(together):
-                one = local((1,))
                 mine = local((LANES,))
                 store(mine, load(seen, h * LANES), 0)
-                T.buffer_store(one, T.float32(1) / total(mine), [0])
+                one = T.bind(T.float32(1) / total(mine))
                 with T.serial(dim // lanes) as k:
-                    value = load(sums, h * dim + k * lanes, lanes=lanes) * splat(one[0], lanes)
+                    value = load(sums, h * dim + k * lanes, lanes=lanes) * splat(one, lanes)
                     store(out, value, i, (first_head + h) * dim + k * lanes, lanes=lanes)
 
     return kernel(body)

@@ -51,16 +51,16 @@ def linear_coded(
     tiles, groups, words = -(-rows // LANES), -(-columns // group), group // WORD
 
     def body() -> None:
-        n = count("n", tokens)
-        x = argument("x", (n, groups * group // 4), "int32")
-        x_scales = argument("x_scales", (n, groups))
-        x_zeros = argument("x_zeros", (n, groups), "int32")
+        n, blocks, together = count("n", tokens), count("blocks", tokens), tokens or isa.tokens
+        x = argument("x", (blocks, groups * group // 4, together), "int32")
+        x_scales = argument("x_scales", (blocks, groups, together))
+        x_zeros = argument("x_zeros", (blocks, groups, together), "int32")
         codes = argument("codes", (tiles, groups * words, LANES), "int32")
         scales = argument("scales", (tiles, groups, LANES), dtype)
         added = argument("bias", (tiles * LANES,)) if bias else None
         y = argument("y", (n, tiles * LANES))
 
-        def inner(tile: Any, rows_of: Callable[[int], Any], many: int, sums: Any) -> None:
+        def inner(tile: Any, block: Any, many: int, sums: Any) -> None:
             lanes = isa.lanes
             for part in range(0, LANES, lanes):
                 for i in range(many):
@@ -70,25 +70,26 @@ def linear_coded(
                     store(sums, first, i * lanes, lanes=lanes)
                 with T.serial(groups) as g:
                     scale = load(scales, tile, g, part, lanes=lanes)
-                    scale = floats(scale, lanes, dtype=dtype)
+                    scale = T.bind(floats(scale, lanes, dtype=dtype))
                     halves = []
                     for w in range(words):
                         word = load(codes, tile, g * words + w, part, lanes=lanes)
                         mask = splat(T.int32(_NIBBLES), lanes)
-                        halves += [word & mask, (word >> splat(T.int32(4), lanes)) & mask]
+                        halves.append(T.bind(word & mask))
+                        halves.append(T.bind((word >> splat(T.int32(4), lanes)) & mask))
                     for i in range(many):
-                        row = rows_of(i)
-                        whole = splat(x_zeros[row, g], lanes)
+                        whole = splat(x_zeros[block, g, i], lanes)
                         for k, half in enumerate(halves):
-                            activations = splat(x[row, g * words * 2 + k], lanes)
+                            activations = splat(x[block, g * words * 2 + k, i], lanes)
                             whole = isa.dot(whole, half, activations)
-                        factor = scale * splat(x_scales[row, g], lanes)
+                        factor = scale * splat(x_scales[block, g, i], lanes)
                         value = T.Cast(f"float32x{lanes}", whole) * factor
                         at = i * lanes
                         store(sums, load(sums, at, lanes=lanes) + value, at, lanes=lanes)
-                for i in range(many):
+                for i in reversed(range(many)):
                     value = load(sums, i * lanes, lanes=lanes)
-                    store(y, value, rows_of(i), tile * LANES + part, lanes=lanes)
+                    row = _row(n, block, i, many)
+                    store(y, value, row, tile * LANES + part, lanes=lanes)
 
         _tiled(tiles, n, tokens, isa.tokens, isa.lanes, inner)
 
@@ -108,17 +109,17 @@ def linear_float(
         added = argument("bias", (tiles * LANES,)) if bias else None
         y = argument("y", (n, tiles * LANES))
 
-        def inner(tile: Any, rows_of: Callable[[int], Any], many: int, sums: Any) -> None:
+        def inner(tile: Any, block: Any, many: int, sums: Any) -> None:
             for i in range(many):
                 first = number(0.0) if added is None else load(added, tile * LANES)
                 store(sums, first, i * LANES)
             with T.serial(columns) as k:
                 column = floats(load(values, tile, k, 0), dtype=dtype)
                 for i in range(many):
-                    value = load(sums, i * LANES) + column * splat(x[rows_of(i), k])
+                    value = load(sums, i * LANES) + column * splat(x[_row(n, block, i, many), k])
                     store(sums, value, i * LANES)
-            for i in range(many):
-                store(y, load(sums, i * LANES), rows_of(i), tile * LANES)
+            for i in reversed(range(many)):
+                store(y, load(sums, i * LANES), _row(n, block, i, many), tile * LANES)
 
         _tiled(tiles, n, tokens, _FLOAT_TOKENS, LANES, inner)
 
@@ -131,7 +132,7 @@ def _tiled(
     tokens: int | None,
     most: int,
     lanes: int,
-    inner: Callable[[Any, Callable[[int], Any], int, Any], None],
+    inner: Callable[[Any, Any, int, Any], None],
 ) -> None:
     """Shares tiles among threads, and multiplies each with the tokens, ``most`` at a time."""
     together = next(size for size in range(min(_TILES, tiles), 0, -1) if tiles % size == 0)
@@ -141,8 +142,15 @@ def _tiled(
         with T.serial(together) as within:
             tile = task * together + within
             if tokens == 1:
-                inner(tile, lambda i: 0, 1, sums)
+                inner(tile, 0, 1, sums)
                 return
             with T.serial((n + (most - 1)) // most) as block:
-                # The last block may reach beyond the last token: it is computed again then.
-                inner(tile, lambda i: tirx.Min(block * most + i, n - 1), most, sums)
+                inner(tile, block, most, sums)
+
+
+def _row(n: Any, block: Any, i: int, many: int) -> Any:
+    """A token of a block; the last block may reach beyond the last token, which stands in.
+
+    So results are stored backwards: its own comes after those of what is not there.
+    """
+    return 0 if many == 1 else tirx.Min(block * many + i, n - 1)

@@ -106,11 +106,13 @@ def capped(width: int, cap: float, scale: float, rows: int | None) -> Any:
     return kernel(body)
 
 
-def quantise(width: int, group: int, offset: int, rows: int | None) -> Any:
+def quantise(width: int, group: int, offset: int, rows: int | None, together: int) -> Any:
     """Rounds rows to int8, each group by its own scale, in the order that words have codes.
 
-    x (n, width) -> four activations a word (n, groups * group / 4) int32, scales (n, groups), and
-    -offset times the sum of each group (n, groups) int32, which is where products begin.
+    x (n, width) -> four activations a word (blocks, groups * group / 4, together) int32, scales
+    (blocks, groups, together), and -offset times the sum of each group (blocks, groups, together)
+    int32, which is where products begin. A block has ``together`` tokens side by side, the last
+    one what lay there before where tokens are missing.
 
     A word of eight codes has the even ones in the low halves of its bytes and the odd ones in
     the high halves; so the even activations come first, then the odd ones.
@@ -119,36 +121,35 @@ def quantise(width: int, group: int, offset: int, rows: int | None) -> Any:
     order = [*range(0, WORD, 2), *range(1, WORD, 2)]
 
     def body() -> None:
-        n = count("n", rows)
+        n, blocks = count("n", rows), count("blocks", rows)
         x = argument("x", (n, width))
-        codes = argument("codes", (n, groups * group // 4), "int32")
-        scales, zeros = argument("scales", (n, groups)), argument("zeros", (n, groups), "int32")
+        codes = argument("codes", (blocks, groups * group // 4, together), "int32")
+        scales = argument("scales", (blocks, groups, together))
+        zeros = argument("zeros", (blocks, groups, together), "int32")
 
         def encode(i: Any, g: Any, present: int) -> None:
-            values = [load(x, i, g * group + w * WORD, lanes=WORD) for w in range(present)]
-            top = local((1,))
-            peak = tirx.abs(values[0])
-            for value in values[1:]:
-                peak = maximum(peak, tirx.abs(value))
-            T.buffer_store(top, largest(peak, WORD), [0])
-            T.buffer_store(scales, top[0] * T.float32(1 / _MOST), [i, g])
-            back = local((1,))
-            T.buffer_store(
-                back,
-                tirx.Select(top[0] > T.float32(0), T.float32(_MOST) / top[0], T.float32(0)),
-                [0],
-            )
+            values = [T.bind(load(x, i, g * group + w * WORD, lanes=WORD)) for w in range(present)]
+            peaks = [tirx.abs(value) for value in values]
+            while len(peaks) > 1:
+                peaks = [maximum(*peaks[:2]), *peaks[2:]]
+            top = T.bind(largest(peaks[0], WORD))
+            block, place = i // together, i % together
+            T.buffer_store(scales, top * T.float32(1 / _MOST), [block, g, place])
+            back = T.bind(tirx.Select(top > T.float32(0), T.float32(_MOST) / top, T.float32(0)))
             sums = splat(T.int32(0), WORD)
             for w in range(words):
+                evens: Any = T.int32(0)
+                odds: Any = T.int32(0)
                 if w < present:
-                    whole = T.Cast("int32x8", T.nearbyint(values[w] * splat(back[0], WORD)))
+                    whole = T.bind(T.Cast("int32x8", T.nearbyint(values[w] * splat(back, WORD))))
                     sums = sums + whole
                     mixed = tirx.Shuffle([T.Cast("int8x8", whole)], order)
-                    value = T.reinterpret("int32x2", mixed)
-                else:
-                    value = splat(T.int32(0), 2)
-                store(codes, value, i, (g * words + w) * 2, lanes=2)
-            T.buffer_store(zeros, summed(sums, WORD) * T.int32(-offset), [i, g])
+                    both = T.bind(T.reinterpret("int32x2", mixed))
+                    evens, odds = (tirx.Shuffle([both], [half]) for half in range(2))
+                at = (g * words + w) * 2
+                T.buffer_store(codes, evens, [block, at, place])
+                T.buffer_store(codes, odds, [block, at + 1, place])
+            T.buffer_store(zeros, summed(sums, WORD) * T.int32(-offset), [block, g, place])
 
         with each(n, rows) as i:
             with T.serial(width // group) as g:
