@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING
 
 from edgeinfer.backends.base import ModelFiles, Support
 from edgeinfer.backends.mlc.fingerprint import compiler_version
-from edgeinfer.device.detect import detect
 from edgeinfer.device.profile import DeviceProfile
-from edgeinfer.errors import DoesNotFitError, UnsupportedError
+from edgeinfer.errors import UnsupportedError
 from edgeinfer.planner import mlc as memory
 from edgeinfer.planner.footprint import Footprint, Pace, Setting
 from edgeinfer.planner.outline import Outline
@@ -61,45 +60,8 @@ class MlcBackend:
             CorruptFileError: a file of the folder is missing, cut short or damaged.
             DoesNotFitError: the memory is gone in spite of the plan.
         """
-        from edgeinfer.backends.mlc import library as libraries
-        from edgeinfer.backends.mlc.engine import MlcEngine
-        from edgeinfer.backends.mlc.packing import by_name, packed
-        from edgeinfer.backends.mlc.parameters import contents
-        from edgeinfer.backends.mlc.runtime import Library, ffi
-        from edgeinfer.formats.mlc import folder as folders
+        from edgeinfer.backends.mlc.loading import open_engine
+        from edgeinfer.backends.mlc.runtime import ffi
 
         ffi()
-        folder = folders.read(files.path)
-        if plan.gpu_layers:
-            raise UnsupportedError(
-                "the backend 'mlc' runs on the processor only", hint="leave -ngl out"
-            )
-        if plan.kv_type_k != plan.kv_type_v or plan.kv_type_k not in libraries.KV_TYPES:
-            raise UnsupportedError(
-                f"the backend 'mlc' has caches of {' or '.join(libraries.KV_TYPES)}, "
-                f"not of {plan.kv_types}",
-                hint="leave -ctk and -ctv out",
-            )
-        if plan.context > folder.config.context:
-            raise UnsupportedError(
-                f"{files.path} is for {folder.config.context} tokens, not {plan.context}",
-                hint="use a shorter context (-c)",
-            )
-        device = detect()
-        held = contents(folder)
-        wanted = libraries.Wanted(
-            folder=folder, contents=held, isas=device.isas, kv_type=plan.kv_type_k
-        )
-        path = libraries.find(wanted, device)
-        library = Library(path)
-        libraries.check(library.metadata, path, wanted)
-        order = by_name(held.parameters, library.metadata["parameters"])
-        try:
-            return MlcEngine(library, folder.config, packed(folder, order, plan.threads), plan)
-        except MemoryError as error:
-            raise DoesNotFitError(
-                "the system refused TVM the memory",
-                need_bytes=plan.total_bytes,
-                have_bytes=plan.budget_bytes,
-                suggest="close other programs, or use a smaller quantisation",
-            ) from error
+        return open_engine(files.path, plan)

@@ -69,12 +69,13 @@ class MlcEngine:
         """As ``Embedder.embed``."""
         return self._run(batch, lambda hidden: hidden, self.config.width)
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         with self._lock:
             found = self._sequence(sequence)
             check_trim(found.length, length)
             found.cut(length, self._pages)
+            return length
 
     def close(self, sequence: int) -> None:
         """As ``Engine.close``."""

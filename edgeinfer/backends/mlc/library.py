@@ -19,7 +19,14 @@ from edgeinfer.formats.mlc.folder import MlcFolder
 from edgeinfer.store.home import home, lock
 
 GIVEN = "EDGEINFER_MLC_LIBRARY"
-ISAS = ("avx512", "avxvnni", "avx2", "neon_dotprod", "neon")
+# Instruction sets that there are kernels for, and the target that each is of.
+ISAS = {
+    "avx512": "x86_64",
+    "avxvnni": "x86_64",
+    "avx2": "x86_64",
+    "neon_dotprod": "aarch64",
+    "neon": "aarch64",
+}
 KV_TYPES = ("f32", "f16")
 
 
@@ -99,7 +106,8 @@ def cached(wanted: Wanted) -> Path:
                 compile_in_process(
                     {
                         "folder": str(wanted.folder.path),
-                        "target": wanted.isa,
+                        "target": ISAS[wanted.isa],
+                        "isa": wanted.isa,
                         "kv_type": wanted.kv_type,
                         "output": str(place),
                     }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from math import prod
@@ -115,8 +115,3 @@ def _in_four_bits(words: NDArray[np.uint32], bits: int) -> NDArray[np.uint32]:
     places = np.arange(8, dtype=np.uint32) * np.uint32(4)
     found: NDArray[np.uint32] = np.bitwise_or.reduce(eights << places, axis=2)
     return found
-
-
-def by_name(parameters: Mapping[str, Parameter], names: Iterable[str]) -> list[Parameter]:
-    """Parameters in a library's order."""
-    return [parameters[name] for name in names]

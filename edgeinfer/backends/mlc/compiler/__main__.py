@@ -34,8 +34,9 @@ def _compile(job: dict[str, Any]) -> dict[str, Any]:
 
     start = time.perf_counter()
     folder = folders.read(Path(job["folder"]))
-    compile_model(folder, job["target"], job["kv_type"], Path(job["output"]))
-    return {"seconds": time.perf_counter() - start}
+    output = Path(job["output"])
+    checked = compile_model(folder, job["target"], job["isa"], job["kv_type"], output)
+    return {"seconds": time.perf_counter() - start, "checked": checked}
 
 
 if __name__ == "__main__":

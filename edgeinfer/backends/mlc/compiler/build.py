@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import tvm
@@ -58,8 +57,3 @@ def with_metadata(module: Any, text: str) -> Any:
     with builder.function(METADATA, []):
         builder.emit_func_output(tvm.ir.StringImm(text))
     return builder.get()
-
-
-def export(executable: Any, path: Path, **options: Any) -> None:
-    """Writes a library."""
-    executable.export_library(str(path), **options)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from tvm import tirx
 from tvm.relax.frontend import nn
 from tvm.relax.frontend.nn import op
 
@@ -143,7 +144,7 @@ class CpuKernels:
         return op.tensor_ir_op(kernel, "angles", [positions, frequencies], both)
 
     def rotate(
-        self, qkv: Any, norms: Sequence[Any], angles: Any, slots: Any, cache: Any, layer: Any
+        self, qkv: Any, norms: Sequence[Any], angles: Any, slots: Any, cache: Any, layer: int
     ) -> tuple[Any, Any]:
         """As ``KernelSet.rotate``."""
         n, rows = _rows(qkv)
@@ -152,7 +153,7 @@ class CpuKernels:
         queries, cache = op.tensor_ir_inplace_op(
             attention.rotate(self.config, pairs, self.cache_dtype, rows),
             "rotate",
-            [*given, cache, layer],
+            [*given, cache, tirx.IntImm("int64", layer)],
             [-1, len(given)],
             [
                 _tensor((n, self.config.heads * self.config.head_dim)),
@@ -161,13 +162,20 @@ class CpuKernels:
         )
         return queries, cache
 
-    def attend(self, queries: Any, cache: Any, where: Where, window: int, layer: Any) -> Any:
+    def attend(self, queries: Any, cache: Any, where: Where, window: int, layer: int) -> Any:
         """As ``KernelSet.attend``."""
         n, rows = _rows(queries)
         return op.tensor_ir_op(
             attention.attend(self.config, window, self.cache_dtype, self.isa.lanes == TILE, rows),
             "attend",
-            [queries, cache, where.positions, where.rows, where.tables, layer],
+            [
+                queries,
+                cache,
+                where.positions,
+                where.rows,
+                where.tables,
+                tirx.IntImm("int64", layer),
+            ],
             _tensor((n, self.config.heads * self.config.head_dim)),
         )
 

@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from tvm import tirx
 from tvm.relax.frontend import nn
 
 from edgeinfer.arch.config import ModelConfig, NormPlacement, QkNorm
@@ -74,12 +73,8 @@ class Block(nn.Module):  # type: ignore[misc]
         if config.qk_norm is not QkNorm.NONE:
             norms = [self.attn_q_norm.weight, self.attn_k_norm.weight]
         table = where.angles[config.layer_rope[i]] if config.layer_rope[i] >= 0 else None
-        queries, cache = self.kernels.rotate(
-            self.attn_qkv(x), norms, table, where.slots, cache, tirx.IntImm("int64", i)
-        )
-        attended = self.kernels.attend(
-            queries, cache, where, config.layer_window[i], tirx.IntImm("int64", i)
-        )
+        queries, cache = self.kernels.rotate(self.attn_qkv(x), norms, table, where.slots, cache, i)
+        attended = self.kernels.attend(queries, cache, where, config.layer_window[i], i)
         return self.attn_output(attended), cache
 
     def _feed_forward(self, x: Any) -> Any:

@@ -46,9 +46,9 @@ class KernelSet(Protocol):
         """Cosines and sines of positions."""
 
     def rotate(
-        self, qkv: Any, norms: Sequence[Any], angles: Any, slots: Any, cache: Any, layer: Any
+        self, qkv: Any, norms: Sequence[Any], angles: Any, slots: Any, cache: Any, layer: int
     ) -> tuple[Any, Any]:
         """Queries, normed and turned; and the cache with keys and values in their slots."""
 
-    def attend(self, queries: Any, cache: Any, where: Where, window: int, layer: Any) -> Any:
+    def attend(self, queries: Any, cache: Any, where: Where, window: int, layer: int) -> Any:
         """Attention over the pages of each token's sequence."""

@@ -4,55 +4,122 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import tvm
 from tvm import relax
+from tvm.support import tar
 
-from edgeinfer.backends.mlc.compiler.build import export, lowered, with_metadata
+from edgeinfer.backends.mlc.compiler.build import lowered, with_metadata
 from edgeinfer.backends.mlc.compiler.cpu import CpuKernels
 from edgeinfer.backends.mlc.compiler.decoder import Decoder, specification
-from edgeinfer.backends.mlc.compiler.isa import ISAS, Isa
+from edgeinfer.backends.mlc.compiler.devices import (
+    SYSTEM_PREFIX,
+    cpu_target,
+    gpu_schedules,
+    gpu_target,
+)
+from edgeinfer.backends.mlc.compiler.gpu import GpuKernels
+from edgeinfer.backends.mlc.compiler.isa import ISAS
+from edgeinfer.backends.mlc.compiler.kernel_set import KernelSet
+from edgeinfer.backends.mlc.compiler.sources import parsed
 from edgeinfer.backends.mlc.fingerprint import compiler_version, fingerprint
 from edgeinfer.backends.mlc.library import VERSION
-from edgeinfer.backends.mlc.parameters import contents
+from edgeinfer.backends.mlc.parameters import Contents, contents
+from edgeinfer.backends.mlc.targets import Target, get_target
+from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.mlc.folder import MlcFolder
 
 
-def cpu_target(isa: Isa) -> tvm.target.Target:
-    """TVM's target of an instruction set."""
-    return tvm.target.Target({"kind": "llvm", "mcpu": isa.cpu, "mattr": list(isa.features)})
+def compile_model(
+    folder: MlcFolder, target_name: str, isa_name: str, kv_type: str, output: Path
+) -> list[str]:
+    """Writes a library; the file appears when it is complete.
 
+    Returns:
+        what was found of kernels in a language of their own.
 
-def compile_model(folder: MlcFolder, target_name: str, kv_type: str, output: Path) -> None:
-    """Writes a library; the file appears when it is complete."""
-    isa = ISAS[target_name]
+    Raises:
+        UnsupportedError: there is nothing to link it with, or the folder's weights lie in a way
+            that the target has no kernels for.
+        CheckFailedError: kernels do not parse.
+    """
+    target = get_target(target_name)
     held = contents(folder)
-    target = cpu_target(isa)
-    with target:
+    options = _export_options(target, output)
+    about: dict[str, Any] = {"kv_type": kv_type}
+    kernels: KernelSet
+    schedules: tuple[Any, ...] = ()
+    if target.machine:
+        isa = ISAS[isa_name]
+        device = cpu_target(isa)
         kernels = CpuKernels(folder.config, isa, kv_type)
-        decoder = Decoder(folder.config, held, kernels)
-        module, named, _ = decoder.export_tvm(
-            spec=specification(decoder, kernels), allow_extern=True
-        )
-        metadata = {
-            "version": VERSION,
-            "model": fingerprint(folder.config, held.parameters),
-            "isa": isa.name,
-            "kv_type": kv_type,
-            "tvm": compiler_version(),
-            "parameters": [_ours(name) for name, _ in named],
-        }
-        module = with_metadata(module, json.dumps(metadata))
-        executable = relax.build(module, target=target, relax_pipeline=lowered(module, target))
-    part = output.with_name(f".{output.stem}.{os.getpid()}.part.so")
+        about["isa"] = isa.name
+    else:
+        if folder.quant.transposed:
+            raise UnsupportedError(
+                f"weights stored as {folder.quant.name}: kernels of {target.name} are for others",
+                hint="export the model as q4f16_1",
+            )
+        device = gpu_target(target.name)
+        offset = folder.quant.offset if folder.quant.bits else 0
+        kernels = GpuKernels(folder.config, kv_type, folder.quant.bits, offset)
+        schedules = gpu_schedules()
+    with device:
+        executable = _built(folder, held, kernels, device, schedules, about)
+    checked = parsed(executable) if schedules else []
+    part = output.with_name(f".{output.stem}.{os.getpid()}.part{output.suffix}")
     try:
-        export(executable, part)
+        executable.export_library(str(part), **options)
         part.replace(output)
     finally:
         part.unlink(missing_ok=True)
+    return checked
 
 
-def _ours(name: str) -> str:
-    """Parameters of norms and matrices are called alike in modules and in ``Contents``."""
-    return name
+def _built(
+    folder: MlcFolder,
+    held: Contents,
+    kernels: KernelSet,
+    device: Any,
+    schedules: tuple[Any, ...],
+    about: dict[str, Any],
+) -> Any:
+    decoder = Decoder(folder.config, held, kernels)
+    module, named, _ = decoder.export_tvm(spec=specification(decoder, kernels), allow_extern=True)
+    names = [name for name, _ in named]
+    metadata = {
+        "version": VERSION,
+        "model": fingerprint(folder.config, held.parameters),
+        "tvm": compiler_version(),
+        **about,
+        "parameters": names,
+        "sources": {name: held.parameters[name].sources for name in names},
+    }
+    module = with_metadata(module, json.dumps(metadata))
+    if schedules:  # of devices whose programs find libraries by name
+        module = module.with_attrs({"system_lib_prefix": SYSTEM_PREFIX})
+    return relax.build(
+        module,
+        target=device,
+        relax_pipeline=lowered(module, device, schedules),
+        system_lib=bool(schedules),
+    )
+
+
+def _export_options(target: Target, output: Path) -> dict[str, Any]:
+    if output.suffix == ".tar":
+        return {"fcompile": tar.tar}
+    linker = _linker(target.compilers)
+    if linker is None:
+        raise UnsupportedError(
+            f"no C++ compiler here links for {target.name} ({', '.join(target.compilers)})",
+            hint="install one, or let the output end in .tar and link it where it is to run",
+        )
+    return {"cc": linker}
+
+
+def _linker(names: Sequence[str]) -> str | None:
+    return next(filter(None, map(shutil.which, names)), None)

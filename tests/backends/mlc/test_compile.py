@@ -1,0 +1,128 @@
+"""``edgeinfer compile``: a file for each target, checked as far as this machine can."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from edgeinfer.backends.mlc import artifacts
+from edgeinfer.backends.mlc.targets import TARGETS, get_target
+from edgeinfer.cli._program import run
+from edgeinfer.errors import CheckFailedError, UnsupportedError, UsageError
+from support import tiny
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    from edgeinfer_converters.mlc.convert import convert
+
+    place = tmp_path_factory.mktemp("mlc")
+    convert(tiny.write(tiny.BY_NAME["gemma3-gqa64"], place / "hf"), place / "out", quant="q4f16_1")
+    return place / "out"
+
+
+@pytest.fixture
+def compiled(folder: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, Any]]:
+    """Runs the command; returns its exit code and its record, or its error's message."""
+
+    def call(*arguments: str) -> tuple[int, Any]:
+        capsys.readouterr()
+        code = run(["compile", str(folder), "--json", *arguments])
+        captured = capsys.readouterr()
+        return code, json.loads(captured.out) if code == 0 else captured.out + captured.err
+
+    return call
+
+
+def test_vulkan_is_refused_with_the_reason() -> None:
+    with pytest.raises(UnsupportedError, match="no code for Vulkan: packages of apache-tvm"):
+        get_target("vulkan")
+
+
+def test_every_target_says_what_its_objects_are() -> None:
+    assert artifacts.EXPECTED.keys() == TARGETS.keys()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--target", "toaster"), "no target 'toaster'"),
+        (("--target", "aarch64", "--isa", "avx2"), "no kernels for 'avx2' of aarch64"),
+        (("--target", "webgpu", "--isa", "avx2"), "no instruction sets"),
+        (("-ctk", "q8_0"), "no cache of q8_0"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(arguments, message, compiled) -> None:
+    code, told = compiled(*arguments)
+
+    assert code == UsageError.exit_code
+    assert message in told
+
+
+@pytest.mark.parametrize(
+    ("header", "found"),
+    [
+        (b"\x7fELF" + bytes(14) + b"\xb7\x00", ("ELF", "aarch64")),
+        (b"\x7fELF" + bytes(14) + b"\x3e\x00", ("ELF", "x86_64")),
+        (b"\xcf\xfa\xed\xfe\x0c\x00\x00\x01" + bytes(12), ("Mach-O", "aarch64")),
+        (b"\x00asm" + bytes(16), ("WebAssembly", "wasm32")),
+    ],
+)
+def test_objects_are_known_by_their_headers(header, found, tmp_path: Path) -> None:
+    (tmp_path / "made.so").write_bytes(header)
+
+    assert artifacts.described(tmp_path / "made.so") == [found]
+
+
+def test_another_file_than_wanted_fails_the_check(tmp_path: Path) -> None:
+    made = tmp_path / "made.so"
+    made.write_bytes(b"\x00asm" + bytes(16))
+    with pytest.raises(CheckFailedError, match="expected objects"):
+        artifacts.check(made, "aarch64")
+    made.write_bytes(b"MZ" + bytes(18))
+    with pytest.raises(CheckFailedError, match="no object"):
+        artifacts.check(made, "x86_64")
+
+
+# ---- with the compiler -----------------------------------------------------------------------
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+@pytest.mark.parametrize("target", TARGETS)
+def test_each_target_gets_its_file(target: str, compiled, tmp_path: Path) -> None:
+    if target == "aarch64" and shutil.which("aarch64-linux-gnu-g++") is None:
+        pytest.skip("needs aarch64-linux-gnu-g++")
+    output = tmp_path / f"made{TARGETS[target].suffix}"
+
+    code, told = compiled("--target", target, "-o", str(output))
+
+    assert code == 0, told
+    assert told["target"] == target
+    assert set(artifacts.described(output)) == {artifacts.EXPECTED[target]}
+    assert told["executed"] == ("run here: a token read" in told["checked"])
+    assert [path.name for path in tmp_path.iterdir()] == [output.name]
+    if not TARGETS[target].machine:
+        assert not told["executed"] and told["needs"]
+        assert any("kernels in" in found for found in told["checked"])
+    if target in ("android", "adreno") and shutil.which("clang-14"):
+        assert "clang parses them" in told["checked"]
+
+
+@pytest.mark.peer
+def test_a_failure_leaves_what_was_there(compiled, tmp_path: Path, monkeypatch) -> None:
+    output = tmp_path / "made.so"
+    output.write_text("old")
+    monkeypatch.setenv("PATH", "/nowhere")  # no linker
+
+    code, told = compiled("--target", "aarch64", "-o", str(output))
+
+    assert code == UnsupportedError.exit_code
+    assert "no C++ compiler here links for aarch64" in told
+    assert output.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
