@@ -14,25 +14,11 @@ from edgeinfer.backends.base import ModelFiles, Slice
 from edgeinfer.backends.mlc import MlcBackend
 from edgeinfer.formats.mlc import folder as folders
 from edgeinfer.formats.mlc.families import FAMILIES
-from edgeinfer.planner.plan import MemoryPlan
 from support import tiny
 from support.golden import Golden, golden
+from support.mlc_plan import PLAN
 
 pytestmark = pytest.mark.peer
-PLAN = MemoryPlan(
-    backend="mlc",
-    quant="f32",
-    context=tiny.TOKENS,
-    threads=2,
-    batch=48,
-    kv_type_k="f32",
-    kv_type_v="f32",
-    weights_bytes=0,
-    kv_bytes=0,
-    scratch_bytes=0,
-    runtime_bytes=0,
-    budget_bytes=1,
-)
 # What MLC LLM's format can express; the exporter refuses the other tiny models.
 MODELS = [
     tiny.BY_NAME[name]

@@ -40,6 +40,7 @@ class MlcEngine:
         plan: MemoryPlan,
     ) -> None:
         self.config = config
+        self.order: tuple[str, ...] = tuple(library.metadata["parameters"])  # of the parameters
         self._library: Library | None = library
         self._parameters = library.tuple(parameters)
         self._context, self._batch = plan.context, min(plan.batch, _MOST_TOKENS)
