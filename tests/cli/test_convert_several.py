@@ -14,9 +14,6 @@ from edgeinfer.errors import UsageError
 from edgeinfer.runtime import fidelity
 from support import tiny
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnx_ir")
-
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -52,32 +49,40 @@ def test_formats_that_make_no_sense(to: str) -> None:
         formats(to, None)
 
 
+@pytest.mark.parametrize(
+    "formats",
+    [
+        ("gguf",),
+        pytest.param(("gguf", "onnx"), marks=pytest.mark.peer),
+        pytest.param(("gguf", "mlc"), marks=pytest.mark.peer),
+    ],
+)
 def test_a_report_is_written_beside_the_outputs_and_shown(
-    folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    formats, folder: Path, text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "out"
 
     options = ["-q", "f32", "-o", str(out), "--report-text", str(text), "--report-chunks", "2"]
-    code = run(["convert", str(folder), "--to", "gguf,onnx,gguf:q4_0", *options])
+    code = run(["convert", str(folder), "--to", ",".join([*formats, "gguf:q4_0"]), *options])
 
     shown = capsys.readouterr().out
     assert code == 0
     assert {path.name for path in out.iterdir()} == {
-        "model-f32.gguf",
-        "model-f32.onnx",
+        *(f"model-f32.{format}" for format in formats),
         "model-q4_0.gguf",
         "model.fidelity.json",
         "model.fidelity.md",
     }
     record = json.loads((out / "model.fidelity.json").read_text())
-    exact, by_onnx, small = [output["fidelity"] for output in record["outputs"]]
-    assert (exact["backend"], by_onnx["backend"]) == ("native", "onnx")
-    for same in (exact, by_onnx):
+    *exact, small = [output["fidelity"] for output in record["outputs"]]
+    own = {"gguf": "native", "onnx": "onnx", "mlc": "mlc"}
+    assert [one["backend"] for one in exact] == [own[format] for format in formats]
+    for same in exact:
         assert same["kl_mean"] < 1e-4
         assert same["perplexity"] == pytest.approx(same["reference_perplexity"], rel=1e-3)
         assert same["top1_agreement"] > 0.99
-    assert small["kl_mean"] > 10 * max(exact["kl_mean"], by_onnx["kl_mean"])
-    assert exact["tokens"] == 2 * 255
+    assert small["kl_mean"] > 10 * max(one["kl_mean"] for one in exact)
+    assert small["tokens"] == 2 * 255
     table = (out / "model.fidelity.md").read_text()
     for figure in (f"{small['kl_mean']:.6f}", f"{small['perplexity']:.4f}"):
         assert figure in table and figure in shown
@@ -107,29 +112,29 @@ def test_a_format_without_a_backend_is_there_and_not_measured(
 ) -> None:
     whole = fidelity.own_backend
 
-    def none_for_onnx(format: str):
-        if format == "onnx":
+    def none_for_mlc(format: str):
+        if format == "mlc":
             raise fidelity.registry.none_fits([], format)
         return whole(format)
 
-    monkeypatch.setattr(fidelity, "own_backend", none_for_onnx)
+    monkeypatch.setattr(fidelity, "own_backend", none_for_mlc)
     options = ["-o", str(tmp_path / "out"), "--report-text", str(text), "--json"]
 
-    code = run(["convert", str(folder), "--to", "gguf,onnx", *options])
+    code = run(["convert", str(folder), "--to", "gguf,mlc", *options])
 
     assert code == 0
-    gguf, onnx = json.loads(capsys.readouterr().out)["outputs"]
+    gguf, mlc = json.loads(capsys.readouterr().out)["outputs"]
     assert gguf["fidelity"]["kl_mean"] > 0 and gguf["not_measured"] is None
-    assert onnx["fidelity"] is None and "'onnx' models" in onnx["not_measured"]
-    assert (tmp_path / "out" / "model-int4.onnx" / "model.onnx").is_file()
-    assert "not measured: model-int4.onnx" in (tmp_path / "out" / "model.fidelity.md").read_text()
+    assert mlc["fidelity"] is None and "'mlc' models" in mlc["not_measured"]
+    assert (tmp_path / "out" / "model-int4.mlc" / "tensor-cache.json").is_file()
+    assert "not measured: model-int4.mlc" in (tmp_path / "out" / "model.fidelity.md").read_text()
 
 
 def test_a_text_that_is_too_short_costs_only_the_report(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("the cat")
     options = ["-o", str(tmp_path / "out"), "--report-text", str(tmp_path / "short.txt")]
 
-    assert run(["convert", str(folder), "--to", "gguf,onnx", *options]) == 0
+    assert run(["convert", str(folder), "--to", "gguf,gguf:q8_0", *options]) == 0
 
     assert (tmp_path / "out" / "model-int4.gguf").is_file()
     assert "less than a chunk" in (tmp_path / "out" / "model.fidelity.md").read_text()
@@ -154,7 +159,7 @@ def test_without_a_report(
         (["--to", "gguf,elf"], 3),
         (["--to", "gguf,mlc", "-q", "int8"], 2),
         (["--to", "gguf,mlc", "--verify"], 2),
-        (["--to", "gguf,onnx", "--size", "1MB"], 2),
+        (["--to", "gguf,mlc", "--size", "1MB"], 2),
         (["--to", "gguf,onnx", "--mlc-mode", "mlc"], 2),
         (["--to", "gguf,mlc", "--pure"], 2),
     ],

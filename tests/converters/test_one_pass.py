@@ -27,9 +27,8 @@ LLAMA = tiny.BY_NAME["llama-gqa64-tied"]
 # Queries of two blocks of rows, of which the first ends within a head.
 SHAPE = {"hidden_size": 384, "num_attention_heads": 40, "head_dim": 96, "vocab_size": 20_000}
 LARGE = tiny.Tiny(name="llama-blocks", config={**LLAMA.config, **SHAPE})
-FORMS = (("gguf", "q4_0"), ("onnx", "int4"), ("mlc", "q4f16_1"), ("gguf", "q4_k_m"))
-
-pytest.importorskip("onnx_ir")
+FORMS = (("gguf", "q4_0"), ("mlc", "q4f16_1"), ("gguf", "q4_k_m"))
+WITH_ONNX = (*FORMS, ("onnx", "int4"))
 
 
 def targets(folder: Path, *forms: tuple[str, str | None]) -> list[tuple[str, str | None, Path]]:
@@ -49,9 +48,12 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tiny.write(LLAMA, tmp_path_factory.mktemp("source") / "model")
 
 
+@pytest.mark.parametrize("forms", [FORMS, pytest.param(WITH_ONNX, marks=pytest.mark.peer)])
 @pytest.mark.parametrize("kind", ["folder", "gguf"])
 @pytest.mark.parametrize("name", ["llama-gqa64-tied", "phi3-mha96", "gemma2-gqa64"])
-def test_outputs_are_those_of_single_conversions(name: str, kind: str, tmp_path: Path) -> None:
+def test_outputs_are_those_of_single_conversions(
+    name: str, kind: str, forms: tuple[tuple[str, str], ...], tmp_path: Path
+) -> None:
     origin = tiny.write(tiny.BY_NAME[name], tmp_path / "model")
     if kind == "gguf":
         convert(origin, quant="q4_0", output=tmp_path / "model.gguf")
@@ -59,10 +61,10 @@ def test_outputs_are_those_of_single_conversions(name: str, kind: str, tmp_path:
     (tmp_path / "together").mkdir()
     (tmp_path / "apart").mkdir()
 
-    together = convert_all(origin, targets(tmp_path / "together"))
+    together = convert_all(origin, targets(tmp_path / "together", *forms))
     apart = [
         convert(origin, to, quant=quant, output=output)
-        for to, quant, output in targets(tmp_path / "apart")
+        for to, quant, output in targets(tmp_path / "apart", *forms)
     ]
 
     assert contents(tmp_path / "together") == contents(tmp_path / "apart")
@@ -74,9 +76,10 @@ def test_outputs_are_those_of_single_conversions(name: str, kind: str, tmp_path:
         )
 
 
+@pytest.mark.parametrize("forms", [FORMS, pytest.param(WITH_ONNX, marks=pytest.mark.peer)])
 @pytest.mark.parametrize("kind", [CheckpointTensor, GgufTensor])
 def test_each_row_is_read_and_decoded_once(
-    kind: type, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    kind: type, forms: tuple[tuple[str, str], ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     origin = tiny.write(LARGE, tmp_path / "model")
     if kind is GgufTensor:
@@ -91,7 +94,7 @@ def test_each_row_is_read_and_decoded_once(
 
     monkeypatch.setattr(kind, "read", counted)
 
-    convert_all(origin, targets(tmp_path), exact=lambda path: None)
+    convert_all(origin, targets(tmp_path, *forms), exact=lambda path: None)
 
     assert len({name for name, _ in rows}) == 29
     assert sum(name == "token_embd.weight" for name, _ in rows) == 20_000
@@ -148,7 +151,7 @@ def test_a_disk_that_fails_at_the_end_leaves_all_as_they_were(
     monkeypatch.setattr(GGUFWriter, "sync", fail)
 
     with pytest.raises(EdgeInferError, match="no space left"):
-        convert_all(source, targets(tmp_path, ("onnx", "int4"), ("mlc", None), ("gguf", "q8_0")))
+        convert_all(source, targets(tmp_path, ("mlc", None), ("gguf", "q8_0")))
 
     assert list(tmp_path.iterdir()) == []
 
@@ -173,6 +176,7 @@ def test_the_source_as_it_is_is_lent_when_all_is_there(source: Path, tmp_path: P
     assert {file.name for file in tmp_path.iterdir()} == seen["outputs"]
 
 
+@pytest.mark.peer
 def test_a_form_of_a_common_name_is_blocks_of_32_in_each_format(
     source: Path, tmp_path: Path
 ) -> None:
