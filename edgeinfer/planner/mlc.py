@@ -12,6 +12,7 @@ from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, Retyped, tenso
 from edgeinfer.planner.paces import native_pace
 from edgeinfer.planner.resident import runtime_bytes
 
+_KV_TYPES = ("f16", "f32")  # of the cache
 _LIBRARY_BYTES = 30 << 20  # of tvm_ffi, TVM's runtime and the compiled model
 _VALUE_BYTES = {"f32": 4, "f16": 2}
 _MOST_TOKENS = 512  # of a call, which its buffers are for
@@ -45,6 +46,7 @@ def outline(folder: MlcFolder) -> Outline:
         config=config,
         tensors=tensors,
         quant=quant.name,
+        kv_types=_KV_TYPES,
         longest_context=config.context,
         merges=config.vocab_size,
         surplus_bytes=size - sum(map(tensor_bytes, tensors.values())),

@@ -67,6 +67,7 @@ class Outline:
     merges: int  # of the tokenizer
     surplus_bytes: int = 0  # what a file has beyond its tensors as they are thought to be
     kv_type: str = ""  # of the cache, where the files, which are no GGUF, fix it
+    kv_types: tuple[str, ...] = ()  # of the cache, where what runs the files has only these
 
     @classmethod
     def of_gguf(cls, header: ModelHeader) -> Outline:

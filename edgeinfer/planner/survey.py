@@ -139,6 +139,8 @@ def _contexts(outline: Outline, wish: Wish) -> list[int]:
 def _caches(outline: Outline, wish: Wish) -> list[tuple[str, str]]:
     if wish.kv_types is not None:
         return [wish.kv_types]
+    if outline.kv_types:
+        return [(kind, kind) for kind in outline.kv_types]
     width = outline.config.head_dim
     return [(kind, kind) for kind in CACHES if width % BY_NAME[kind].block == 0]
 
