@@ -164,9 +164,10 @@ class LlamaCppEngine:
         (part,) = batch
         return self._peer.step(part.tokens, wants_logits=part.wants_logits)
 
-    def trim(self, sequence: int, length: int) -> None:
+    def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         self._peer.trim(length)
+        return length
 
     def close(self, sequence: int) -> None:
         """Forgets the sequence."""

@@ -22,33 +22,36 @@ if TYPE_CHECKING:
 
 
 def compare(
-    options: ModelOptions, model: str, exact: str | None, arguments: Sequence[str]
+    options: ModelOptions, models: Sequence[str], exact: str | None, arguments: Sequence[str]
 ) -> list[dict[str, Any]]:
-    """Times the model in each backend that reads it.
+    """Times models, such as one in several formats, in each backend that reads them.
 
     Args:
-        options: how to load it.
-        model: the reference.
-        exact: a model that the divergence is measured from; None for the first backend.
+        options: how to load them.
+        models: references.
+        exact: a model that the divergence is measured from; None for the first model and backend.
         arguments: of ``edgeinfer bench`` beside model and backend.
 
     Returns:
-        The backends' records, each with its divergence, best rank first.
+        Model for model, the backends' records, each with its divergence, best rank first.
     """
     from edgeinfer.backends import registry
     from edgeinfer.cli._fetch import fetch
     from edgeinfer.device.detect import detect
 
-    stored = fetch(model, offline=options.offline)
-    able = []
-    for candidate in registry.candidates(detect()):
-        reason = registry.unfit(candidate, stored.format)
-        if reason is None:
-            able.append(candidate.name)
-        else:
-            ui.note(f"not {candidate.name}: {reason}")
-    records = [_time(model, name, arguments) for name in able]
-    _add_divergence(records, options, model, exact)
+    runs = []
+    for model in models:
+        stored = fetch(model, offline=options.offline)
+        for candidate in registry.candidates(detect()):
+            reason = registry.unfit(candidate, stored.format)
+            if reason is None:
+                runs.append((model, candidate.name))
+            elif len(models) == 1:  # of several, each is run by some
+                ui.note(f"not {candidate.name}: {reason}")
+    records = [_time(model, name, arguments) for model, name in runs]
+    if not records:
+        raise EdgeInferError(f"no backend here runs {', '.join(models)}")
+    _add_divergence(records, options, [model for model, _ in runs], exact)
     return records
 
 
@@ -76,7 +79,10 @@ def _time(model: str, backend: str, arguments: Sequence[str]) -> dict[str, Any]:
 
 
 def _add_divergence(
-    records: list[dict[str, Any]], options: ModelOptions, model: str, exact: str | None
+    records: list[dict[str, Any]],
+    options: ModelOptions,
+    models: Sequence[str],
+    exact: str | None,
 ) -> None:
     from tempfile import TemporaryDirectory
 
@@ -89,7 +95,7 @@ def _add_divergence(
 
     first = records[0]["backend"]
     with TemporaryDirectory() as folder:
-        with opened(first, exact or model) as most_exact:
+        with opened("auto" if exact else first, exact or models[0]) as most_exact:
             chunks = sample(most_exact.tokenizer, most_exact.plan.context)
             reference = write(
                 most_exact.engine,
@@ -98,7 +104,7 @@ def _add_divergence(
                 batch=most_exact.plan.batch,
                 about={},
             )
-        for record in records:
+        for record, model in zip(records, models, strict=True):
             with opened(record["backend"], model) as compared:
                 record["divergence"] = evaluate(compared, chunks, reference).kl_mean
             record["divergence_from"] = exact or first
@@ -108,12 +114,18 @@ def show(records: Sequence[dict[str, Any]]) -> None:
     """The records for people."""
     first = records[0]
     sustained = ["SUSTAINED"] if first["sustained"] else []
-    ui.emit(f"{first['model']}, {first['quant']}, {first['machine']['cpu']}")
+    forms = dict.fromkeys((record["model"], record["quant"]) for record in records)
+    if len(forms) == 1:
+        ui.emit(f"{first['model']}, {first['quant']}, {first['machine']['cpu']}")
+    else:
+        ui.emit(first["machine"]["cpu"])
+        for model, quant in forms:
+            ui.emit(f"{quant}: {model}")
     ui.emit()
     tests = [test["test"] for test in first["tests"]]
     rows = [
         (
-            record["backend"],
+            record["backend"] + (f" {record['quant']}" if len(forms) > 1 else ""),
             *(
                 f"{test['tokens_per_second']:.2f} ± {test['deviation']:.2f}"
                 for test in record["tests"]

@@ -36,7 +36,7 @@ def _counts(
 
 
 @click.command()
-@click.argument("model")
+@click.argument("models", nargs=-1, required=True, metavar="MODEL...")
 @click.option(
     "-p", "--n-prompt", "prompts", callback=_counts(0), default="512", show_default=True,
     metavar="N[,N...]", help="Prompt tokens to read (pp); 0: no such test.",
@@ -72,7 +72,7 @@ def _counts(
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print a list of records.")
 def command(
-    model: str,
+    models: tuple[str, ...],
     prompts: tuple[int, ...],
     generations: tuple[int, ...],
     depths: tuple[int, ...],
@@ -85,6 +85,8 @@ def command(
     **loading: Any,
 ) -> None:
     """Time MODEL: reading prompts (pp) and generating (tg), in tokens per second.
+
+    With --backend all it may be several files and folders, such as one model in several formats.
 
     Options and names are llama-bench's: several numbers, with commas between, are several tests.
     Beside tokens per second stand the bytes of weights read and the multiply-adds done per second;
@@ -110,12 +112,15 @@ def command(
         options = ModelOptions(context=None, threads=threads[0] if threads else None, **loading)
         given = _given(counts, loading)
         given += ["--sustained", str(sustained)] if sustained else []
-        compared = _bench_all.compare(options, model, reference, given)
+        compared = _bench_all.compare(options, models, reference, given)
         if as_json:
             ui.emit_json(compared)
         else:
             _bench_all.show(compared)
         return
+    if len(models) > 1:
+        raise click.UsageError("several models are compared with --backend all")
+    (model,) = models
     records = []
     for count in threads or (None,):
         options = ModelOptions(context=wanted.context, threads=count, **loading)

@@ -66,8 +66,8 @@ def command(
         kv_types=caches,
     )
     device = _device(board)
-    variants = _variants(model, quant, offline=offline)
-    backends = _backends(board, backend)
+    variants, format_ = _variants(model, quant, offline=offline)
+    backends = _backends(board, backend, format_)
     found = survey(variants, backends.predictors, device, wish)
     least = min(found.rows, key=lambda row: row.plan.needed_bytes)
     refusal = None if found.pick else _refusal(least, backends.predictors, device, wish)
@@ -110,8 +110,8 @@ def _device(board: str | None) -> DeviceProfile:
     return replace(here, ceilings=ceilings(here))
 
 
-def _variants(reference: str, quant: str | None, *, offline: bool) -> list[Variant]:
-    """The forms of the model: on disk, or else on the hub."""
+def _variants(reference: str, quant: str | None, *, offline: bool) -> tuple[list[Variant], str]:
+    """The forms of the model, on disk or else on the hub, and the format that they have."""
     from edgeinfer import store
     from edgeinfer.cli._fetch import fetch
     from edgeinfer.planner.variants import remote_variants, stored_variants
@@ -121,12 +121,14 @@ def _variants(reference: str, quant: str | None, *, offline: bool) -> list[Varia
     if found is None:
         remote = peek(reference, offline=offline)
         if remote is not None:
-            return remote_variants(remote, quant)
+            return remote_variants(remote, quant), "gguf"
         found = fetch(reference, offline=offline)
-    return stored_variants(found, quant)
+    # A checkpoint is planned for as what it is converted to.
+    format_ = "gguf" if found.format == "hf" else found.format
+    return stored_variants(found, quant), format_
 
 
-def _backends(board: str | None, only: str | None) -> _Backends:
+def _backends(board: str | None, only: str | None, format_: str) -> _Backends:
     """Asks the installed backends; for another device, also those that do not run here."""
     from edgeinfer.backends import registry
     from edgeinfer.device import detect
@@ -138,8 +140,8 @@ def _backends(board: str | None, only: str | None) -> _Backends:
         reason = candidate.problem
         if not reason and board is None and not candidate.support.usable:
             reason = candidate.support.reason
-        if not reason and "gguf" not in candidate.backend.formats:
-            reason = "does not read GGUF"
+        if not reason and format_ not in candidate.backend.formats:
+            reason = f"does not read {'GGUF' if format_ == 'gguf' else format_ + ' folders'}"
         predictor = None if reason else registry.predictor(candidate.name)
         if predictor is not None:
             found[candidate.name] = predictor

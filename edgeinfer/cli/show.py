@@ -12,6 +12,7 @@ from edgeinfer.errors import NotFoundError
 if TYPE_CHECKING:
     from edgeinfer.store import StoredModel
 
+_FOLDERS = ("onnx", "mlc")  # formats of exported folders
 _TEMPLATE_LINES = 4  # shown without --template
 
 
@@ -22,10 +23,13 @@ _TEMPLATE_LINES = 4  # shown without --template
 @click.option("--json", "as_json", is_flag=True, help="Print a record.")
 def command(model: str, template: bool, offline: bool, as_json: bool) -> None:
     """Show what MODEL is: architecture, size, quant types, tokenizer, chat template."""
-    from edgeinfer.cli._fetch import fetch_gguf
+    from edgeinfer.cli._fetch import fetch, fetch_gguf
 
-    found = fetch_gguf(model, offline=offline)
-    record = _record(found)
+    found = fetch(model, offline=offline)
+    if found.format in _FOLDERS:
+        record = _folder_record(found)
+    else:
+        record = _record(fetch_gguf(model, offline=offline))
     source = record["chat_template"]
     if template:
         if source is None:
@@ -79,13 +83,50 @@ def _packed_bytes(types: dict[str, int]) -> int | None:
     return round(sum(packed[name] * count for name, count in types.items()))
 
 
+def _folder_record(found: StoredModel) -> dict[str, object]:
+    """What an exported folder says of itself."""
+    from collections import Counter
+    from math import prod
+
+    from edgeinfer.formats import onnx_folder
+    from edgeinfer.planner.outline import Outline
+    from edgeinfer.runtime.opened import opened
+    from edgeinfer.tokenizer import load_tokenizer
+
+    types: Counter[str] = Counter()
+    with opened(found) as model:
+        outline, metadata = model.header, model.metadata
+        tokenizer = load_tokenizer(model.tokenizer)
+    assert isinstance(outline, Outline)
+    if found.format == "onnx":
+        for kind, shape in onnx_folder.read(found.path).matrices.values():
+            types[kind] += prod(shape)
+    config = outline.config
+    return found.to_json() | {
+        "name": metadata.get("general.name"),
+        "architecture": config.architecture,
+        "parameters": outline.parameters,
+        "context": config.context,
+        "layers": config.layers,
+        "width": config.width,
+        "quant": outline.quant,
+        "weight_types": dict(types.most_common()),
+        "cache_type": outline.kv_type or None,
+        "tokenizer": "tokenizer.json",
+        "pre_tokenizer": None,
+        "vocabulary": tokenizer.vocab_size,
+        "licence": found.licence or metadata.get("general.license"),
+        "chat_template": tokenizer.chat_template,
+    }
+
+
 def _print(record: dict[str, object]) -> None:
     types = record["weight_types"]
     assert isinstance(types, dict)
     total = sum(types.values()) or 1
     mix = ", ".join(f"{kind} {count / total:.0%}" for kind, count in types.items())
     tokenizer = " ".join(str(record[k]) for k in ("tokenizer", "pre_tokenizer") if record[k])
-    count, packed = record["bytes"], record["packed_bytes"]
+    count, packed = record["bytes"], record.get("packed_bytes")
     assert isinstance(count, int) and (packed is None or isinstance(packed, int))
     rows = [
         ("name", record["name"]),
@@ -97,6 +138,7 @@ def _print(record: dict[str, object]) -> None:
         ("architecture", record["architecture"]),
         ("parameters", f"{record['parameters']:,}"),
         ("quant", f"{record['quant']} ({mix})" if mix else record["quant"]),
+        ("cache", record.get("cache_type")),
         ("context", record["context"]),
         ("layers", record["layers"]),
         ("width", record["width"]),

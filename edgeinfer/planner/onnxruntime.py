@@ -7,14 +7,35 @@ pages of the file (onnxruntime 1.32, x86-64 with AVX-512).
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from edgeinfer.arch import by_gguf_name
+from edgeinfer.formats.onnx_folder import NEAREST, OnnxFolder
 from edgeinfer.planner.footprint import Footprint, Pace, Setting
-from edgeinfer.planner.outline import Outline
+from edgeinfer.planner.outline import Outline, Retyped, tensor_bytes
 from edgeinfer.planner.paces import llamacpp_pace
 from edgeinfer.planner.resident import runtime_bytes
 
 _COPIED, _MAPPED = 1.2, 0.36  # parts of the data
 _LIBRARY_BYTES = 25 << 20
 _VALUE_BYTES = {"f32": 4, "f16": 2, "int8": 1}
+
+
+def outline(folder: OnnxFolder) -> Outline:
+    """Returns the matrices of a folder, in the GGUF types nearest in size and speed."""
+    tensors = {
+        name: Retyped(NEAREST[type_], shape) for name, (type_, shape) in folder.matrices.items()
+    }
+    return Outline(
+        arch=by_gguf_name(folder.config.architecture),
+        config=replace(folder.config, context=folder.context),
+        tensors=tensors,
+        quant=folder.quant,
+        longest_context=folder.context,
+        merges=folder.merges,
+        surplus_bytes=sum(folder.files.values()) - sum(map(tensor_bytes, tensors.values())),
+        kv_type=folder.cache,
+    )
 
 
 def footprint(model: Outline, setting: Setting) -> Footprint:

@@ -137,6 +137,8 @@ def _contexts(outline: Outline, wish: Wish) -> list[int]:
 
 
 def _caches(outline: Outline, wish: Wish) -> list[tuple[str, str]]:
+    if outline.kv_type:
+        return [(outline.kv_type, outline.kv_type)]
     if wish.kv_types is not None:
         return [wish.kv_types]
     if outline.kv_types:

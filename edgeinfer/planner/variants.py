@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +13,12 @@ from edgeinfer.errors import (
     UnsupportedError,
     UsageError,
 )
+from edgeinfer.formats import onnx_folder
 from edgeinfer.formats.gguf import open_gguf
+from edgeinfer.formats.mlc import folder as mlc_folder
 from edgeinfer.formats.safetensors import open_checkpoint
 from edgeinfer.formats.untrusted_json import parse_json
+from edgeinfer.planner import mlc, onnxruntime
 from edgeinfer.planner.outline import Outline
 from edgeinfer.quant.assignment import assign
 from edgeinfer.quant.recipes import RECIPES, Recipe
@@ -42,6 +45,18 @@ class Variant:
     is_exact: bool = True
 
 
+def _onnx(path: Path) -> Outline:
+    return onnxruntime.outline(onnx_folder.read(path))
+
+
+def _mlc(path: Path) -> Outline:
+    return mlc.outline(mlc_folder.read(path))
+
+
+# Folders that are run as they are: format -> what is planned for.
+_FOLDERS: Mapping[str, Callable[[Path], Outline]] = {"onnx": _onnx, "mlc": _mlc}
+
+
 def stored_variants(model: StoredModel, quant: str | None = None) -> list[Variant]:
     """The forms of a model on disk: the file, or what its checkpoint can be converted to.
 
@@ -55,6 +70,8 @@ def stored_variants(model: StoredModel, quant: str | None = None) -> list[Varian
         if quant is not None and quant.lower() != outline.quant:
             raise UsageError(f"{model.path} is {outline.quant}, not {quant}")
         return [Variant(outline=outline, how=str(model.path))]
+    if model.format in _FOLDERS:
+        return [Variant(outline=_FOLDERS[model.format](model.path), how=str(model.path))]
     if model.format != "hf":
         raise UnsupportedError(
             f"{model.path} is a {model.format!r} model, which cannot be planned for yet"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -81,26 +81,13 @@ def _gguf(path: Path) -> Iterator[Opened]:
 
 @contextmanager
 def _onnx(path: Path) -> Iterator[Opened]:
-    from edgeinfer.arch import by_gguf_name
     from edgeinfer.formats import onnx_folder
-    from edgeinfer.planner.outline import Outline, Retyped, tensor_bytes
+    from edgeinfer.planner.onnxruntime import outline
 
     folder = onnx_folder.read(path)
-    tensors = {
-        name: Retyped(onnx_folder.NEAREST[type_], shape)
-        for name, (type_, shape) in folder.matrices.items()
-    }
-    outline = Outline(
-        arch=by_gguf_name(folder.config.architecture),
-        config=replace(folder.config, context=folder.context),
-        tensors=tensors,
-        quant=folder.quant,
-        longest_context=folder.context,
-        merges=folder.merges,
-        surplus_bytes=sum(folder.files.values()) - sum(map(tensor_bytes, tensors.values())),
-        kv_type=folder.cache,
+    yield Opened(
+        header=outline(folder), metadata=folder.metadata, tokenizer=path, kv_type=folder.cache
     )
-    yield Opened(header=outline, metadata=folder.metadata, tokenizer=path, kv_type=folder.cache)
 
 
 @contextmanager

@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 CacheScales = Sequence[tuple[Floats, Floats]]
 
 TYPES = ("f32", "f16", "int8")
-_CHARACTERS, _CHUNK, _CHUNKS = 16_000, 256, 8  # of the text; tokens of a piece, and pieces
+_CHARACTERS, _CHUNK, _CHUNKS = 8_000, 256, 4  # of the text; tokens of a piece, and pieces
 _LARGEST = 127  # code
 _SMALLEST = 1e-6  # scale of a channel that is always 0
 
@@ -70,6 +70,7 @@ def measured(
     library = onnxruntime()
     options = library.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = threads, 3
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     session = library.InferenceSession(str(graph), options, providers=["CPUExecutionProvider"])
     most: dict[str, Floats] = {}
     for made in _caches(session, _pieces(tokenizer, min(_CHUNK, context))):
