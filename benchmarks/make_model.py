@@ -15,11 +15,14 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer import quant
+from edgeinfer.arch import numbers_from_hf, to_gguf
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.formats.gguf_values import WritableValue
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.tokenizer.pieces import BYTE_OF
@@ -106,7 +109,73 @@ class Shape:
         }
 
 
-SHAPES: Mapping[str, Shape] = {
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stated:
+    """The same of a model that has a config.json, written as our converter would."""
+
+    tokenizer: str
+    settings: Mapping[str, Any]
+
+    @property
+    def architecture(self) -> str:
+        """General.architecture of the file."""
+        return numbers_from_hf(self.settings)[0].name
+
+    @property
+    def vocabulary(self) -> int:
+        """How many tokens."""
+        return numbers_from_hf(self.settings)[1].vocab_size
+
+    def metadata(self) -> dict[str, WritableValue]:
+        """The keys under the architecture's name."""
+        arch, numbers = numbers_from_hf(self.settings)
+        keys = to_gguf.metadata(numbers, arch)
+        del keys["general.architecture"]
+        return {
+            key: np.array(value, np.int32) if isinstance(value, tuple) else value
+            for key, value in keys.items()
+        }
+
+    def tensors(self) -> dict[str, tuple[int, ...]]:
+        """Every tensor's name and shape in numpy's order."""
+        arch, numbers = numbers_from_hf(self.settings)
+        config = numbers.model_config(arch)
+        return {
+            name: file_shape(arch, config, split_name(name)[1])
+            for name in checkpoint_names(arch, config, self.settings)
+        }
+
+
+SHAPES: Mapping[str, Shape | Stated] = {
+    "lfm2-1.2b": Stated(  # LFM2 1.2B
+        tokenizer="llama-bpe",
+        settings={
+            "architectures": ["Lfm2ForCausalLM"],
+            "vocab_size": 65536,
+            "hidden_size": 2048,
+            "block_ff_dim": 12288,
+            "num_hidden_layers": 16,
+            "num_attention_heads": 32,
+            "num_key_value_heads": 8,
+            "max_position_embeddings": 128000,
+            "full_attn_idxs": [2, 5, 8, 10, 12, 14],
+        },
+    ),
+    "qwen3next-small": Stated(  # Qwen3-Next 80B A3B, 8 of its 48 layers and 64 of its 512 experts
+        tokenizer="qwen2",
+        settings={
+            "architectures": ["Qwen3NextForCausalLM"],
+            "vocab_size": 151936,
+            "hidden_size": 2048,
+            "num_hidden_layers": 8,
+            "num_attention_heads": 16,
+            "num_key_value_heads": 2,
+            "num_experts": 64,
+            "max_position_embeddings": 262144,
+            "rope_theta": 1e7,
+            "tie_word_embeddings": True,
+        },
+    ),
     "llama1b": Shape(  # Llama 3.2 1B
         architecture="llama",
         tokenizer="llama-bpe",
@@ -258,10 +327,10 @@ class Weights:
 
 def is_float(name: str, size: tuple[int, ...]) -> bool:
     """Whether a tensor is not quantised: norms, and the routers of experts."""
-    return len(size) == 1 or "ffn_gate_inp" in name
+    return len(size) == 1 or "ffn_gate_inp" in name or "conv.weight" in name or "conv1d" in name
 
 
-def write(shape: Shape, quant_type: quant.QuantType, path: Path) -> None:
+def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> None:
     """Writes the model; the file appears when it is whole."""
     weights, floats = Weights(quant_type), np.random.default_rng(1)
     with GGUFWriter(path) as writer:
@@ -281,6 +350,8 @@ def write(shape: Shape, quant_type: quant.QuantType, path: Path) -> None:
             size = shape.tensors()[name]
             if is_float(name, size):
                 values = np.ones(size) if len(size) == 1 else floats.standard_normal(size)
+                if name.endswith("ssm_a"):
+                    values *= -0.1  # forgets
                 writer.write(name, values.astype(np.float32))
                 continue
             while nbytes:

@@ -202,7 +202,8 @@ def _refuse_other_experts(keys: _Keys, arch: Architecture) -> None:
 
 def _ff_width(keys: _Keys, default: int | None) -> int:
     """Returns the width of the feed-forward blocks, which LFM2 states before it is rounded."""
-    width = keys.number("block_ff_dim", int, keys.number("ff_width", int, default))
+    field = "ff_width" if keys.get("block_ff_dim") is None else "block_ff_dim"
+    width = keys.number(field, int, default)
     if keys.get("block_auto_adjust_ff_dim"):
         width = int(keys.number("block_ffn_dim_multiplier", float, 1.0) * int(2 * width / 3))
         step = check_size("width", keys.number("block_multiple_of", int, 256), _name)
