@@ -170,6 +170,7 @@ def _measured(
                 exact,
                 text,
                 folder,
+                outputs=[output for *_, output in targets],
                 chunks=chunks,
                 threads=threads,
                 progress=bar("the source as it is", chunks),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import shutil
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,12 +13,18 @@ from types import TracebackType
 
 from edgeinfer.errors import EdgeInferError, NotFoundError, UsageError
 
+YOUNG = 2.0  # seconds
+
 
 class AtomicFolder:
     """A folder under a hidden name, ``part``, which ``commit`` makes durable and renames.
 
     Leaving the context commits it, unless an exception leaves too. A folder that is there
     already is replaced only if it holds a file called ``mark``: one of the same making.
+
+    The part is locked while its process lives. What killed processes have left is removed by the
+    next one that writes the same folder, and an old folder that one had just moved away is put
+    back.
 
     Raises:
         UsageError: the place is taken by something else.
@@ -26,6 +34,7 @@ class AtomicFolder:
 
     def __init__(self, path: str | os.PathLike[str], *, mark: str) -> None:
         self.path = Path(path)
+        _clear_up(self.path)
         if self.path.is_dir():
             if any(self.path.iterdir()) and not (self.path / mark).is_file():
                 raise UsageError(
@@ -37,6 +46,7 @@ class AtomicFolder:
         self.part = self.path.with_name(f".{self.path.name}.{self._suffix}.part")
         try:
             self.part.mkdir()
+            self._lock: int | None = _locked(self.part)
         except FileNotFoundError:
             raise NotFoundError(f"{self.path.parent}: no such folder") from None
         except OSError as error:
@@ -52,12 +62,14 @@ class AtomicFolder:
     def commit(self) -> None:
         """Makes all files durable and gives the folder its name."""
         old = self.path.with_name(f".{self.path.name}.{self._suffix}.old")
+        held = None
         try:
             self.sync()
             with self.explained():
                 # There is no portable way to exchange two folders: for an instant there is none.
                 replaces = self.path.exists()
                 if replaces:
+                    held = _locked(self.path)  # it is not left by a killed process
                     self.path.rename(old)
                 try:
                     self.part.rename(self.path)
@@ -69,11 +81,22 @@ class AtomicFolder:
         except BaseException:
             self.abort()
             raise
+        finally:
+            if held is not None:
+                shutil.rmtree(old, ignore_errors=True)
+                os.close(held)
+        self._unlock()
         shutil.rmtree(old, ignore_errors=True)
 
     def abort(self) -> None:
         """Forgets what was written; after a commit it does nothing."""
         shutil.rmtree(self.part, ignore_errors=True)
+        self._unlock()
+
+    def _unlock(self) -> None:
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            os.close(lock)
 
     @contextmanager
     def explained(self) -> Iterator[None]:
@@ -101,6 +124,42 @@ class AtomicFolder:
         self.abort()
         if isinstance(error, OSError):
             raise self._failure(error) from error
+
+
+def _locked(folder: Path) -> int | None:
+    """Opens and locks a folder; None if another has, or if folders have no locks here."""
+    try:
+        import fcntl
+    except ImportError:  # Windows
+        return None
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(fd)
+        return None
+    return fd
+
+
+def _clear_up(path: Path) -> None:
+    """Puts right what processes that were killed have left of writing ``path``."""
+    for left in path.parent.glob(f".{glob.escape(path.name)}.????????.*"):
+        with suppress(OSError):  # gone already, or not ours to touch
+            if left.suffix not in (".part", ".old") or not left.is_dir():
+                continue
+            if time.time() - left.stat().st_mtime < YOUNG and left.suffix == ".part":
+                continue  # its process may be about to lock it
+            lock = _locked(left)
+            if lock is None:
+                continue  # it is being written
+            try:
+                # Killed between moving the old folder away and giving the new one its name.
+                if left.suffix == ".old" and not path.exists():
+                    left.rename(path)
+                else:
+                    shutil.rmtree(left, ignore_errors=True)
+            finally:
+                os.close(lock)
 
 
 def _sync(path: Path) -> None:

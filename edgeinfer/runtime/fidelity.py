@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +66,7 @@ class Reference:
         text: Text,
         folder: Path,
         *,
+        outputs: Sequence[Path] = (),
         chunks: int = CHUNKS,
         threads: int | None = None,
         progress: Progress | None = None,
@@ -76,7 +77,8 @@ class Reference:
             exact: a GGUF of float tensors.
             text: to predict.
             folder: where the logits go, two bytes for a token and word of the vocabulary.
-            chunks: how many to read at most, of 512 tokens or the model's whole context.
+            outputs: will read the same chunks, whose length has to fit their contexts.
+            chunks: how many to read at most, of 512 tokens; or more, where they are shorter.
             threads: at most so many; None for all that there are.
             progress: called after each chunk.
 
@@ -87,8 +89,10 @@ class Reference:
         """
         backend = NativeBackend()
         with open_gguf(exact) as file:
-            context = min(CONTEXT, config_from_gguf(file).context)
-            cut = text_chunks(load_tokenizer(file), text.content, context=context, limit=chunks)
+            longest = [config_from_gguf(file).context, *map(_longest_context, outputs)]
+            context = min(CONTEXT, *longest)
+            limit = chunks * CONTEXT // context
+            cut = text_chunks(load_tokenizer(file), text.content, context=context, limit=limit)
             plan = plan_model(
                 file,
                 device=detect(),
@@ -111,6 +115,16 @@ class Reference:
         finally:
             engine.shutdown()
         return cls(text=text, chunks=cut, logits=logits, about=about)
+
+
+def _longest_context(output: Path) -> int:
+    """Tokens that an output reads; those of a GGUF are the source's."""
+    from edgeinfer.planner.outline import Outline
+    from edgeinfer.runtime.opened import opened
+    from edgeinfer.store import resolve
+
+    with opened(resolve(str(output), offline=True)) as model:
+        return model.header.longest_context if isinstance(model.header, Outline) else CONTEXT
 
 
 def own_backend(format_: str) -> Candidate:

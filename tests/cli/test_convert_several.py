@@ -130,6 +130,21 @@ def test_a_format_without_a_backend_is_there_and_not_measured(
     assert "not measured: model-int4.mlc" in (tmp_path / "out" / "model.fidelity.md").read_text()
 
 
+@pytest.mark.peer
+def test_chunks_are_as_short_as_the_shortest_context(
+    text: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """MLC LLM's Gemma 2 has no window, so that its context ends with the model's: 16 tokens."""
+    gemma = tiny.write(tiny.BY_NAME["gemma2-gqa64"], tmp_path / "gemma")
+    options = ["-o", str(tmp_path / "out"), "--report-text", str(text), "--report-chunks", "1"]
+
+    assert run(["convert", str(gemma), "--to", "gguf,mlc", *options, "--json"]) == 0
+
+    outputs = json.loads(capsys.readouterr().out)["outputs"]
+    for found in (output["fidelity"] for output in outputs):
+        assert (found["context"], found["chunks"]) == (16, 32)
+
+
 def test_a_text_that_is_too_short_costs_only_the_report(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "short.txt").write_text("the cat")
     options = ["-o", str(tmp_path / "out"), "--report-text", str(tmp_path / "short.txt")]

@@ -107,7 +107,7 @@ def test_what_one_format_refuses_is_said_before_weights_are_read(
     origin = tiny.write(tiny.BY_NAME["smollm3-gqa64-tied"], tmp_path / "model")
     monkeypatch.setattr(CheckpointTensor, "read", None)
 
-    with pytest.raises(UnsupportedError, match="MLC LLM does not know"):
+    with pytest.raises(UnsupportedError, match="not exported for MLC LLM"):
         convert_all(origin, targets(tmp_path))
 
     assert {path.name for path in tmp_path.iterdir()} == {"model"}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -91,3 +94,75 @@ def test_other_things_are_left_alone(tmp_path):
     with AtomicFolder(tmp_path / "empty", mark=MARK) as folder:
         fill(folder.part, "new")
     assert (tmp_path / "empty" / "data").read_text() == "new"
+
+
+WRITER = """
+import sys
+from pathlib import Path
+from edgeinfer.formats.atomic_folder import AtomicFolder
+
+folder = AtomicFolder(sys.argv[1], mark="made.json")
+(folder.part / "made.json").write_text("half")
+if sys.argv[2] == "between":
+    rename = Path.rename
+    def stop(self, target):
+        if self.suffix == ".part":
+            print("ready", flush=True)
+            sys.stdin.read()
+        return rename(self, target)
+    Path.rename = stop
+    folder.commit()
+print("ready", flush=True)
+sys.stdin.read()
+"""
+
+
+def writer(path: Path, when: str) -> subprocess.Popen[bytes]:
+    """A process that is in the middle of writing."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", WRITER, str(path), when],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )
+    assert process.stdout is not None and process.stdout.readline() == b"ready\n"
+    for left in path.parent.glob(".*"):
+        os.utime(left, (0, 0))
+    return process
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a file system with locks")
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_is_not(tmp_path):
+    path = tmp_path / "f[1]"  # a name that is a pattern, too
+    with writer(path, "writing") as dead, writer(path, "writing") as living:
+        dead.kill()
+        dead.wait()
+        with AtomicFolder(path, mark=MARK) as folder:
+            fill(folder.part, "whole")
+        (left,) = set(tmp_path.iterdir()) - {path}
+        assert (left / MARK).read_text() == "half"
+        living.kill()
+    with AtomicFolder(path, mark=MARK) as folder:
+        fill(folder.part, "whole")
+
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a file system with locks")
+def test_a_process_killed_between_the_folders_leaves_the_old_one(tmp_path):
+    path = tmp_path / "out"
+    with AtomicFolder(path, mark=MARK) as folder:
+        fill(folder.part, "old")
+    with writer(path, "between") as process:
+        assert not path.exists()
+        with pytest.raises(EdgeInferError), AtomicFolder(path, mark=MARK):
+            # The other lives: its folders are its own.
+            assert not path.exists()
+            raise EdgeInferError("not now")
+        process.kill()
+
+    with pytest.raises(EdgeInferError), AtomicFolder(path, mark=MARK):
+        assert (path / "data").read_text() == "old"
+        raise EdgeInferError("not now")
+
+    assert list(tmp_path.iterdir()) == [path]

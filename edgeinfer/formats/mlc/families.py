@@ -118,7 +118,7 @@ def family_of(arch: Architecture, config: ModelConfig) -> Family:
     """Returns what MLC LLM makes of a model.
 
     Raises:
-        UnsupportedError: it does not know the family, or it has experts.
+        UnsupportedError: the family is not exported, or it has experts.
     """
     if config.is_recurrent:
         raise UnsupportedError(
@@ -135,8 +135,8 @@ def family_of(arch: Architecture, config: ModelConfig) -> Family:
     if name is None:
         known = ", ".join(sorted(family.model_type for family in FAMILIES.values()))
         raise UnsupportedError(
-            f"MLC LLM does not know {arch.hf_classes[0]} ({arch.name})",
-            hint=f"it knows {known}; --to gguf keeps this model as it is",
+            f"{arch.hf_classes[0]} ({arch.name}) is not exported for MLC LLM",
+            hint=f"exported are {known}; --to gguf keeps this model as it is",
         )
     family = FAMILIES[name]
     if family.output is Output.NEVER and not config.tied_output:
