@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -218,28 +219,32 @@ def _verified(
     forward: Forward,
 ) -> Verification:
     """Compares what was written with the source, read and laid out anew."""
-    tensors = _tensors(source)
-    recipe = get_recipe("f32")
-    # The source in its own precision; it never gets a name.
-    with GGUFWriter(target) as exact:
 
-        def write_exact() -> Path:
-            for key, (value, type_) in _metadata(source, recipe).items():
-                exact.add_metadata(key, value, type_)
-            write_tensors(exact, [Job(t, get(t.exact_type)) for t in tensors], threads=1)
-            return exact.preview()
+    def reference(tokens: Sequence[int]) -> NDArray[np.float32]:
+        with nameless(source, target) as exact:
+            return forward(exact, tokens)
 
-        found = check(
-            writer.preview(),
-            name=target,
-            source=source,
-            tensors=tensors,
-            types={job.tensor.name: job.type for job in jobs},
-            exact=write_exact,
-            forward=forward,
-        )
+    return check(
+        writer.preview(),
+        name=target,
+        source=source,
+        tensors=_tensors(source),
+        types={job.tensor.name: job.type for job in jobs},
+        reference=reference,
+        forward=forward,
+    )
+
+
+@contextmanager
+def nameless(source: HuggingFaceSource | GgufSource, beside: Path) -> Iterator[Path]:
+    """The source in its own precision, as a GGUF in the folder of another file; gone afterwards."""
+    with GGUFWriter(beside) as exact:
+        for key, (value, type_) in _metadata(source, get_recipe("f32")).items():
+            exact.add_metadata(key, value, type_)
+        jobs = [Job(tensor, get(tensor.exact_type)) for tensor in _tensors(source)]
+        write_tensors(exact, jobs, threads=1)
+        yield exact.preview()
         exact.abort()
-    return found
 
 
 def _refuse_to_overwrite(output: Path, files: Sequence[Path]) -> None:

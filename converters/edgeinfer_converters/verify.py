@@ -16,7 +16,7 @@ The limits follow from one figure a type, its error on normally distributed weig
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from math import prod
@@ -99,7 +99,7 @@ def verify(
     source: Source,
     tensors: Sequence[Tensor],
     types: Mapping[str, QuantType],
-    exact: Callable[[], Path],
+    reference: Callable[[Sequence[int]], NDArray[np.float32]],
     forward: Forward,
 ) -> Verification:
     """Compares a written GGUF file with its source.
@@ -110,7 +110,7 @@ def verify(
         source: what it was made of.
         tensors: what it has to hold.
         types: the type that each of them was to get.
-        exact: writes the source as a GGUF of the source's precision, and says where.
+        reference: runs tokens through the source in its own precision.
         forward: runs tokens through a GGUF file.
 
     Raises:
@@ -118,11 +118,11 @@ def verify(
     """
     try:
         with open_gguf(path) as file:
-            _raise(name, list(_table_problems(file, tensors, types)))
+            raise_problems(name, list(_table_problems(file, tensors, types)))
             errors = [_tensor_error(file, tensor) for tensor in tensors]
-            worst = sorted(errors, key=lambda found: found.limit / max(found.error, 1e-30))
+            worst = worst_first(errors)
             written, given = load_tokenizer(file), load_tokenizer(source.path)
-            _raise(name, [*_weight_problems(worst), *_text_problems(written, given)])
+            raise_problems(name, [*weight_problems(worst), *text_problems(written, given)])
             limit = _kl_limit(file)
     except CheckFailedError:
         raise
@@ -131,15 +131,30 @@ def verify(
             f"{name}: the written file cannot be read: {error.message}", hint=error.hint
         ) from error
     tokens = written.encode("\n".join(VERIFIED_TEXTS))[:TOKENS]
+    return compared(name, tokens, reference(tokens), forward(path, tokens), worst, limit)
+
+
+def compared(
+    name: Path,
+    tokens: Sequence[int],
+    expected: NDArray[np.float32],
+    logits: NDArray[np.float32],
+    worst: Sequence[TensorError],
+    limit: float,
+) -> Verification:
+    """Compares logits, float32 (tokens, vocabulary); the tensors, worst first, have passed.
+
+    Raises:
+        CheckFailedError: they are farther apart than ``limit`` nats.
+    """
     targets = np.array([*tokens[1:], 0], np.int32)  # of no interest to a divergence
-    reference = ReferenceRows.of(forward(exact(), tokens), targets)
-    scores = distance(forward(path, tokens), targets, reference)
+    scores = distance(logits, targets, ReferenceRows.of(expected, targets))
     kl = float(scores.kl.mean())
     if not kl <= limit:
         problem = f"its logits are {kl:.4f} nats from the source's, {limit:.4f} are allowed"
-        _raise(name, [f"{problem}; worst tensors: {_listed(worst)}"])
+        raise_problems(name, [f"{problem}; worst tensors: {_listed(worst)}"])
     return Verification(
-        tensors=len(errors),
+        tensors=len(worst),
         worst=tuple(worst[:LISTED]),
         texts=len(VERIFIED_TEXTS),
         tokens=len(tokens),
@@ -147,6 +162,11 @@ def verify(
         kl_limit=limit,
         top1_agreement=float(scores.same_top.mean()),
     )
+
+
+def worst_first(errors: Iterable[TensorError]) -> list[TensorError]:
+    """Sorts by how near errors are to their limits."""
+    return sorted(errors, key=lambda found: found.limit / max(found.error, 1e-30))
 
 
 @cache
@@ -192,7 +212,8 @@ def _tensor_error(file: GGUFFile, tensor: Tensor) -> TensorError:
     return TensorError(name=tensor.name, type=type.name, error=error, limit=limit)
 
 
-def _weight_problems(worst: Sequence[TensorError]) -> Iterator[str]:
+def weight_problems(worst: Sequence[TensorError]) -> Iterator[str]:
+    """The tensors that are beyond their limits."""
     for found in worst:
         if not found.error <= found.limit:
             yield (
@@ -201,7 +222,7 @@ def _weight_problems(worst: Sequence[TensorError]) -> Iterator[str]:
             )
 
 
-def _text_problems(written: Tokenizer, given: Tokenizer) -> Iterator[str]:
+def text_problems(written: Tokenizer, given: Tokenizer) -> Iterator[str]:
     """What the file's tokenizer and template do otherwise than the source's."""
     if written.chat_template != given.chat_template:
         yield "the chat template is not the source's"
@@ -236,7 +257,8 @@ def _listed(worst: Sequence[TensorError]) -> str:
     return ", ".join(f"{found.name} {found.error:.2%}" for found in worst[:LISTED])
 
 
-def _raise(name: Path, problems: Sequence[str]) -> None:
+def raise_problems(name: Path, problems: Sequence[str]) -> None:
+    """Raises a CheckFailedError if there are any."""
     if problems:
         more = f" and {len(problems) - LISTED} more" if len(problems) > LISTED else ""
         raise CheckFailedError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from importlib.metadata import version
 from math import prod
@@ -24,6 +24,7 @@ from edgeinfer.quant.assignment import Overrides
 from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
+from edgeinfer_converters.gguf import nameless
 from edgeinfer_converters.one_pass import one_pass
 from edgeinfer_converters.onnx import data_file, genai
 from edgeinfer_converters.onnx.cache import Cache, CacheScales, check_type, measured
@@ -31,8 +32,10 @@ from edgeinfer_converters.onnx.decoder import beyond_the_graph, draw
 from edgeinfer_converters.onnx.forms import Recipe, get_recipe
 from edgeinfer_converters.onnx.graph import Graph
 from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
+from edgeinfer_converters.onnx.verify import verify as check
 from edgeinfer_converters.onnx.weights import Weights
 from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
+from edgeinfer_converters.verify import Forward, Verification
 
 INSTALL = "pip install 'edgeinfer[onnx]'"
 _WITH_FLOATS = "floats.onnx"  # the graph with a cache of floats, while scales are measured
@@ -51,6 +54,7 @@ def convert(
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
     progress: ProgressCallback | None = None,
+    verify: Forward | None = None,
 ) -> ConvertReport:
     """Exports a Hugging Face folder or a GGUF file to a folder for ONNX Runtime.
 
@@ -74,6 +78,8 @@ def convert(
             their values are not changed by it.
         threads: None for one a processor.
         progress: called after each block of rows.
+        verify: runs tokens through a GGUF file; if given, the output is compared with the source
+            before it gets its name.
 
     Raises:
         UsageError: no such recipe, an override, or the output is something else.
@@ -93,6 +99,7 @@ def convert(
             overrides=overrides,
             importance=importance,
             threads=threads,
+            verify=verify,
         )
 
     return one_pass(source, [planned], merge_lora=merge_lora, progress=progress)[0]
@@ -108,6 +115,7 @@ def export(
     overrides: Overrides | None = None,
     importance: Mapping[str, NDArray[np.float32]] | None = None,
     threads: int | None = None,
+    verify: Forward | None = None,
 ) -> OnnxExport:
     """Plans a folder; the arguments and errors are those of ``convert``."""
     quant = quant.lower()
@@ -126,6 +134,7 @@ def export(
         context=context,
         importance=importance or {},
         threads=threads,
+        verify=verify,
     )
 
 
@@ -143,8 +152,11 @@ class OnnxExport:
         context: int | None,
         importance: Mapping[str, NDArray[np.float32]],
         threads: int | None,
+        verify: Forward | None,
     ) -> None:
         self.path = output
+        self._verify = verify
+        self._verification: Verification | None = None
         self._config, self._context = _numbers(source, context)
         self._source, self._quant, self._cache = source, quant, cache
         self._weights = Weights(source, recipe, importance)
@@ -192,9 +204,30 @@ class OnnxExport:
             if self._cache == "int8":
                 self._graph = self._drawn(Cache("int8", self._scales()))
                 yield from self._weights.write_given(self._file)
-            self._file.close()
             self._describe()
+            if self._verify is not None:
+                self._file.flush()
+                self._verification = self._verified(self._verify)
+            self._file.close()
         self._folder.sync()
+
+    def _verified(self, forward: Forward) -> Verification:
+        """Compares what was written with the source."""
+
+        def reference(tokens: Sequence[int]) -> NDArray[np.float32]:
+            beside = self.path.with_name(f"{self.path.name}.gguf")
+            with nameless(self._source, beside) as exact:
+                return forward(exact, tokens)
+
+        return check(
+            self._folder.part / onnx_folder.GRAPH,
+            self._file,
+            name=self.path,
+            source=self._source,
+            weights=self._weights,
+            cache=self._cache,
+            reference=reference,
+        )
 
     def _scales(self) -> CacheScales:
         """Runs the graph with its cache of floats, to see how large keys and values are."""
@@ -255,6 +288,7 @@ class OnnxExport:
             types=dict(weights.types.most_common()),
             replaced={},
             requantised=dict(weights.changes.most_common()),
+            verification=self._verification,
             notes=[
                 f"{change} in {count} tensors keeps codes and scales, and rounds offsets to 8 bits"
                 for change, count in weights.rounded.most_common()

@@ -70,6 +70,13 @@ class DataFile:
         file.seek(stored.offset + row * row_bytes)
         return file.write(data.data)
 
+    def read(self, file: BufferedRandom, stored: Stored, first: int, last: int) -> NDArray[Any]:
+        """Reads rows of a tensor back."""
+        row_bytes = stored.nbytes // stored.shape[0]
+        file.seek(stored.offset + first * row_bytes)
+        octets = file.read((last - first) * row_bytes)
+        return np.frombuffer(octets, _TYPES[stored.type]).reshape(last - first, -1)
+
 
 def blocks_of(rows: int, columns: int, values: int) -> Iterator[tuple[int, int]]:
     """Cuts rows into ranges of about so many values."""

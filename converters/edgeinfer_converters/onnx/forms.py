@@ -216,6 +216,13 @@ def packed(codes: Codes, bits: int) -> NDArray[np.uint8]:
     return octets
 
 
+def unpacked(octets: NDArray[np.uint8], bits: int) -> Codes:
+    """The reverse of ``packed``."""
+    shifts = np.arange(0, 8, bits, dtype=np.uint8)
+    codes: Codes = octets[..., None] >> shifts & np.uint8(2**bits - 1)
+    return codes.reshape(len(octets), -1)
+
+
 def fits(tensor: Tensor) -> bool:
     """True if rows are whole blocks."""
     return matrix_shape(tensor)[1] % BLOCK == 0

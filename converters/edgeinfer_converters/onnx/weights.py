@@ -96,6 +96,15 @@ class Weights:
             for name, m in self._matrices.items()
         }
 
+    def matrix_uses(self) -> list[tuple[Matrix, list[Use]]]:
+        """Each matrix, and what it is made of."""
+        found: dict[int, tuple[Matrix, list[Use]]] = {}
+        for uses in self._uses.values():
+            for use in uses:
+                if isinstance(use.place, Matrix):
+                    found.setdefault(id(use.place), (use.place, []))[1].append(use)
+        return list(found.values())
+
     def undeclared(self) -> list[str]:
         """The tensors that the graph has not asked for."""
         used = {use.part.name for uses in self._uses.values() for use in uses}
