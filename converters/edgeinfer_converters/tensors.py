@@ -86,19 +86,24 @@ class CheckpointTensor:
         return self._ordered(first, last)
 
     def _ordered(self, first: int, last: int) -> NDArray[np.float32]:
-        order = self.transform.row_order(self.config, self.shape[0])
+        vector = len(self.shape) == 1
+        order = self.transform.row_order(
+            self.config, self.shape[0] if vector else prod(self.shape[:-1])
+        )
+        stacked = prod(self.checkpoint.tensors[self.source].shape[1:-1])  # rows of each matrix
         if self.transform.transposed:
             # Rows here lie across the whole tensor there.
             rows = self.checkpoint.read_float32(self.source)[:, first:last].T
-        elif order is None:
+        elif order is None and stacked == 1:
             rows = self.checkpoint.read_float32(self.source, rows=slice(first, last))
         else:
-            wanted = order[first:last]
+            wanted = np.arange(first, last) if order is None else order[first:last]
             # Only rows of one head change places, so those wanted lie near each other.
-            low, high = int(wanted.min()), int(wanted.max()) + 1
+            low, high = int(wanted.min()) // stacked, int(wanted.max()) // stacked + 1
             near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
-            rows = near[wanted - low]
-        rows = rows.reshape(-1, *self.shape[1:])
+            rows = near if vector else near.reshape(-1, self.shape[-1])
+            rows = rows[wanted - low * stacked]
+        rows = rows.reshape(-1) if vector else rows.reshape(-1, self.shape[-1])
         columns = self.transform.column_order(self.config, self.shape[-1])
         return self.transform.values(rows if columns is None else rows[:, columns])
 

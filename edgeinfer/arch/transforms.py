@@ -42,7 +42,7 @@ class Transform:
     Attributes:
         stored: (config, the GGUF's shape) -> the checkpoint's.
         row_order: (config, rows) -> for each row of the GGUF the row of the checkpoint,
-            None for the same order.
+            None for the same order. Rows of stacked matrices are counted through.
         column_order: the same of columns.
         transposed: the checkpoint has the matrix the other way round.
         values: changes float32 values, of any shape.
@@ -95,6 +95,16 @@ def _by_key_head(config: ModelConfig) -> list[Rows]:
     return [by_head[:, end - n : end].reshape(-1) for n, end in zip(sizes, ends, strict=True)]
 
 
+def _twice_the_rows(config: ModelConfig, shape: Shape) -> Shape:
+    """Gates and ups of each expert, one below the other: (experts, 2 * rows, columns)."""
+    return (shape[0], 2 * shape[1], *shape[2:])
+
+
+def _half_of_each(config: ModelConfig, rows: int, half: int) -> Rows:
+    both = np.arange(2 * rows, dtype=np.int64).reshape(config.experts, 2, -1)
+    return both[:, half].reshape(rows)
+
+
 def _tiled(config: ModelConfig, rows: int) -> Rows:
     """Orders value heads so that the first ones of all key heads come first."""
     order = np.arange(rows, dtype=np.int64)
@@ -121,6 +131,12 @@ TRANSFORMS: Mapping[str, Transform] = {
     ),
     "z_of_qkvz": Transform(
         stored=_both_qkv_and_gate, row_order=lambda config, _: _by_key_head(config)[3]
+    ),
+    "first_half_of_each": Transform(
+        stored=_twice_the_rows, row_order=lambda config, rows: _half_of_each(config, rows, 0)
+    ),
+    "second_half_of_each": Transform(
+        stored=_twice_the_rows, row_order=lambda config, rows: _half_of_each(config, rows, 1)
     ),
     "tiled": Transform(row_order=_tiled),
     "tiled_columns": Transform(column_order=_tiled),

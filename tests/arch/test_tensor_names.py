@@ -35,8 +35,11 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
             merged = theirs.replace(".{}", "")  # the vendor merges experts before it names them
             ours[arch.blocks.format(i) + merged] = f"blk.{i}.{name}"
         # The vendor renames it, or takes it apart, before it looks the name up.
-        for theirs in ("in_proj_qkvz.weight", "dt_bias"):
-            ours.pop(f"{arch.blocks.format(i)}linear_attn.{theirs}", None)
+        for theirs in (
+            *("linear_attn.in_proj_qkvz.weight", "linear_attn.dt_bias"),
+            *("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
+        ):
+            ours.pop(arch.blocks.format(i) + theirs, None)
     if vendor(arch) is gguf.MODEL_ARCH.GEMMA2:
         del ours["lm_head.weight"]  # always tied
     if arch.recurrent:  # has no such biases

@@ -237,6 +237,7 @@ _CLASSES = {
     "lfm2": "Lfm2ForCausalLM",
     "qwen3next": "Qwen3NextForCausalLM",
     "qwen35": "Qwen3_5ForCausalLM",
+    "qwen35moe": "Qwen3_5MoeForCausalLM",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -349,6 +350,7 @@ MODELS: tuple[Tiny, ...] = (
     ),
     _tiny("qwen35-gqa64", _heads(4, 2, 64, 128), _DELTA),
     _tiny("qwen35-three-heads-a-key", _heads(2, 1, 64, 160), _DELTA, _THREE_HEADS_A_KEY, _TIED),
+    _tiny("qwen35moe-gqa64", _heads(4, 2, 64, 128), _DELTA, _EXPERTS, _SHARED),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
