@@ -50,9 +50,8 @@ class MlcEngine:
         shape = (config.layers, 2, config.kv_heads, PAGE * config.head_dim)
         self._pages = Pages(shape, _NUMPY[plan.kv_type_k], -(-plan.context // PAGE))
         self._cache: Any = None
-        self._caller = ThreadPoolExecutor(
-            1, initializer=library.use_threads, initargs=(plan.threads,)
-        )
+        self._caller = ThreadPoolExecutor(1)
+        self._caller.submit(library.use_threads, plan.threads).result()
 
     def open(self) -> int:
         """As ``Engine.open``."""

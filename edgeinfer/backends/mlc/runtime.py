@@ -26,7 +26,7 @@ from edgeinfer.errors import CorruptFileError, UnsupportedError
 INSTALL = "pip install 'edgeinfer[mlc]'"
 METADATA = "edgeinfer_metadata"
 _CPU, _POOLED = 1, 2
-_ALL_CORES = 0  # how TVM spreads its threads: as the system likes
+_BIG_CORES = 1  # of TVM's ways to count threads, the one that heeds a number
 
 
 @cache
@@ -37,6 +37,8 @@ def ffi() -> Any:
         UnsupportedError: it is not installed, or not of a version that works.
     """
     os.environ.setdefault("TVM_BIND_THREADS", "0")
+    # The most there can be; TVM would take half of the processors, and reads this at each call.
+    os.environ.setdefault("TVM_NUM_THREADS", str(max(os.cpu_count() or 1, 2)))
     try:
         with without_torch():
             module = import_module("tvm_ffi")
@@ -118,7 +120,7 @@ class Library:
 
     def use_threads(self, count: int) -> None:
         """Sets how many threads compute what the calling thread asks for."""
-        self._ffi.get_global_func("runtime.config_threadpool")(_ALL_CORES, count)
+        self._ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, count)
 
     def release(self) -> None:
         """Gives memory that the runtime keeps for later steps back."""
