@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,21 +15,17 @@ from edgeinfer.backends.checks import check_batch, check_trim
 from edgeinfer.backends.mlc import pages
 from edgeinfer.backends.mlc.packing import aligned
 from edgeinfer.backends.mlc.pages import PAGE, Pages
-from edgeinfer.backends.mlc.runtime import Library, array
+from edgeinfer.backends.mlc.runtime import Library, array, caller
 from edgeinfer.errors import ClosedError, EdgeInferError
 from edgeinfer.planner.plan import MemoryPlan
 
 _MOST_TOKENS, _MOST_LOGITS = 512, 32  # of a call, as libraries are compiled
 _WIDEST_TABLE = 8  # pages to begin with
 _NUMPY = {"f32": "float32", "f16": "float16"}
-T = TypeVar("T")
 
 
 class MlcEngine:
-    """Sequences in pages of one cache; what a step computes is the library's.
-
-    TVM keeps a pool of threads for each thread that calls it, so all calls come from one.
-    """
+    """Sequences in pages of one cache; what a step computes is the library's."""
 
     def __init__(
         self,
@@ -50,8 +45,7 @@ class MlcEngine:
         shape = (config.layers, 2, config.kv_heads, PAGE * config.head_dim)
         self._pages = Pages(shape, _NUMPY[plan.kv_type_k], -(-plan.context // PAGE))
         self._cache: Any = None
-        self._caller = ThreadPoolExecutor(1)
-        self._caller.submit(library.use_threads, plan.threads).result()
+        self._threads = plan.threads
 
     def open(self) -> int:
         """As ``Engine.open``."""
@@ -92,8 +86,7 @@ class MlcEngine:
             self._sequences.clear()
             self._parameters = self._cache = None
             self._pages = Pages((0,), "float32", 1)
-            self._caller.submit(library.release).result()
-            self._caller.shutdown()
+            caller().compute(self._threads, library.release)
 
     # ---- inside --------------------------------------------------------------------------
 
@@ -119,7 +112,7 @@ class MlcEngine:
             lengths = [self._sequence(part.sequence).length for part in batch]
             check_batch(batch, lengths, vocabulary=self.config.vocab_size, context=self._context)
             try:
-                rows = self._caller.submit(self._read, batch, outputs).result()
+                rows = caller().compute(self._threads, self._read, batch, outputs)
             except EdgeInferError:
                 raise
             except MemoryError:

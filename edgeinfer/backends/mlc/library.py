@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -28,6 +29,7 @@ ISAS = {
     "neon": "aarch64",
 }
 KV_TYPES = ("f32", "f16")
+_log = logging.getLogger("edgeinfer")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,6 +105,7 @@ def cached(wanted: Wanted) -> Path:
         place.parent.mkdir(parents=True, exist_ok=True)
         with lock(f"library-{name}"):
             if not place.is_file():
+                _log.info("compiling %s for %s, once", wanted.folder.path, wanted.isa)
                 compile_in_process(
                     {
                         "folder": str(wanted.folder.path),

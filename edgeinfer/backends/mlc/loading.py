@@ -11,6 +11,7 @@ from edgeinfer.backends.mlc.parameters import contents
 from edgeinfer.backends.mlc.runtime import Library
 from edgeinfer.device.detect import detect
 from edgeinfer.errors import CorruptFileError, DoesNotFitError, UnsupportedError
+from edgeinfer.formats.guard import Guard
 from edgeinfer.formats.mlc import folder as folders
 from edgeinfer.planner.plan import MemoryPlan
 
@@ -57,8 +58,11 @@ def open_engine(path: Path, plan: MemoryPlan, given: Path | None = None) -> MlcE
         order = [held.parameters[name] for name in library.metadata["parameters"]]
     except (KeyError, TypeError) as error:
         raise CorruptFileError(f"{place}: damaged: {error!r}") from error
+    files = {folder.path / stored.file for stored in folder.tensors.values()}
     try:
-        return MlcEngine(library, folder.config, packed(folder, order, plan.threads), plan)
+        with Guard(files):
+            parameters = packed(folder, order, plan.threads)
+        return MlcEngine(library, folder.config, parameters, plan)
     except MemoryError as error:
         raise DoesNotFitError(
             "the system refused TVM the memory",

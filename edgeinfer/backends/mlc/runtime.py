@@ -12,11 +12,12 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cache
 from importlib import import_module
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +28,7 @@ INSTALL = "pip install 'edgeinfer[mlc]'"
 METADATA = "edgeinfer_metadata"
 _CPU, _POOLED = 1, 2
 _BIG_CORES = 1  # of TVM's ways to count threads, the one that heeds a number
+T = TypeVar("T")
 
 
 @cache
@@ -118,16 +120,39 @@ class Library:
         """Returns arrays together, as the library takes its parameters."""
         return self._ffi.convert([self.tensor(array) for array in arrays])
 
-    def use_threads(self, count: int) -> None:
-        """Sets how many threads compute what the calling thread asks for."""
-        self._ffi.get_global_func("runtime.config_threadpool")(_BIG_CORES, count)
-
     def release(self) -> None:
         """Gives memory that the runtime keeps for later steps back."""
         self._machine = None
         clear = self._ffi.get_global_func("vm.builtin.memory_manager.clear", allow_missing=True)
         if clear is not None:
             clear()
+
+
+class Caller:
+    """The one thread that calls libraries.
+
+    TVM keeps a pool of threads for each thread that ever called it, until the process ends.
+    """
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="mlc")
+        self._threads = 0
+
+    def compute(self, threads: int, work: Callable[..., T], *given: Any) -> T:
+        """Returns what ``work`` computes with so many threads."""
+        return self._thread.submit(self._compute, threads, work, *given).result()
+
+    def _compute(self, threads: int, work: Callable[..., T], *given: Any) -> T:
+        if threads != self._threads:
+            ffi().get_global_func("runtime.config_threadpool")(_BIG_CORES, threads)
+            self._threads = threads
+        return work(*given)
+
+
+@cache
+def caller() -> Caller:
+    """Returns the thread, made when it is first asked for."""
+    return Caller()
 
 
 def array(tensor: Any) -> NDArray[np.float32]:

@@ -333,3 +333,17 @@ def test_every_instruction_set_computes_the_same(isa: str, tmp_path: Path, monke
 
     # Activations at the edge between two codes fall to either side.
     np.testing.assert_allclose(got, expected, atol=0.02 * np.ptp(expected))
+
+
+@pytest.mark.peer
+def test_shutting_an_engine_leaves_others_alone(folder: Path) -> None:
+    first, second = load(folder), load(folder, replace(PLAN, threads=1))
+    number = second.open()
+    expected = second.step([Slice(number, MODEL.tokens, tiny.TOKENS)])
+
+    first.step([Slice(first.open(), MODEL.tokens)])
+    first.shutdown()
+    second.trim(number, 0)
+
+    np.testing.assert_array_equal(second.step([Slice(number, MODEL.tokens, tiny.TOKENS)]), expected)
+    second.shutdown()
