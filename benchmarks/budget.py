@@ -112,7 +112,7 @@ class Bench:
 
 
 def beside_llama_quantize(bench: Bench, model: str, backends: list[str]) -> list[dict[str, Any]]:
-    every = [t.name for t in all_types() if t.has_encoder and not t.is_float]
+    every = [t.name for t in all_types() if not t.is_float]
     lists = {"all": every, "but q4_1, q5_1": [t for t in every if t not in ("q4_1", "q5_1")]}
     rows = []
     for mix in MIXES:

@@ -208,7 +208,7 @@ def times(model: Path) -> list[Any]:
     x = np.ascontiguousarray(largest.reshape(-1)[:TIMED_VALUES].reshape(-1, columns))
     importance = np.random.default_rng(0).lognormal(0, 1, columns).astype(np.float32)
     rows = []
-    for type_ in (t for t in quant.all_types() if t.has_encoder):
+    for type_ in quant.all_types():
         if type_.is_float:
             continue
         row: dict[str, Any] = {"type": type_.name}

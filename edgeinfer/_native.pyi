@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 def quant_types() -> list[tuple[str, int, int, int, int, bool, bool]]:
     """
-    Returns (name, ggml_id, block, block_bytes, packed_bytes, is_float, has_encoder) of every quant type; packed_bytes are those of a row's block in memory.
+    Returns (name, ggml_id, block, block_bytes, packed_bytes, is_float) of every quant type; packed_bytes are those of a row's block in memory.
     """
 
 def encode(

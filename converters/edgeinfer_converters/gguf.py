@@ -18,7 +18,7 @@ from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
 from edgeinfer.quant import get
-from edgeinfer.quant.assignment import Overrides, assign
+from edgeinfer.quant.assignment import Overrides, assign, needs_importance
 from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
@@ -79,7 +79,7 @@ def convert(
     Raises:
         CheckFailedError: the output is not what the source is; what was there before still is.
         UsageError: no such recipe or type, a pattern that matches nothing, importance of
-            another model, or the output is the source.
+            another model or none for a type that needs it, or the output is the source.
         NotFoundError: the source, or a file of it, does not exist.
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family, or something in it, is not known.
@@ -273,7 +273,23 @@ def _jobs(
         )
         for tensor in source.tensors
     ]
+    _check_importance(jobs)
     return jobs + [Job(tensor, get("f32")) for tensor in _made(source)]
+
+
+def _check_importance(jobs: Sequence[Job]) -> None:
+    """Refuses types that are no good without importance; what is copied needs none."""
+    for job in jobs:
+        name, type_ = job.tensor.name, job.type
+        if (
+            job.importance is None
+            and needs_importance(name, type_)
+            and job.tensor.stored_type != type_
+        ):
+            raise UsageError(
+                f"{name!r} cannot be stored as {type_} without an importance matrix",
+                hint="--calibrate collects one, --imatrix FILE reads one",
+            )
 
 
 def _made(source: HuggingFaceSource | GgufSource) -> list[Tensor]:

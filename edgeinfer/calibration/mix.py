@@ -115,7 +115,7 @@ def find_mix(
         weights = {m.name: prod(m.shape) for m in opened.matrices if has_choice(m.name, m.shape)}
         total = sum(weights.values())
         what = Measurement(
-            types=[t for t in types or all_types() if t.has_encoder and not t.is_float],
+            types=[t for t in types or all_types() if not t.is_float],
             importance=importance,
             sampled=_spread(chunks, SAMPLED),
             read=_spread(chunks, read),

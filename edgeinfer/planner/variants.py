@@ -129,13 +129,14 @@ def _converted(outline: Outline, source: str, quant: str | None) -> Iterator[Var
             raise UsageError(
                 f"no quantisation is called {name!r}", hint=f"known: {', '.join(RECIPES)}"
             )
-        how = f"edgeinfer convert {source} --to gguf -q {name} -o OUT.gguf"
+        calibrate = " --calibrate" if RECIPES[name].needs_importance else ""
+        how = f"edgeinfer convert {source} --to gguf -q {name}{calibrate} -o OUT.gguf"
         yield Variant(outline=_by_recipe(outline, RECIPES[name]), how=how)
 
 
 def _by_recipe(outline: Outline, recipe: Recipe) -> Outline:
     shapes = {name: tensor.shape for name, tensor in outline.tensors.items()}
-    choices = assign(recipe, shapes, outline.config)
+    choices = assign(recipe, shapes, outline.config, weighted=recipe.needs_importance)
     return outline.retyped(recipe.name, {name: made.type.name for name, made in choices.items()})
 
 

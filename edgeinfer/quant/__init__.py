@@ -27,7 +27,6 @@ class QuantType:
     block_bytes: int
     packed_bytes: int  # of a block in the engine's memory; as many as block_bytes of most types
     is_float: bool  # f32, f16, bf16: no scales
-    has_encoder: bool  # else it can be read and run, not written
 
     @property
     def bits_per_weight(self) -> float:
@@ -74,9 +73,8 @@ def all_types() -> tuple[QuantType, ...]:
             block_bytes=nbytes,
             packed_bytes=packed,
             is_float=is_float,
-            has_encoder=has_encoder,
         )
-        for name, ggml_id, block, nbytes, packed, is_float, has_encoder in _native.quant_types()
+        for name, ggml_id, block, nbytes, packed, is_float in _native.quant_types()
     )
 
 
@@ -128,14 +126,9 @@ def encode(
         uint8 (rows, row bytes).
 
     Raises:
-        UsageError: cols is not whole blocks, or the type has no encoder.
+        UsageError: cols is not whole blocks.
     """
     quant_type._check_columns(x.shape[-1])
-    if not quant_type.has_encoder:
-        known = ", ".join(t.name for t in all_types() if t.has_encoder)
-        raise UsageError(
-            f"{quant_type.name} can be read and run but not written", hint=f"encoders: {known}"
-        )
     return _native.encode(
         quant_type.name,
         np.ascontiguousarray(x, dtype=np.float32),

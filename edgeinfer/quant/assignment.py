@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.quant import QuantType, get
-from edgeinfer.quant.recipes import Place, Recipe
+from edgeinfer.quant.recipes import NEED_IMPORTANCE, Place, Recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -52,7 +52,11 @@ _SMALLER_BLOCK = {
     "q4_k": "q5_0",
     "q5_k": "q5_1",
     "q6_k": "q8_0",
-    "iq4_xs": "iq4_nl",
+    "tq1_0": "q4_0",
+    "tq2_0": "q4_0",
+    **dict.fromkeys(
+        ("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs", "iq3_s", "iq4_xs"), "iq4_nl"
+    ),
 }
 
 # Matrices that are small and steer the rest: they stay float32.
@@ -77,6 +81,12 @@ _LARGE = {"llama": (80, True), "qwen2": (80, False), "olmo": (80, False), "deci"
 def has_choice(name: str, shape: Sequence[int]) -> bool:
     """Says whether a tensor is a matrix that types are chosen for; all others stay float32."""
     return len(shape) > 1 and name.endswith(".weight") and not any(part in name for part in _KEPT)
+
+
+def needs_importance(name: str, type_: QuantType) -> bool:
+    """Says whether a matrix may be stored as a type only if it is known which columns count."""
+    ends = name in ("token_embd.weight", "output.weight")
+    return type_.name in NEED_IMPORTANCE and not ends
 
 
 def assign(
@@ -187,6 +197,7 @@ class _Assignment:
             by_layer = kind in _BY_LAYER
             places[name] = Place(
                 order=_layer(name) if by_layer and experts else seen[kind],
+                before=seen[kind],
                 count=config.layers if by_layer else totals[kind],
                 sharing=config.heads // config.kv_heads if config.kv_heads else 0,
                 experts=experts,

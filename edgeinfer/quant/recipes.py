@@ -18,6 +18,7 @@ class Place:
     """Where in which model a matrix is: what a rule may ask."""
 
     order: int  # matrices of its kind before it; of a mixture's experts, its layer's number
+    before: int  # matrices of its kind before it
     count: int  # matrices of its kind, or layers
     sharing: int  # query heads that share a value head
     experts: int  # 0 for a dense model
@@ -37,6 +38,10 @@ class Rule:
     condition: Condition = lambda _place: True
 
 
+# Types of so few bits that it must be known which columns count; llama-quantize refuses them, too.
+NEED_IMPORTANCE = frozenset(("iq1_s", "iq1_m", "iq2_xxs", "iq2_xs", "iq2_s", "iq3_xxs"))
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """A mix of quant types. The first rule that applies wins."""
@@ -47,6 +52,11 @@ class Recipe:
     embedding: str | None = None  # of its own; None is the base
     rules: tuple[Rule, ...] = ()
     about: str
+
+    @property
+    def needs_importance(self) -> bool:
+        """Whether most matrices get a type that needs it to be known which columns count."""
+        return not NEED_IMPORTANCE.isdisjoint((self.base, *(rule.type for rule in self.rules)))
 
 
 def _first(count: int) -> Condition:
@@ -106,6 +116,46 @@ def _mix(base: str, *rules: Rule, output: str | None = "q5_k") -> tuple[Rule, ..
         *attention,
         *(r for r in rules if r.kind != "values"),
     )
+
+
+def _low(
+    name: str,
+    base: str | None = None,
+    *,
+    embedding: str = "q2_k",
+    attention: str | None = None,
+    about: str,
+) -> Recipe:
+    """A mix of less than 3 bits.
+
+    Args:
+        name: of the mix.
+        base: if it is not the type of that name.
+        embedding: a type of more bits, also of what matters most in the layers.
+        attention: the type of attn_output.
+        about: what the mix is.
+    """
+    base = base or name
+    rules = (
+        Rule("values", "q4_k", lambda place: place.sharing >= 4 or place.experts >= 4),
+        Rule("values", embedding),
+        Rule("keys", "q4_k", _eight_experts),
+        Rule("ffn_down", embedding, lambda place: place.before < place.count // 8),
+        Rule("attn_output", "q5_k", _eight_experts),
+        Rule("attn_output", attention or base),
+    )
+    return Recipe(
+        name=name, base=base, output="q5_k", embedding=embedding, rules=rules, about=about
+    )
+
+
+def _ternary(name: str, about: str) -> Recipe:
+    rules = _mix(name, output=None)
+    return Recipe(name=name, base=name, embedding="q4_k", rules=rules, about=about)
+
+
+def _middle(place: Place) -> bool:
+    return place.count // 8 <= place.order < 7 * place.count // 8
 
 
 def _plain(name: str, about: str, *, output: str | None = None) -> Recipe:
@@ -199,6 +249,54 @@ RECIPES = {
         ),
         Recipe(name="q3_k_s", base="q3_k", rules=_mix("q3_k"), about="3 bits, a large loss"),
         Recipe(
+            name="iq3_m",
+            base="iq3_s",
+            rules=_mix(
+                "iq3_s",
+                Rule("values", "q4_k"),
+                Rule("ffn_down", "q4_k", _first_part(8)),
+                Rule("ffn_down", "q4_k", lambda place: _eight_experts(place) and _more_bits(place)),
+                Rule("attn_output", "q4_k"),
+            ),
+            about="3.5 bits by points of a grid, 4 where they matter",
+        ),
+        Recipe(
+            name="iq3_s",
+            base="iq3_s",
+            rules=_mix("iq3_s", Rule("values", "q4_k", _shared_by_four)),
+            about="3.4 bits by points of a grid",
+        ),
+        Recipe(
+            name="iq3_xs",
+            base="iq3_s",
+            rules=_mix(
+                "iq3_s",
+                Rule("values", "q4_k", _shared_by_four),
+                Rule("keys", "iq3_xxs"),
+                Rule("queries", "iq3_xxs"),
+                Rule("ffn_gate", "iq3_xxs", _middle),
+                Rule("ffn_up", "iq3_xxs", _middle),
+            ),
+            about="3.3 bits by points of a grid; with importances",
+        ),
+        Recipe(
+            name="iq3_xxs",
+            base="iq3_xxs",
+            output="q5_k",
+            embedding="iq3_s",
+            rules=_mix(
+                "iq3_xxs",
+                Rule("values", "q4_k", _shared_by_four),
+                Rule("values", "iq3_s", lambda place: not place.weighted),
+                Rule("keys", "iq2_s"),
+                Rule("queries", "iq2_s"),
+                Rule("ffn_down", "q4_k", _unweighted_first_part),
+                Rule("ffn_down", "q3_k", lambda place: not place.weighted),
+                Rule("attn_output", "iq3_s"),
+            ),
+            about="3.1 bits by points of a grid; with importances",
+        ),
+        Recipe(
             name="q2_k",
             base="q2_k",
             rules=_mix(
@@ -221,6 +319,26 @@ RECIPES = {
             ),
             about="2 to 3 bits, smaller than q2_k; with importances",
         ),
+        _low(
+            "iq2_m",
+            "iq2_s",
+            embedding="iq3_s",
+            attention="iq3_s",
+            about="2.7 bits by points of a grid; with importances",
+        ),
+        _low(
+            "iq2_s",
+            "iq2_xs",
+            embedding="iq3_s",
+            attention="iq3_s",
+            about="2.5 bits by points of a grid; with importances",
+        ),
+        _low("iq2_xs", about="2.4 bits by points of a grid; with importances"),
+        _low("iq2_xxs", about="2.2 bits by points of a grid; with importances"),
+        _low("iq1_m", attention="iq2_xxs", about="1.9 bits; for very large models; importances"),
+        _low("iq1_s", attention="iq2_xxs", about="1.7 bits; for very large models; importances"),
+        _ternary("tq2_0", "2.1 bits, for models trained with weights -1, 0 and 1"),
+        _ternary("tq1_0", "1.7 bits, for models trained with weights -1, 0 and 1"),
         Recipe(
             name="q5_1",
             base="q5_1",

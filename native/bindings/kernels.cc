@@ -164,11 +164,7 @@ double bench_matmul(const std::string& isa, const std::string& type, int64_t row
   fill(values.data(), cols);
   fill(x.data(), tokens * cols);
   Buffer<uint8_t> gguf(rows * info.row_bytes(cols));
-  if (info.has_encoder) {
-    info.encode(values.data(), nullptr, cols, gguf.data());
-  } else {
-    std::memcpy(gguf.data(), values.data(), static_cast<size_t>(info.row_bytes(cols)));
-  }
+  info.encode(values.data(), nullptr, cols, gguf.data());
   for (int64_t r = 1; r < rows; ++r) {
     std::memcpy(gguf.data() + r * info.row_bytes(cols), gguf.data(),
                 static_cast<size_t>(info.row_bytes(cols)));

@@ -66,12 +66,12 @@ nb::ndarray<nb::numpy, T> new_array(const size_t (&shape)[N]) {
   return {data, N, shape, owner};
 }
 
-std::vector<std::tuple<std::string, int, int, int, int, bool, bool>> quant_types() {
-  std::vector<std::tuple<std::string, int, int, int, int, bool, bool>> types;
+std::vector<std::tuple<std::string, int, int, int, int, bool>> quant_types() {
+  std::vector<std::tuple<std::string, int, int, int, int, bool>> types;
   for (int i = 0; i < kQuantTypeCount; ++i) {
     const QuantInfo& info = quant_info(static_cast<QuantType>(i));
     types.emplace_back(info.name, info.ggml_id, info.block, info.block_bytes,
-                       info.packed_bytes_per_block, info.is_float, info.has_encoder);
+                       info.packed_bytes_per_block, info.is_float);
   }
   return types;
 }
@@ -94,7 +94,6 @@ nb::ndarray<nb::numpy, uint8_t> encode(const std::string& name, const Matrix& x,
   const QuantInfo& info = info_of(name);
   const auto rows = static_cast<int64_t>(x.shape(0)), cols = static_cast<int64_t>(x.shape(1));
   check_shape(info, rows, cols);
-  if (!info.has_encoder) throw nb::value_error((name + " has no encoder").c_str());
   if (threads < 1) throw nb::value_error("threads must be at least 1");
   if (importance && importance->shape(0) != x.shape(1)) {
     throw nb::value_error("importance must have one value per column");
@@ -150,8 +149,8 @@ nb::ndarray<nb::numpy, float> unpack_row(const std::string& name, const Bytes& p
 
 void bind_quant(nb::module_& m) {
   m.def("quant_types", quant_types,
-        "Returns (name, ggml_id, block, block_bytes, packed_bytes, is_float, has_encoder) of every "
-        "quant type; packed_bytes are those of a row's block in memory.");
+        "Returns (name, ggml_id, block, block_bytes, packed_bytes, is_float) of every quant "
+        "type; packed_bytes are those of a row's block in memory.");
   m.def("encode", encode, nb::arg("type_name"), nb::arg("x").noconvert(), nb::arg("threads") = 1,
         nb::arg("importance").noconvert() = nb::none(), nb::arg("isa") = nb::none(),
         "Encodes float32 (rows, cols) to GGUF blocks, uint8 (rows, row_bytes), with the encoders "

@@ -16,9 +16,6 @@ struct Fitted {
   uint8_t codes[256];            // in the order of k; the code of the lowest grid value is 0
 };
 
-/// Nothing: there is no encoder, such a type can only be read and run.
-struct NoFit {};
-
 /// A grid of the integers Low..High.
 template <int Low, int High>
 struct Integers {
@@ -72,5 +69,18 @@ struct FitScales {};
 /// minimums in 0..ScaleHigh.
 template <int High, int Sub, int ScaleHigh>
 struct FitScalesMins {};
+
+/// What a grid's points do not say: the signs of their magnitudes, free or an even number of minus
+/// in eight values; or for which values the levels go up or down by a shift.
+enum class Beside { kSigns, kEvenSigns, kShiftOf8, kShiftOf32 };
+
+/// x = d * (2 * scale + 1) * kFactor * level: 256 values, levels by points of a grid. Q says which:
+/// kGrid, kBeside, kBesideCode (added to the codes of values with a minus or a shift down), and as
+/// in packed.h kTable, kBias, kScaleBlock; kScaleMask is the largest scale.
+template <class Q>
+struct FitPoints {};
+
+/// x = d * (q - 1), q in 0..2, for 256 values.
+struct FitTernary {};
 
 }  // namespace edgeinfer

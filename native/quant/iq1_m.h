@@ -20,6 +20,7 @@ struct IQ1_M {
   static constexpr bool kRepacked = true;
   static constexpr int kBias = IQ1_S::kBias, kMaxCode = IQ1_S::kMaxCode;
   static constexpr const uint8_t (&kTable)[16] = IQ1_S::kTable;
+  static constexpr int kBesideCode = IQ1_S::kBesideCode;
   static constexpr int kScaleBlock = 16, kScaleMask = 7;
   static constexpr float kFactor = IQ1_S::kFactor;
   static constexpr bool kMins = false;
@@ -30,7 +31,25 @@ struct IQ1_M {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ1_M>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq1Grid;
+  static constexpr Beside kBeside = Beside::kShiftOf8;
+  using Fit = FitPoints<IQ1_M>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    for (int i = 0; i < kBlock / 64; ++i) {
+      int scales = (f.d.bits >> (4 * i) & 15) << 12;
+      for (int j = 0; j < 4; ++j) scales |= f.scales[4 * i + j] << (3 * j);
+      b.scales[i] = static_cast<uint16_t>(scales);
+    }
+    for (auto& high : b.high) high = 0;
+    for (int i = 0; i < kBlock / 8; ++i) {
+      const uint8_t* codes = f.codes + 8 * i;
+      const int point = find_point<IQ1_M>(codes);
+      b.points[i] = static_cast<uint8_t>(point);
+      b.high[i / 2] |=
+          static_cast<uint8_t>((point >> 8 | (codes[0] & kBesideCode ? 8 : 0)) << (4 * (i % 2)));
+    }
+  }
 
   static EI_INLINE Half half(const Block& b) {
     int bits = 0;
@@ -43,7 +62,7 @@ struct IQ1_M {
     };
     for (int i = 0; i < kBlock / 8; i += 2) {
       const uint8_t high = b.high[i / 2];
-      const Octets down = where_set(high & 8 ? 255 : 0, high & 128 ? 255 : 0, IQ1_S::kDownCode);
+      const Octets down = where_set(high & 8 ? 255 : 0, high & 128 ? 255 : 0, kBesideCode);
       store_points(point(i), point(i + 1), down, codes + 8 * i);
     }
   }
@@ -69,7 +88,7 @@ struct IQ1_M {
   /// What dword j of a step has besides its packed codes.
   template <class V>
   static EI_INLINE typename V::I32 shared_bits(const Scales& s, int step, int j, int lane) {
-    constexpr int kDown = 0x01010101 * IQ1_S::kDownCode;
+    constexpr int kDown = 0x01010101 * kBesideCode;
     if (j % 4 < 2) return V::where_bit(V::load_u8(&s.odd.nibbles[step][lane]), 8 << (j & 4), kDown);
     return V::where_bit(V::load_u8(&s.down[step / 4][lane]), 1 << (step % 4 * 2 + j / 4), kDown);
   }

@@ -26,7 +26,7 @@ struct IQ1_S {
   static constexpr int kBias = 9, kMaxCode = 18;
   /// The levels -7 1 9 and -9 -1 7, plus kBias; codes 3 and 7 do not occur.
   static constexpr uint8_t kTable[16] = {2, 10, 18, 9, 0, 8, 16, 9, 2, 10, 18, 9, 0, 8, 16, 9};
-  static constexpr int kDownCode = 4;
+  static constexpr int kBesideCode = 4;
   static constexpr int kScaleBlock = 32, kScaleMask = 7;
   static constexpr float kFactor = 1.0f / 8;
   static constexpr bool kMins = false;
@@ -34,14 +34,30 @@ struct IQ1_S {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ1_S>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq1Grid;
+  static constexpr Beside kBeside = Beside::kShiftOf32;
+  using Fit = FitPoints<IQ1_S>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (int r = 0; r < kBlock / 32; ++r) {
+      const uint8_t* codes = f.codes + 32 * r;
+      int high = f.scales[r] << 12 | (codes[0] & kBesideCode ? 1 << 15 : 0);
+      for (int j = 0; j < 4; ++j) {
+        const int point = find_point<IQ1_S>(codes + 8 * j);
+        b.points[4 * r + j] = static_cast<uint8_t>(point);
+        high |= point >> 8 << (3 * j);
+      }
+      b.high[r] = static_cast<uint16_t>(high);
+    }
+  }
 
   static EI_INLINE Half half(const Block& b) { return b.d; }
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
     for (int r = 0; r < kBlock / 32; ++r) {
       const uint32_t high = b.high[r];
       const uint8_t all = high >> 15 ? 255 : 0;
-      const Octets down = where_set(all, all, kDownCode);
+      const Octets down = where_set(all, all, kBesideCode);
       const auto point = [&](int i) {
         return kIq1Grid[static_cast<int>(b.points[4 * r + i] | (high >> (3 * i) & 7) << 8)];
       };
@@ -63,7 +79,7 @@ struct IQ1_S {
   template <class V>
   static EI_INLINE typename V::I32 shared_bits(const Scales& s, int step, int, int lane) {
     const auto nibbles = V::load_u8(&s.nibbles[step / 2][lane]);
-    return V::where_bit(nibbles, 8 << 4 * (step % 2), 0x01010101 * kDownCode);
+    return V::where_bit(nibbles, 8 << 4 * (step % 2), 0x01010101 * kBesideCode);
   }
 };
 static_assert(sizeof(IQ1_S::Block) == 50);

@@ -21,6 +21,7 @@ struct IQ2_S {
   static constexpr bool kRepacked = true;
   static constexpr int kBias = IQ2_XXS::kBias, kMaxCode = IQ2_XXS::kMaxCode;
   static constexpr const uint8_t (&kTable)[16] = IQ2_XXS::kTable;
+  static constexpr int kBesideCode = IQ2_XXS::kBesideCode;
   static constexpr int kScaleBlock = 16, kScaleMask = 15;
   static constexpr float kFactor = IQ2_XXS::kFactor;
   static constexpr bool kMins = false;
@@ -28,7 +29,21 @@ struct IQ2_S {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ2_S>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq2SGrid;
+  static constexpr Beside kBeside = Beside::kSigns;
+  using Fit = FitPoints<IQ2_S>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (auto& high : b.high) high = 0;
+    for (int i = 0; i < kBlock / 8; ++i) {
+      const int point = find_point<IQ2_S>(f.codes + 8 * i);
+      b.points[i] = static_cast<uint8_t>(point);
+      b.high[i / 4] |= static_cast<uint8_t>(point >> 8 << (2 * (i % 4)));
+      b.signs[i] = bits_beside<IQ2_S>(f.codes + 8 * i);
+    }
+    for (int i = 0; i < kBlock / 32; ++i) b.scales[i] = join_nibble_pair(f.scales + 2 * i);
+  }
 
   static EI_INLINE Half half(const Block& b) { return b.d; }
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
@@ -36,7 +51,7 @@ struct IQ2_S {
       return kIq2SGrid[b.points[i] | (b.high[i / 4] >> (2 * (i % 4)) & 3) << 8];
     };
     for (int i = 0; i < kBlock / 8; i += 2) {
-      const Octets minus = where_set(b.signs[i], b.signs[i + 1], IQ2_XXS::kMinusCode);
+      const Octets minus = where_set(b.signs[i], b.signs[i + 1], kBesideCode);
       store_points(point(i), point(i + 1), minus, codes + 8 * i);
     }
   }

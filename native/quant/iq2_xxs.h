@@ -28,7 +28,7 @@ struct IQ2_XXS {
   /// The levels 8 25 43 and their negatives, plus kBias; codes 3 and 7 do not occur.
   static constexpr uint8_t kTable[16] = {51, 68, 86, 43, 35, 18, 0, 43,
                                          51, 68, 86, 43, 35, 18, 0, 43};
-  static constexpr int kMinusCode = 4;
+  static constexpr int kBesideCode = 4;
   static constexpr int kScaleBlock = 32, kScaleMask = 15;
   static constexpr float kFactor = 1.0f / 8;
   static constexpr bool kMins = false;
@@ -36,7 +36,22 @@ struct IQ2_XXS {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ2_XXS>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq2XxsGrid;
+  static constexpr Beside kBeside = Beside::kEvenSigns;
+  using Fit = FitPoints<IQ2_XXS>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (int r = 0; r < kBlock / 32; ++r) {
+      uint32_t signs = static_cast<uint32_t>(f.scales[r]) << 28;
+      for (int i = 0; i < 4; ++i) {
+        const uint8_t* codes = f.codes + 32 * r + 8 * i;
+        b.runs[r].points[i] = static_cast<uint8_t>(find_point<IQ2_XXS>(codes));
+        signs |= (bits_beside<IQ2_XXS>(codes) & 127u) << (7 * i);
+      }
+      b.runs[r].signs = signs;
+    }
+  }
 
   static EI_INLINE Half half(const Block& b) { return b.d; }
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
@@ -44,7 +59,7 @@ struct IQ2_XXS {
       const uint32_t signs = b.runs[r].signs;
       for (int i = 0; i < 4; i += 2) {
         const Octets minus = where_set(with_eighth_sign(signs >> (7 * i)),
-                                       with_eighth_sign(signs >> (7 * i + 7)), kMinusCode);
+                                       with_eighth_sign(signs >> (7 * i + 7)), kBesideCode);
         store_points(kIq2XxsGrid[b.runs[r].points[i]], kIq2XxsGrid[b.runs[r].points[i + 1]], minus,
                      codes + 32 * r + 8 * i);
       }

@@ -25,7 +25,7 @@ struct IQ3_S {
   static constexpr int kBias = 15, kMaxCode = 30;
   /// The levels 1 3 5 7 9 11 13 15 and their negatives, plus kBias.
   static constexpr uint8_t kTable[16] = {16, 18, 20, 22, 24, 26, 28, 30, 14, 12, 10, 8, 6, 4, 2, 0};
-  static constexpr int kMinusCode = 8;
+  static constexpr int kBesideCode = 8;
   static constexpr int kScaleBlock = 32, kScaleMask = 15;
   static constexpr float kFactor = 1;
   static constexpr bool kMins = false;
@@ -33,7 +33,21 @@ struct IQ3_S {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ3_S>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq3SGrid;
+  static constexpr Beside kBeside = Beside::kSigns;
+  using Fit = FitPoints<IQ3_S>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (auto& high : b.high) high = 0;
+    for (int i = 0; i < kBlock / 4; ++i) {
+      const int point = find_point<IQ3_S>(f.codes + 4 * i);
+      b.points[i] = static_cast<uint8_t>(point);
+      b.high[i / 8] |= static_cast<uint8_t>(point >> 8 << (i % 8));
+    }
+    for (int i = 0; i < kBlock / 8; ++i) b.signs[i] = bits_beside<IQ3_S>(f.codes + 8 * i);
+    for (int i = 0; i < kBlock / 64; ++i) b.scales[i] = join_nibble_pair(f.scales + 2 * i);
+  }
 
   static EI_INLINE Half half(const Block& b) { return b.d; }
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
@@ -42,7 +56,7 @@ struct IQ3_S {
     };
     const auto eight = [&](int i) { return join_points(point(2 * i), point(2 * i + 1)); };
     for (int i = 0; i < kBlock / 8; i += 2) {
-      const Octets minus = where_set(b.signs[i], b.signs[i + 1], kMinusCode);
+      const Octets minus = where_set(b.signs[i], b.signs[i + 1], kBesideCode);
       store_points(eight(i), eight(i + 1), minus, codes + 8 * i);
     }
   }

@@ -28,7 +28,7 @@ struct IQ3_XXS {
   /// The levels 2 6 10 14 18 22 26 31 and their negatives, plus kBias.
   static constexpr uint8_t kTable[16] = {33, 37, 41, 45, 49, 53, 57, 62,
                                          29, 25, 21, 17, 13, 9,  5,  0};
-  static constexpr int kMinusCode = 8;
+  static constexpr int kBesideCode = 8;
   static constexpr int kScaleBlock = 32, kScaleMask = 15;
   static constexpr float kFactor = 1.0f / 2;
   static constexpr bool kMins = false;
@@ -36,7 +36,23 @@ struct IQ3_XXS {
 
   static void decode(const Block& b, float* x) { decode_levels<IQ3_XXS>(b, x); }
 
-  using Fit = NoFit;
+  static constexpr const auto& kGrid = kIq3XxsGrid;
+  static constexpr Beside kBeside = Beside::kEvenSigns;
+  using Fit = FitPoints<IQ3_XXS>;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    b.d = f.d;
+    for (int i = 0; i < kBlock / 4; ++i) {
+      b.points[i] = static_cast<uint8_t>(find_point<IQ3_XXS>(f.codes + 4 * i));
+    }
+    for (int s = 0; s < kBlock / 32; ++s) {
+      uint32_t signs = static_cast<uint32_t>(f.scales[s]) << 28;
+      for (int j = 0; j < 4; ++j) {
+        signs |= (bits_beside<IQ3_XXS>(f.codes + 32 * s + 8 * j) & 127u) << (7 * j);
+      }
+      b.signs[s] = signs;
+    }
+  }
 
   static EI_INLINE Half half(const Block& b) { return b.d; }
   static EI_INLINE void split(const Block& b, uint8_t* codes) {
@@ -46,7 +62,7 @@ struct IQ3_XXS {
     for (int i = 0; i < kBlock / 8; i += 2) {
       const uint32_t signs = b.signs[i / 4] >> (7 * (i % 4));
       const Octets minus =
-          where_set(with_eighth_sign(signs), with_eighth_sign(signs >> 7), kMinusCode);
+          where_set(with_eighth_sign(signs), with_eighth_sign(signs >> 7), kBesideCode);
       store_points(eight(i), eight(i + 1), minus, codes + 8 * i);
     }
   }

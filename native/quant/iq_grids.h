@@ -5,6 +5,7 @@
 // here one bit for each, and a point's index is its place in the set.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 
@@ -36,6 +37,11 @@ struct Grid {
   }
 
   constexpr Point operator[](int i) const { return points[i]; }
+
+  /// The index of a point that is in the grid.
+  constexpr int find(Point point) const {
+    return static_cast<int>(std::lower_bound(points, points + Count, point) - points);
+  }
 };
 
 // clang-format off

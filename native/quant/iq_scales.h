@@ -59,6 +59,25 @@ EI_INLINE void split_nibble_pairs(const uint8_t* bytes, int count, uint8_t* nibb
   }
 }
 
+EI_INLINE uint8_t join_nibble_pair(const int16_t* nibbles) {
+  return static_cast<uint8_t>(nibbles[0] | nibbles[1] << 4);
+}
+
+/// The index of the point that the ranks in codes are.
+template <class Q>
+EI_INLINE int find_point(const uint8_t* codes) {
+  auto point = Q::kGrid[0];
+  std::memcpy(&point, codes, sizeof point);
+  constexpr auto kEach = static_cast<decltype(point)>(0x0101010101010101);
+  return Q::kGrid.find(point & static_cast<decltype(point)>(kEach * (Q::kBesideCode - 1)));
+}
+
+/// The signs of eight codes, or the shifts.
+template <class Q>
+EI_INLINE uint8_t bits_beside(const uint8_t* codes) {
+  return bits_of_eight(codes, std::countr_zero(static_cast<unsigned>(Q::kBesideCode)));
+}
+
 /// The codes of 16 values: ranks of two points of eight, and `sign` where their signs are minus.
 EI_INLINE void store_points(uint64_t first, uint64_t second, Octets signs, uint8_t* codes) {
   using Words = uint64_t __attribute__((vector_size(16)));

@@ -26,13 +26,9 @@ EI_INLINE void split_five_bits(const uint8_t* q, const uint8_t* high, uint8_t* c
   store_octets(codes + 16, both >> 4 | where_set(high[2], high[3], 16));
 }
 
-/// Collects bit 4 of 32 codes: a multiplication brings one bit of eight bytes into the last.
+/// Collects bit 4 of 32 codes.
 EI_INLINE void take_fifth_bits(const uint8_t* codes, uint8_t* high) {
-  for (int i = 0; i < 4; ++i) {
-    uint64_t eight;
-    std::memcpy(&eight, codes + 8 * i, 8);
-    high[i] = static_cast<uint8_t>((eight >> 4 & 0x0101010101010101) * 0x0102040810204080 >> 56);
-  }
+  for (int i = 0; i < 4; ++i) high[i] = bits_of_eight(codes + 8 * i, 4);
 }
 
 }  // namespace edgeinfer

@@ -36,6 +36,13 @@ EI_INLINE Octets where_set(uint8_t low, uint8_t high, uint8_t value) {
   return where_set(reinterpret_cast<Octets>(Words{low * kEach, high * kEach}), kBits, value);
 }
 
+/// One bit of eight bytes: a multiplication brings them into the last.
+EI_INLINE uint8_t bits_of_eight(const uint8_t* p, int bit) {
+  uint64_t eight;
+  std::memcpy(&eight, p, 8);
+  return static_cast<uint8_t>((eight >> bit & 0x0101010101010101) * 0x0102040810204080 >> 56);
+}
+
 /// Adds `value` to the codes 32 * s + i, s = 0..7, whose bit s of high[i] is set.
 EI_INLINE void add_high_bits(const uint8_t* high, uint8_t value, uint8_t* codes) {
   for (int s = 0; s < 8; ++s) {

@@ -1,7 +1,5 @@
 #include "quant/quant.h"
 
-#include <type_traits>
-
 #include "quant/all.h"
 #include "quant/encode/encoder_set.h"
 #include "quant/pack.h"
@@ -29,15 +27,6 @@ void unpack(const uint8_t* packed, int64_t cols, int64_t row, float* x) {
 }
 
 template <class Q>
-constexpr bool has_encoder() {
-  if constexpr (FloatType<Q>) {
-    return true;
-  } else {
-    return !std::is_same_v<typename Q::Fit, NoFit>;
-  }
-}
-
-template <class Q>
 constexpr QuantInfo row() {
   return {.name = Q::kName,
           .ggml_id = Q::kGgmlId,
@@ -45,7 +34,6 @@ constexpr QuantInfo row() {
           .block_bytes = static_cast<int>(sizeof(typename Q::Block)),
           .packed_bytes_per_block = Packed<Q>::kBlockBytes / kGroupRows,
           .is_float = FloatType<Q>,
-          .has_encoder = has_encoder<Q>(),
           .decode = decode<Q>,
           .pack = pack<Q>,
           .unpack_row = unpack<Q>};

@@ -15,7 +15,6 @@ struct QuantInfo {
   int block_bytes;
   int packed_bytes_per_block;  // of one row, in the packed form; block_bytes of most types
   bool is_float;
-  bool has_encoder;
 
   /// Bytes of `cols` values; cols is a multiple of block.
   int64_t row_bytes(int64_t cols) const { return cols / block * block_bytes; }
@@ -29,7 +28,7 @@ struct QuantInfo {
 
   /// `count` values (a multiple of block) to GGUF blocks. importance (count,), or null, weighs
   /// the squared error that is minimised. The plain twin of EncoderSet::encode, which writes the
-  /// same bytes faster. Only if has_encoder.
+  /// same bytes faster.
   void encode(const float* x, const float* importance, int64_t count, uint8_t* data) const;
 
   /// Packs the GGUF matrix `src` (rows, cols) into dst, packed_bytes(rows, cols) long, a row at a

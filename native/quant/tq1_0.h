@@ -33,8 +33,22 @@ struct TQ1_0 {
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i] - kBias);
   }
 
-  using Fit = NoFit;
+  using Fit = FitTernary;
 
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    for (int i = 0; i < 32; ++i) b.q[i] = join_digits<5>(f.codes + i, 32);
+    for (int i = 0; i < 16; ++i) b.q[32 + i] = join_digits<5>(f.codes + 160 + i, 16);
+    for (int i = 0; i < 4; ++i) b.last[i] = join_digits<4>(f.codes + 240 + i, 4);
+    b.d = f.d;
+  }
+
+  /// The smallest fraction of 256 that begins with the digits, `stride` codes apart.
+  template <int Count>
+  static EI_INLINE uint8_t join_digits(const uint8_t* codes, int stride) {
+    int number = 0;
+    for (int n = 0; n < 5; ++n) number = 3 * number + (n < Count ? codes[n * stride] : 0);
+    return static_cast<uint8_t>((number * 256 + 242) / 243);
+  }
   /// The integer part of three times a fraction of 256.
   static EI_INLINE Octets first_digit(Octets x) {
     return (reinterpret_cast<Octets>(x >= 86) & 1) + (reinterpret_cast<Octets>(x >= 171) & 1);

@@ -29,7 +29,12 @@ struct TQ2_0 {
     for (int i = 0; i < kBlock; ++i) x[i] = d * static_cast<float>(codes[i] - kBias);
   }
 
-  using Fit = NoFit;
+  using Fit = FitTernary;
+
+  static EI_INLINE void join(const Fitted& f, Block& b) {
+    Q2_K::join_low_bits(f.codes, b.q);
+    b.d = f.d;
+  }
 
   static EI_INLINE void split(const Block& b, uint8_t* codes) { Q2_K::split_low_bits(b.q, codes); }
   static EI_INLINE void pack_scales(const Block* const* rows, Scales& out) {

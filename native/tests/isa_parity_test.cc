@@ -29,7 +29,7 @@ template <class Body>
 void for_each_quantised_type(const Body& body) {
   for (int i = 0; i < kQuantTypeCount; ++i) {
     const auto type = static_cast<QuantType>(i);
-    if (quant_info(type).is_float || !quant_info(type).has_encoder) continue;
+    if (quant_info(type).is_float) continue;
     CAPTURE(std::string(quant_info(type).name));
     body(type);
   }

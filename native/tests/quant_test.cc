@@ -71,20 +71,13 @@ TEST_CASE("a packed row reads back as its blocks decode") {
   });
 }
 
-template <class Body>
-void for_each_encoder(const Body& body) {
-  for_each_type([&](const QuantInfo& info) {
-    if (info.has_encoder) body(info);
-  });
-}
-
 TEST_CASE("encoding brings back what it was given, nearly") {
   std::mt19937 random(1);
   std::normal_distribution<float> normal;
   std::vector<float> x(1024), importance(1024);
   for (auto& v : x) v = normal(random);
   for (auto& v : importance) v = std::exp(normal(random));
-  for_each_encoder([&](const QuantInfo& info) {
+  for_each_type([&](const QuantInfo& info) {
     // The rate-distortion bound of a Gaussian is 4^-bits; uniform codes stay within a few times.
     const double bound = 6 * std::pow(4.0, -8.0 * info.block_bytes / info.block);
     const float* const choices[] = {nullptr, importance.data()};
@@ -111,7 +104,7 @@ TEST_CASE("wild values and wild importances end in finite weights") {
                         -std::numeric_limits<float>::infinity(),
                         std::numeric_limits<float>::quiet_NaN()};
   std::mt19937 random(2);
-  for_each_encoder([&](const QuantInfo& info) {
+  for_each_type([&](const QuantInfo& info) {
     if (info.is_float) return;
     for (int round = 0; round < 50; ++round) {
       std::vector<float> x(256), importance(256);

@@ -13,6 +13,7 @@ import pytest
 
 from edgeinfer.arch import config_from_hf
 from edgeinfer.arch.tensors import split_name
+from edgeinfer.errors import UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.quant.assignment import assign
 from edgeinfer.quant.recipes import RECIPES, get_recipe
@@ -52,12 +53,16 @@ def test_every_recipe_makes_a_file_that_is_near_the_source(
     exact = tmp_path / "f32.gguf"
     convert(folder, exact, quant="f32")
 
-    report = convert(folder, tmp_path / "out.gguf", quant=quant)
+    weighted = get_recipe(quant).needs_importance
+    importance = {name: np.ones((1, w.shape[-1]), np.float32) for name, w in decoded(exact).items()}
+    report = convert(
+        folder, tmp_path / "out.gguf", quant=quant, importance=importance if weighted else None
+    )
 
     reader = gguf.GGUFReader(tmp_path / "out.gguf")
     config = config_from_hf(WIDE.config)
     shapes = {t.name: tuple(int(n) for n in reversed(t.shape)) for t in reader.tensors}
-    wanted = assign(get_recipe(quant), shapes, config)
+    wanted = assign(get_recipe(quant), shapes, config, weighted=weighted)
     assert {t.name: t.tensor_type.name.lower() for t in reader.tensors} == {
         name: choice.type.name for name, choice in wanted.items()
     }
@@ -72,6 +77,17 @@ def test_every_recipe_makes_a_file_that_is_near_the_source(
     for name, source in decoded(exact).items():
         error = found[name] - source
         assert np.sqrt(np.mean(error**2)) <= bound * np.sqrt(np.mean(source**2))
+
+
+@pytest.mark.parametrize("quant", ["iq3_xxs", "iq2_m", "iq1_s"])
+def test_so_few_bits_are_refused_without_importance(
+    quant: str, folder: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(UsageError, match="without an importance matrix") as caught:
+        convert(folder, tmp_path / "out.gguf", quant=quant)
+
+    assert "--calibrate" in str(caught.value.hint)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("model", tiny.MODELS, ids=str)

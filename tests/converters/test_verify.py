@@ -197,7 +197,7 @@ def test_not_every_format_can_be_verified(folder, tmp_path, monkeypatch):
         conversion.convert(folder, "plain", output=tmp_path / "out", verify=True)
 
 
-@pytest.mark.parametrize("type", [t for t in all_types() if t.has_encoder], ids=str)
+@pytest.mark.parametrize("type", all_types(), ids=str)
 def test_a_types_error_is_less_than_that_of_a_wrong_tensor(type):
     """A missing tensor is off by 1; real weights may be a little worse than normal ones."""
     assert 1.3 * normal_error(type) < MOST_ERROR < 1

@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 from edgeinfer import _native, quant
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.quant import QuantType
+from edgeinfer.quant.recipes import NEED_IMPORTANCE
 from support.peers import quantize_by_llama_cpp
 
 Rows = NDArray[np.float32]
 
-ENCODED = [t for t in quant.all_types() if t.has_encoder]
-TYPES = pytest.mark.parametrize("quant_type", ENCODED, ids=str)
-SCALED = [t for t in ENCODED if not t.is_float]
+TYPES = pytest.mark.parametrize("quant_type", quant.all_types(), ids=str)
+SCALED = [t for t in quant.all_types() if not t.is_float]
 
 # Codes a value can take; mxfp4 is uneven and has only powers of two as scales.
 LEVELS = {
@@ -236,15 +236,6 @@ def test_rows_must_be_whole_blocks() -> None:
         quant.decode(q4_k, np.zeros(143, dtype=np.uint8), 256)
 
 
-@pytest.mark.parametrize("quant_type", quant.all_types(), ids=str)
-def test_a_type_without_encoder_says_so(quant_type: QuantType) -> None:
-    if quant_type.has_encoder:
-        assert quant.encode(quant_type, gaussian(1, 256)).size
-    else:
-        with pytest.raises(UsageError, match=f"{quant_type.name} can be read and run but not"):
-            quant.encode(quant_type, gaussian(1, 256))
-
-
 def test_unknown_types_are_named() -> None:
     with pytest.raises(UsageError, match="'q9_9'"):
         quant.get("q9_9")
@@ -252,7 +243,60 @@ def test_unknown_types_are_named() -> None:
         quant.by_ggml_id(4)
 
 
+# Scales of 16 or 32 values, in nibbles: where they are in a block, and the levels for a scale of 1.
+ON_POINTS = {
+    "iq3_s": (slice(106, 110), 32), "iq2_s": (slice(74, 82), 16), "iq2_xs": (slice(66, 74), 16),
+    "iq3_xxs": (slice(66, 98), 32), "iq2_xxs": (slice(2, 66), 32),
+}  # fmt: skip
+
+
+def scales_of(name: str, data: NDArray[np.uint8]) -> Rows:
+    """d * (2 * scale + 1), as one for each eight values: (rows, 32)."""
+    part, sub = ON_POINTS[name]
+    stored = np.ascontiguousarray(data[:, part])
+    if name == "iq2_xxs":
+        nibbles = (stored.view("<u4")[:, 1::2] >> 28).astype(np.float32)
+    elif name == "iq3_xxs":
+        nibbles = (stored.view("<u4") >> 28).astype(np.float32)
+    else:
+        nibbles = np.stack([stored & 15, stored >> 4], axis=-1).reshape(len(data), -1)
+    d = np.ascontiguousarray(data[:, :2]).view(np.float16).astype(np.float32)
+    return np.repeat(d * (2 * nibbles.astype(np.float32) + 1), sub // 8, axis=1)
+
+
+@pytest.mark.parametrize("weighted", [False, True], ids=["plain", "importance"])
+@pytest.mark.parametrize("name", ON_POINTS)
+def test_no_other_point_or_signs_are_nearer(name: str, weighted: bool) -> None:
+    """All points of the ``gguf`` package's grid are tried, for the scales that were chosen."""
+    vendor = gguf.quants._type_traits[gguf.GGMLQuantizationType[name.upper()]]
+    vendor.init_grid()
+    factor = {"iq2": 1 / 8, "iq3": 1 if name == "iq3_s" else 1 / 4}[name[:3]]
+    grid = vendor.grid.reshape(-1, vendor.grid.shape[-1]).astype(np.float32) * factor
+    x = gaussian(8, 256)
+    importance = np.random.default_rng(4).lognormal(0, 1, 256) if weighted else np.ones(256)
+    importance = importance.astype(np.float32)
+    quant_type = quant.get(name)
+    data = quant.encode(quant_type, x, importance=importance if weighted else None)
+
+    found = (x - quant.decode(quant_type, data, 256)) ** 2 * importance
+    found = found.reshape(8, 32, 8).sum(-1)
+
+    values = np.abs(x).reshape(8, 32, -1, 1, grid.shape[1])  # ..., points of eight, grid, values
+    weights = np.broadcast_to(importance, x.shape).reshape(values.shape)
+    levels = scales_of(name, data)[:, :, None, None, None] * grid
+    errors = (weights * (values - levels) ** 2).sum(-1)
+    least = errors.min(-1).sum(-1)
+    if name.endswith(("xs", "xxs")):  # one sign is turned where the number of minus is odd
+        turned = (errors + (4 * weights * values * levels).min(-1)).min(-1)
+        rest = least[..., None] - errors.min(-1)
+        odd = (x < 0).reshape(8, 32, 8).sum(-1) % 2 == 1
+        least = np.where(odd, (turned + rest).min(-1), least)
+    np.testing.assert_allclose(found, least, rtol=1e-3)
+
+
 def llama_cpp_round_trip(quant_type: QuantType, x: Rows, importance: Rows | None) -> Rows:
+    if importance is None and quant_type.name in NEED_IMPORTANCE:  # or it ends the process
+        importance = np.ones(x.shape[1], dtype=np.float32)
     return quant.decode(quant_type, quantize_by_llama_cpp(quant_type, x, importance), x.shape[1])
 
 

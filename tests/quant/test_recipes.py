@@ -126,6 +126,10 @@ def test_a_tied_embedding_is_stored_as_the_output_is() -> None:
         ("q3_k_s", 576, "q4_0"),
         ("q2_k", 576, "q4_0"),
         ("iq4_xs", 576, "iq4_nl"),
+        ("iq3_s", 576, "iq4_nl"),
+        ("iq2_xs", 576, "iq4_nl"),
+        ("iq1_m", 576, "iq4_nl"),
+        ("tq2_0", 576, "q4_0"),
         ("q4_0", 40, "f16"),
         ("q4_k_s", 40, "f16"),
         ("f32", 40, "f32"),
@@ -227,7 +231,9 @@ FTYPES = {
     **{name: "MOSTLY_" + name.upper() for name in RECIPES if name not in ("f32", "mxfp4")},
 }
 # llama-quantize refuses to write these without importances.
-NEEDS_IMPORTANCE = {"q2_k_s"}
+NEEDS_IMPORTANCE = {
+    "q2_k_s", "iq3_xs", "iq3_xxs", "iq2_m", "iq2_s", "iq2_xs", "iq2_xxs", "iq1_m", "iq1_s",
+}  # fmt: skip
 
 LARGE = model(layers=80, heads=16, kv_heads=2)
 SHAPES = {

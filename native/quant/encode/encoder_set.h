@@ -13,7 +13,7 @@ struct EncoderSet {
 
   /// x (rows, cols) to GGUF blocks, one row after the other. importance (cols,), or null, weighs
   /// the squared error that is minimised. cols is a multiple of the type's block. The bytes are
-  /// the same for every ISA. Null for a type without encoder.
+  /// the same for every ISA.
   void (*encode[kQuantTypeCount])(const float* x, const float* importance, int64_t rows,
                                   int64_t cols, uint8_t* out);
 };

@@ -22,9 +22,16 @@ namespace {
 
 #include "quant/encode/blocks.inl"
 
+#include "quant/encode/grid.inl"
+
+#include "quant/encode/points.inl"
+
+#include "quant/encode/ternary.inl"
+
 /// Values that share a scale.
 template <class Q>
-constexpr int kSub = Q::kBlock == 256 ? Q::kScaleBlock : Q::kBlock;
+constexpr int kSub =
+    Q::kBlock == 256 && !std::is_same_v<typename Q::Fit, FitTernary> ? Q::kScaleBlock : Q::kBlock;
 
 template <class Q, bool Weighted>
 void encode_blocks(const float* x, const float* importance, int64_t rows, int64_t cols,
@@ -54,18 +61,6 @@ void encode(const float* x, const float* importance, int64_t rows, int64_t cols,
   }
 }
 
-template <class Q>
-constexpr auto encoder_of() {
-  if constexpr (!FloatType<Q>) {
-    if constexpr (std::is_same_v<typename Q::Fit, NoFit>)
-      return nullptr;
-    else
-      return &encode<Q>;
-  } else {
-    return &encode<Q>;
-  }
-}
-
 #define EI_NAME_OF(x) EI_NAME_TEXT(x)
 #define EI_NAME_TEXT(x) #x
 
@@ -76,7 +71,7 @@ const EncoderSet kEncoders = {
     .name = EI_NAME_OF(EI_ISA),
     .encode =
         {
-#define EI_QUANT_TYPE(T, file) encoder_of<T>(),
+#define EI_QUANT_TYPE(T, file) encode<T>,
 #include "quant/types.inc"
 #undef EI_QUANT_TYPE
         },
