@@ -12,17 +12,22 @@ the same types, tensor by tensor (checked), so the same size. Compared are
 K-quants take whole blocks of 256 columns, so they are given SmolLM2 padded from 576 to 768 columns,
 which computes the same function.
 
+With --calibrate both are given the same importance matrix, which edgeinfer collects; the types of
+few bits cannot be without.
+
     python benchmarks/encoders.py --model SmolLM2.gguf [--recipes q4_k_m q4_0] [--times]
+                                  [--calibrate]
 """
 
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
 import os
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,12 +44,17 @@ from quality import CHUNK, ours, theirs
 
 import edgeinfer
 from edgeinfer import quant
+from edgeinfer.calibration.collect import collect
+from edgeinfer.calibration.opened import open_model
+from edgeinfer.calibration.text import calibration_text
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.quant.assignment import Overrides
-from edgeinfer.quant.recipes import RECIPES, get_recipe
+from edgeinfer.quant.recipes import NEED_IMPORTANCE, RECIPES, get_recipe
+from edgeinfer.runtime.evaluation import text_chunks
 
 SKIPPED = {"f32", "f16", "bf16", "mxfp4_moe"}  # nothing is searched for; no dense model
-NEEDS_IMPORTANCE = {"q2_k_s"}
+NEEDS_IMPORTANCE = {"q2_k_s", *(name for name, r in RECIPES.items() if r.needs_importance)}
+CALIBRATED_ON = 32  # chunks
 TIMED_VALUES = 1536 << 10  # of the largest matrix: more than a cache holds
 QUALITY = {
     "recipe": "s",
@@ -73,13 +83,26 @@ TIMES = {
 }
 
 
-def llama_quantize(source: Path, target: Path, recipe: str, threads: int) -> None:
+Importance = Mapping[str, NDArray[np.float32]]
+
+
+def llama_quantize(
+    source: Path, target: Path, recipe: str, threads: int, importance: Importance | None = None
+) -> None:
     params = llama_cpp.llama_model_quantize_default_params()
     dense_mxfp4 = recipe == "mxfp4"  # which llama.cpp has a name for among experts only
     name = "mxfp4_moe" if dense_mxfp4 else recipe
     params.ftype = getattr(llama_cpp, f"LLAMA_FTYPE_MOSTLY_{name.upper()}")
     params.pure = dense_mxfp4
     params.nthread = threads
+    if importance is not None:
+        record_of = llama_cpp.llama_model_imatrix_data
+        pointer = ctypes.POINTER(ctypes.c_float)
+        entries = [
+            record_of(name.encode(), values.ctypes.data_as(pointer), values.size)
+            for name, values in importance.items()
+        ]
+        params.imatrix = (record_of * (len(entries) + 1))(*entries)
     if llama_cpp.llama_model_quantize(str(source).encode(), str(target).encode(), params):
         raise SystemExit(f"llama.cpp did not write {recipe}")
 
@@ -93,17 +116,20 @@ def matrices(path: Path) -> Iterator[tuple[str, str, NDArray[np.float32]]]:
                 yield name, tensor.type, quant.decode(type_, file.data(name), tensor.shape[-1])
 
 
-def compare_weights(source: Path, mine: Path, peer: Path) -> tuple[float, float]:
-    """Relative errors of both files, which must have the same types."""
+def compare_weights(
+    source: Path, mine: Path, peer: Path, importance: Importance | None = None
+) -> tuple[float, float]:
+    """Relative errors of both files, weighted if so; they must have the same types."""
     errors, size = np.zeros(2), 0.0
-    given = {name: (type_, values) for name, type_, values in matrices(peer)}
+    peers = {name: (type_, values) for name, type_, values in matrices(peer)}
     exact = {name: values for name, _, values in matrices(source)}
     for name, type_, values in matrices(mine):
-        peer_type, peer_values = given[name]
+        peer_type, peer_values = peers[name]
         assert type_ == peer_type, (name, type_, peer_type)
         wanted = exact[name].astype(np.float64)
-        errors += [np.sum((values - wanted) ** 2), np.sum((peer_values - wanted) ** 2)]
-        size += float(np.sum(wanted**2))
+        weights = importance[name] if importance and name in importance else np.ones(1)
+        errors += [np.sum(weights * (given - wanted) ** 2) for given in (values, peer_values)]
+        size += float(np.sum(weights * wanted**2))
     found = np.sqrt(errors / size)
     return float(found[0]), float(found[1])
 
@@ -133,8 +159,14 @@ def ratio(mine: NDArray[np.float64], peer: NDArray[np.float64]) -> tuple[float, 
     return float(mine.mean() / peer.mean()), float(error / peer.mean())
 
 
+def calibrated(model: Path, threads: int) -> Importance:
+    with open_model(model, context=CHUNK, threads=threads) as opened:
+        text = text_chunks(opened.tokenizer, calibration_text(), context=CHUNK, limit=CALIBRATED_ON)
+        return collect(opened.engine, opened.matrices, text).importance()
+
+
 def qualities(
-    model: Path, recipes: Sequence[str], tokens: int, threads: int
+    model: Path, recipes: Sequence[str], tokens: int, threads: int, *, calibrate: bool
 ) -> Iterator[dict[str, Any]]:
     text = Path(os.environ["EDGEINFER_TEST_DATA"], "wiki.valid.txt").read_text()
     tokenizer = LlamaCpp(model, context=CHUNK, batch=CHUNK, threads=threads)
@@ -155,13 +187,19 @@ def qualities(
                 [log_softmax(chunk) for chunk in engine(source, chunks, threads)]
                 for engine in (ours, theirs)
             ]
+            importance = calibrated(source, threads) if calibrate else None
             for name in wanted:
                 overrides = Overrides(pure=name == "mxfp4")
                 report = edgeinfer.convert(
-                    source, quant=name, output=mine, threads=threads, overrides=overrides
+                    source,
+                    quant=name,
+                    output=mine,
+                    threads=threads,
+                    overrides=overrides,
+                    **({"importance": importance} if importance else {}),
                 )
-                llama_quantize(source, peer, name, threads)
-                error, peer_weight_error = compare_weights(source, mine, peer)
+                llama_quantize(source, peer, name, threads, importance)
+                error, peer_weight_error = compare_weights(source, mine, peer, importance)
                 kl, in_peer = (
                     [divergence(reference, engine(path, chunks, threads)) for path in (mine, peer)]
                     for engine, reference in zip((ours, theirs), references, strict=True)
@@ -198,6 +236,8 @@ def rate(values: int, encode: Callable[[], object]) -> float:
 def peer_encode(
     type_: quant.QuantType, x: NDArray[np.float32], importance: NDArray[np.float32] | None
 ) -> NDArray[np.uint8]:
+    if importance is None and type_.name in NEED_IMPORTANCE:  # or it ends the process
+        importance = np.ones(x.shape[1], dtype=np.float32)
     return quantize(x, type_.ggml_id, type_.nbytes((x.shape[1],)), importance)
 
 
@@ -225,27 +265,31 @@ def times(model: Path) -> list[Any]:
 
 
 def main() -> None:
-    known = [name for name in RECIPES if name not in SKIPPED | NEEDS_IMPORTANCE]
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
-    parser.add_argument("--recipes", nargs="*", default=known)
+    parser.add_argument("--recipes", nargs="*", help="by default all that can be written")
     parser.add_argument("--tokens", type=int, default=16 * CHUNK)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
     parser.add_argument("--times", action="store_true", help="only the encoders' time")
+    parser.add_argument("--calibrate", action="store_true", help="with an importance matrix")
     options = parser.parse_args()
 
+    left_out = SKIPPED if options.calibrate else SKIPPED | NEEDS_IMPORTANCE
+    known = [name for name in RECIPES if name not in left_out]
     about = record.context(["llama-cpp-python", "gguf", "torch"])
     timed = times(options.model)
     print(record.table(timed, TIMES), flush=True)
     if options.times:
         return
-    recipes = [get_recipe(name).name for name in options.recipes]
+    recipes = [get_recipe(name).name for name in options.recipes or known]
     about |= {"tokens": options.tokens, "chunk": CHUNK, "times": timed}
     rows = []
-    for row in qualities(options.model, recipes, options.tokens, options.threads):
+    for row in qualities(
+        options.model, recipes, options.tokens, options.threads, calibrate=options.calibrate
+    ):
         rows.append(row)
         print(record.table([row], QUALITY).splitlines()[-1], flush=True)
-        record.save("encoders", about, rows)
+        record.save("encoders_calibrated" if options.calibrate else "encoders", about, rows)
     print(record.table(rows, QUALITY))
 
 

@@ -28,6 +28,12 @@ LEVELS = {
 SUB_BLOCK = {"q6_k": 16, "q3_k": 16, "q2_k": 16}
 WITH_MINIMUM = {"q5_k", "q5_1", "q4_k", "q4_1", "q2_k"}
 
+# Scales of 16 or 32 values, in nibbles: where they are in a block, and the levels for a scale of 1.
+ON_POINTS = {
+    "iq3_s": (slice(106, 110), 32), "iq2_s": (slice(74, 82), 16), "iq2_xs": (slice(66, 74), 16),
+    "iq3_xxs": (slice(66, 98), 32), "iq2_xxs": (slice(2, 66), 32),
+}  # fmt: skip
+
 
 def gaussian(rows: int = 64, cols: int = 768, seed: int = 0) -> Rows:
     return np.random.default_rng(seed).normal(0, 0.02, (rows, cols)).astype(np.float32)
@@ -100,7 +106,8 @@ def test_a_constant_row_is_nearly_exact(quant_type: QuantType, magnitude: float)
     for value in (-magnitude, magnitude):
         x = np.full((2, 256), value, dtype=np.float32)
 
-        tolerance = 0.21 if quant_type.name == "mxfp4" else 0.01
+        # Of the large magnitudes the grids of the i-quants have few points with equal ones.
+        tolerance = 0.21 if quant_type.name == "mxfp4" or quant_type.name in ON_POINTS else 0.01
         assert np.abs(round_trip(quant_type, x) / x - 1).max() <= tolerance
 
 
@@ -129,7 +136,9 @@ def test_a_huge_value_that_the_scale_can_hold_is_kept(quant_type: QuantType) -> 
     x = gaussian(1, 256)
     x[0, 77] = -1000
 
-    assert round_trip(quant_type, x)[0, 77] == pytest.approx(-1000, rel=0.07)
+    # Where no level is near 0, it costs less to have all values a little wrong.
+    no_zero = quant_type.name in ON_POINTS or quant_type.name in ("iq1_s", "iq1_m")
+    assert round_trip(quant_type, x)[0, 77] == pytest.approx(-1000, rel=0.3 if no_zero else 0.07)
 
 
 @pytest.mark.parametrize("quant_type", SCALED, ids=str)
@@ -241,13 +250,6 @@ def test_unknown_types_are_named() -> None:
         quant.get("q9_9")
     with pytest.raises(UnsupportedError, match="type 4 "):
         quant.by_ggml_id(4)
-
-
-# Scales of 16 or 32 values, in nibbles: where they are in a block, and the levels for a scale of 1.
-ON_POINTS = {
-    "iq3_s": (slice(106, 110), 32), "iq2_s": (slice(74, 82), 16), "iq2_xs": (slice(66, 74), 16),
-    "iq3_xxs": (slice(66, 98), 32), "iq2_xxs": (slice(2, 66), 32),
-}  # fmt: skip
 
 
 def scales_of(name: str, data: NDArray[np.uint8]) -> Rows:
