@@ -19,7 +19,7 @@ from edgeinfer.calibration.weights import rounded
 from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.quant import QuantType
 
-TOKENS, ROWS = 256, 1024  # sampled
+TOKENS, ROWS = 256, 512  # sampled
 
 Samples = Mapping[tuple[str, int], NDArray[np.float32]]  # (field, layer) -> (tokens, columns)
 

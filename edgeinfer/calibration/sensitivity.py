@@ -26,7 +26,7 @@ from edgeinfer.calibration.weights import put, restore, rounded, values
 from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.quant import QuantType, get
 from edgeinfer.quant.allocation import Option
-from edgeinfer.quant.assignment import has_choice
+from edgeinfer.quant.assignment import has_choice, needs_importance
 
 PROBE_BITS = 3.5  # a weight: the type nearest to this is what a matrix's effect is measured with
 LARGE = 0.05  # a share of all weights from which on every type is measured
@@ -93,7 +93,12 @@ class _Run:
         self._effect: Effect | None = None
 
     def options(self, matrix: MatrixSource, large: bool) -> list[Option]:
-        types = [t for t in self._what.types if matrix.shape[1] % t.block == 0]
+        known = self._importance(matrix) is not None
+        types = [
+            t
+            for t in self._what.types
+            if matrix.shape[1] % t.block == 0 and (known or not needs_importance(matrix.name, t))
+        ]
         if not types:
             types = [get("f16")]
         errors = self._errors(matrix, types)
