@@ -210,8 +210,9 @@ struct PointSearch {
 template <class Q, class B>
 EI_INLINE Floats fit_scale(const PointSearch<Q, B>& s) {
   using Search = PointSearch<Q, B>;
-  constexpr int kBounds = 10, kSearches = Search::kSigned ? 4 : 0;
-  constexpr float kLow = 0.5f, kHigh = 1.1f;  // of the scale that makes the largest value the
+  constexpr int kBounds = 10, kSearches = Search::kSigned ? 3 : 0;
+  constexpr float kLow = 0.5f,
+                  kHigh = 1.1f;  // of the scale that makes the largest value the last level
   const Floats unit = magnitude(extreme(s.b, s.lane)) / Search::level_of(Search::kRanks - 1);
   constexpr float kNear = 0.9f, kAbove = 1.2f;  // of the least bound's
   Floats near = unit, least = splat(INFINITY);
@@ -232,6 +233,10 @@ EI_INLINE Floats fit_scale(const PointSearch<Q, B>& s) {
   };
   for (int t = 0; t < kSearches; ++t) {
     attempt(near * (kNear + (kAbove - kNear) * static_cast<float>(t) / (kSearches - 1)));
+  }
+  // Magnitudes that are all alike are on a point for sure only if they are the least.
+  if constexpr (Search::kSigned) {
+    attempt(unit * (Search::level_of(Search::kRanks - 1) / Search::level_of(0)));
   }
   attempt(best);
   return best;
