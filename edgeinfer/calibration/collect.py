@@ -73,6 +73,7 @@ def collect(
             continue
         kind = matrix.field + ("/experts" if matrix.experts > 1 else "")
         rows = sums[kind] if matrix.layer < 0 else sums[kind][matrix.layer]
+        rows = rows[..., : matrix.shape[1]]  # mixers are not of the same width in all layers
         counts = sums["counts"][matrix.layer] if matrix.experts > 1 else np.array([done])
         if not np.isfinite(rows).all():
             raise CorruptFileError(f"what {matrix.name!r} is multiplied with is not finite")
@@ -99,5 +100,7 @@ def _squares(inputs: Recorded, experts: int) -> Iterator[tuple[str, NDArray[np.f
         of = (chosen[:, None, :] == np.arange(experts)[:, None]).astype(np.float32)
         yield "counts", of.sum(axis=2, dtype=np.float64)
         yield "down/experts", (of @ np.square(inputs["down"])).astype(np.float64)
+        shared = (chosen == experts).astype(np.float32)[:, None]  # which all tokens take
+        yield "down/shared", (shared @ np.square(inputs["down"]))[:, 0].astype(np.float64)
         ffn = np.repeat(np.square(inputs["ffn"]), used, axis=1)
         yield "ffn/experts", (of @ ffn).astype(np.float64)

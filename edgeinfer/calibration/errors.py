@@ -41,6 +41,10 @@ def sample_inputs(opened: Opened, chunks: Chunks, *, tokens: int = TOKENS) -> Sa
             elif field != "experts":
                 for layer, part in enumerate(rows):
                     kept.setdefault((field, layer), []).append(part[here])
+                    if field == "down" and "experts" in inputs:  # the shared one is a token's last
+                        used = inputs["experts"].shape[2]
+                        own = part[used - 1 :: used][here]
+                        kept.setdefault(("down/shared", layer), []).append(own)
     return {key: np.concatenate(parts) for key, parts in kept.items()}
 
 

@@ -9,7 +9,7 @@ from math import prod
 
 from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.arch.tensors import LOOKED_UP, split_name
+from edgeinfer.arch.tensors import CONVOLUTIONS, LOOKED_UP, split_name
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.gguf import GGUFFile
 
@@ -31,6 +31,9 @@ _FIELDS: Mapping[str, str] = {
     "ffn_gate.weight": "ffn",
     "ffn_up.weight": "ffn",
     "ffn_down.weight": "down",
+    "ffn_gate_shexp.weight": "ffn",
+    "ffn_up_shexp.weight": "ffn",
+    "ffn_down_shexp.weight": "down/shared",
 }
 _EXPERT = re.compile(r"\.\d+\.weight$")  # "ffn_gate.3.weight", the gate of expert 3
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
@@ -67,7 +70,7 @@ class MatrixSource:
 
 
 def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSource]:
-    """Lists a model's matrices in file order; vectors are not among them.
+    """Lists a model's matrices in file order; vectors and convolutions are not among them.
 
     Raises:
         UnsupportedError: a block has a matrix whose input the engine does not record.
@@ -76,7 +79,7 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
     shapes = {name: info.shape for name, info in file.tensors.items()}
     parts: dict[str, list[Rows]] = {}
     for part in engine_tensors(gguf_architecture(file.metadata), config, shapes):
-        if len(shapes[part.source]) > 1:
+        if len(shapes[part.source]) > 1 and split_name(part.name)[1] not in CONVOLUTIONS:
             rows = Rows(part.name, part.row_start, part.row_count)
             parts.setdefault(part.source, []).append(rows)
     found = []

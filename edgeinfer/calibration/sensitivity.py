@@ -121,7 +121,9 @@ class _Run:
                 matrix,
                 values(self._opened, matrix),
                 missing,
-                self._samples[matrix.field, matrix.layer] if matrix.field else None,
+                self._samples[matrix.field, matrix.layer][:, : matrix.shape[1]]
+                if matrix.field
+                else None,
                 self._importance(matrix),
                 threads=self._what.threads,
             )

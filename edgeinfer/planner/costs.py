@@ -83,16 +83,21 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
 
 def state_bytes(config: ModelConfig) -> int:
     """Returns the bytes of the running states of one sequence, earlier ones that are kept too."""
+    size = one_state_bytes(config)
+    if not size:
+        return 0
+    return size * (1 + min(max(_KEPT_BYTES // size, _LEAST_KEPT), _MOST_KEPT))
+
+
+def one_state_bytes(config: ModelConfig) -> int:
+    """Returns the bytes of a running state."""
     matrices = 4 * config.delta_heads * config.delta_dim**2
-    size = sum(
+    return sum(
         _round_up(4 * (config.conv_taps - 1) * config.conv_width(mixer), _ALIGNMENT)
         + (matrices if mixer is Mixer.DELTA_NET else 0)
         for mixer in config.mixers
         if mixer is not Mixer.ATTENTION
     )
-    if not size:
-        return 0
-    return size * (1 + min(max(_KEPT_BYTES // size, _LEAST_KEPT), _MOST_KEPT))
 
 
 def scratch_bytes(config: ModelConfig, batch: int) -> int:

@@ -15,6 +15,7 @@ from functools import lru_cache
 
 from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.formats.ggml_types import BY_NAME
+from edgeinfer.planner.costs import one_state_bytes
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, tensor_bytes
 from edgeinfer.planner.resident import runtime_bytes
@@ -69,11 +70,11 @@ def repacked_bytes(model: Outline, isas: tuple[str, ...]) -> int:
 
 
 def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:
-    """Bytes of one sequence's keys and values."""
+    """Bytes of one sequence's keys and values, and of its running state."""
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
     values = config.kv_heads * config.head_dim
     row = sum(values // kind.block * kind.nbytes for kind in kinds)
-    return context * config.mixers.count(Mixer.ATTENTION) * row
+    return context * config.mixers.count(Mixer.ATTENTION) * row + one_state_bytes(config)
 
 
 def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:

@@ -199,6 +199,8 @@ class PyEngine {
                        array("down", {layers, rows * used, static_cast<size_t>(c.ff_width)}),
                        nullptr,
                        count};
+    if (!c.layer_mixer.empty())  // some layers fill a part of it
+      std::fill_n(record.o, layers * rows * static_cast<size_t>(c.mixed_width()), 0.0f);
     auto experts = std::make_unique<int32_t[]>(layers * rows * used);
     record.experts = experts.get();
     {

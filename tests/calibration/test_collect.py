@@ -107,6 +107,18 @@ def test_each_expert_is_summed_over_its_own_tokens(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("name", ["lfm2-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"])
+def test_every_matrix_of_recurrent_layers_is_seen(name: str, tmp_path: Path) -> None:
+    with open_model(written(name, tmp_path), context=32, threads=1) as opened:
+        tensors = collect(opened.engine, opened.matrices, CHUNKS).tensors
+
+    for matrix in opened.matrices:
+        if matrix.field not in ("", "output"):
+            squares = tensors[matrix.name].squares
+            assert squares.shape[1] == matrix.shape[1]
+            assert (squares.sum(axis=1)[tensors[matrix.name].counts > 0] > 0).all(), matrix.name
+
+
 def test_the_text_that_comes_along_is_long_and_always_the_same() -> None:
     text = calibration_text()
 
