@@ -73,7 +73,7 @@ class HuggingFaceSource:
         if pooling is not None:
             # No logits are wanted of it, so its output matrix is often left out.
             headless = "lm_head.weight" not in self._checkpoint.tensors
-            tied = self.numbers.tied_output or headless
+            tied = self.arch.causal and (self.numbers.tied_output or headless)
             self.numbers = replace(self.numbers, pooling=pooling, tied_output=tied)
         self.config = self.numbers.model_config(self.arch)
         self.files = sorted({tensor.path for tensor in self._checkpoint.tensors.values()})

@@ -1,7 +1,7 @@
 """The tokenizer of a Hugging Face folder as the ``tokenizer.ggml.*`` keys of a GGUF.
 
-Two kinds of tokenizer.json have a place in a GGUF: byte-level BPE, whose pre-tokenizer is
-recognised by its rules and written by its name, and SentencePiece's BPE. What cannot be
+Three kinds of tokenizer.json have a place in a GGUF: byte-level BPE, whose pre-tokenizer is
+recognised by its rules and written by its name, SentencePiece's BPE and BERT's WordPiece. What cannot be
 written without changing the tokens is an error.
 """
 
@@ -29,6 +29,7 @@ from edgeinfer.tokenizer.vocabulary import (
     RSTRIP_KEY,
     TokenType,
 )
+from edgeinfer_converters import wordpiece
 
 _MOST_PADDING = 100_000
 
@@ -80,13 +81,18 @@ def _from_json(folder: Path) -> dict[str, Any]:
     model = source.get("model")
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise CorruptFileError(f"{path}: no vocabulary")
-    if model.get("type", "BPE") != "BPE":
-        raise UnsupportedError(f"{path}: a {model.get('type')} model; only BPE can be written")
+    kind = model.get("type", "BPE")
+    if kind not in ("BPE", "WordPiece"):
+        raise UnsupportedError(f"{path}: a {kind} model; BPE and WordPiece can be written")
     for option in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
-        if model.get(option):
+        if model.get(option) and kind == "BPE":
             raise UnsupportedError(f"{path}: BPE with {option} {model[option]!r}")
     tokens = _tokens(path, model, source.get("added_tokens") or [])
     encoder = guarded(lambda: Encoder.from_file(str(path)), str(path))
+    encoder.no_padding()
+    encoder.no_truncation()
+    if kind == "WordPiece":
+        return _wordpiece(folder, source, tokens, encoder)
     if model.get("byte_fallback"):
         specific = _sentencepiece(path, source, model, tokens)
     else:
@@ -109,6 +115,28 @@ def _from_json(folder: Path) -> dict[str, Any]:
     if _first_only(source.get("pre_tokenizer")):
         written[FIRST_ONLY_KEY] = True
     return written
+
+
+def _wordpiece(
+    folder: Path, source: Mapping[str, Any], tokens: _Tokens, encoder: Encoder
+) -> dict[str, Any]:
+    path = folder / "tokenizer.json"
+    for number, type_ in tokens.types.items():
+        if type_ == TokenType.UNKNOWN:
+            tokens.types[number] = TokenType.CONTROL
+    size = max(tokens.texts) + 1
+    types = [tokens.types.get(number, TokenType.UNUSED) for number in range(size)]
+    texts = [tokens.texts.get(number, f"[PAD{number}]") for number in range(size)]
+    special = folders.special_tokens(folder, tokens.ids)
+    keys = {
+        "model": "bert",
+        **wordpiece.normalizer_keys(path, source),
+        "tokens": wordpiece.gguf_texts(path, texts, types),
+        "token_type": np.array(types, np.int32),
+        **{KEY_OF[n]: special.ids[n] for n in ("unk", "pad", "mask") if n in special.ids},
+        **wordpiece.frame_keys(*_frame(folder, encoder, special)),
+    }
+    return {PREFIX + name: value for name, value in keys.items()}
 
 
 def _tokens(path: Path, model: Mapping[str, Any], added: list[Any]) -> _Tokens:

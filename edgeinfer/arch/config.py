@@ -16,6 +16,7 @@ class Activation(str, Enum):
 
     SILU = "silu"
     GELU_TANH = "gelu_tanh"
+    GELU_ERF = "gelu_erf"
 
 
 class Norm(str, Enum):
@@ -26,11 +27,15 @@ class Norm(str, Enum):
 
 
 class NormPlacement(str, Enum):
-    """Where the norms of a block sit: before it, after it, or both."""
+    """Where the norms of a block sit: before it, after it, both, or on what it is added to.
+
+    ``SUM`` is how transformers began: x = norm(x + block(x)).
+    """
 
     PRE = "pre"
     POST = "post"
     SANDWICH = "sandwich"
+    SUM = "sum"
 
 
 class QkNorm(str, Enum):
@@ -80,13 +85,16 @@ class RopeTable:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelConfig:
-    """A decoder-only transformer, as numbers."""
+    """A transformer, as numbers."""
 
     architecture: str  # general.architecture of the GGUF
     name: str = ""
     vocab_size: int
     context: int  # tokens the model was trained for
     positions: int = 0  # rows of a learned position table, 0 for none
+    token_types: int = 0  # rows of a table whose first is added to every token, 0 for none
+    # Tokens see those before them; else all of their text, and there are no logits.
+    causal: bool = True
     layers: int
     width: int
     heads: int

@@ -58,6 +58,7 @@ KEYS: Mapping[str, str] = {
     "shared_ff_width": "expert_shared_feed_forward_length",
     "layers_ahead": "nextn_predict_layers",
     "rope.sections": "rope.dimension_sections",
+    "causal": "attention.causal",
     "rope.dim": "rope.dimension_count",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
@@ -144,6 +145,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         name=str(gguf.metadata.get("general.name", "")),
         vocab_size=_vocab_size(gguf),
         context=keys.require("context", int),
+        token_types=_token_types(gguf, arch),
         layers=layers,
         width=width,
         heads=heads,
@@ -179,7 +181,7 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         ),
         residual_scale=keys.optional("residual_scale", float, 1.0),
         output_scale=1.0 / (keys.optional("output_scale", float, 1.0) or math.nan),
-        tied_output="output.weight" not in gguf.tensors,
+        tied_output=arch.causal and "output.weight" not in gguf.tensors,
         pooling=_pooling(keys),
     )
     numbers.check(keys.name)
@@ -199,6 +201,8 @@ class _Keys:
             return f"tensor {ROPE_TENSORS[field]!r}"
         if field == "vocab_size":
             return "rows of tensor 'token_embd.weight'"
+        if field == "token_types":
+            return "rows of tensor 'token_types.weight'"
         return f"key '{self._arch}.{self._keys[field]}'"
 
     def get(self, field: str) -> Any:
@@ -250,6 +254,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None
         raise UnsupportedError(
             f"{keys.name('shared_ff_width')} differs from the {expert} of others"
         )
+    if keys.optional("causal", bool, arch.causal) is not arch.causal:
+        raise UnsupportedError(f"{keys.name('causal')} is {not arch.causal} in {arch.name}")
     if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
         raise UnsupportedError(f"{arch.name} without rotary embeddings")
 
@@ -317,17 +323,24 @@ def _vocab_size(gguf: GgufSource) -> int:
     return int(gguf.tensors["token_embd.weight"].shape[0])
 
 
+def _token_types(gguf: GgufSource, arch: Architecture) -> int:
+    found = gguf.tensors.get("token_types.weight") if arch.token_types else None
+    return int(found.shape[0]) if found is not None else 0
+
+
 def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
     pattern = keys.get("window_pattern")
     if pattern is None:
-        return period_pattern(arch.window_period, layers)
+        return period_pattern(arch.window_period, layers, first=arch.window_first)
     if isinstance(pattern, (np.ndarray, list)):
         if len(pattern) != layers:
             raise CorruptFileError(
                 f"{keys.name('window_pattern')} has {len(pattern)} values for {layers} layers"
             )
         return tuple(bool(windowed) for windowed in pattern)
-    return period_pattern(keys.require("window_pattern", int), layers)
+    return period_pattern(
+        keys.require("window_pattern", int), layers, first=arch.window_first
+    )
 
 
 def _ropes(

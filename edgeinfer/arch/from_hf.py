@@ -33,6 +33,7 @@ KEYS: Mapping[str, str] = {
     "kv_heads": "num_key_value_heads",
     "head_dim": "head_dim",
     "ff_width": "intermediate_size",
+    "token_types": "type_vocab_size",
     "experts": "num_experts",
     "experts_used": "num_experts_per_tok",
     "norm_eps": "rms_norm_eps",
@@ -53,6 +54,7 @@ _ACTIVATIONS = {
     "silu": Activation.SILU,
     "gelu_pytorch_tanh": Activation.GELU_TANH,
     "gelu_new": Activation.GELU_TANH,
+    "gelu": Activation.GELU_ERF,
 }
 _ACTIVATION_KEYS = ("hidden_activation", "hidden_act", "activation_function")
 _MIXERS = {
@@ -78,7 +80,9 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         CorruptFileError: a key is missing, has the wrong type or makes no sense.
         UnsupportedError: the checkpoint uses something the graph does not have.
     """
-    keys = _Keys({**arch.hf_defaults, **text_config(config)}, arch)
+    stated = text_config(config)
+    aliased = {usual: stated[key] for key, usual in arch.hf_aliases.items() if key in stated}
+    keys = _Keys({**arch.hf_defaults, **aliased, **stated}, arch)
     _refuse_other_graphs(keys, arch)
     layers = check_size("layers", keys.number("layers", int), _name)
     width = check_size("width", keys.number("width", int), _name)
@@ -95,6 +99,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     numbers = Hyperparameters(
         vocab_size=keys.number("vocab_size", int),
         context=context,
+        token_types=keys.number("token_types", int) if arch.token_types else 0,
         layers=layers,
         width=width,
         heads=heads,
@@ -124,9 +129,8 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         ),
         residual_scale=keys.number("residual_scale", float, 1.0),
         output_scale=1.0 / (keys.number("output_scale", float, 1.0) or math.nan),
-        tied_output=bool(
-            keys.get("tie_embedding", keys.get("tie_word_embeddings", arch.tied_output))
-        ),
+        tied_output=arch.causal
+        and bool(keys.get("tie_embedding", keys.get("tie_word_embeddings", arch.tied_output))),
     )
     numbers.check(_name)
     return numbers
@@ -251,7 +255,9 @@ def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
         return tuple(i >= first for i in range(layers))
     period = keys.get("sliding_window_pattern", arch.window_period)
     return period_pattern(
-        checked_number("config.json: 'sliding_window_pattern'", period, int), layers
+        checked_number("config.json: 'sliding_window_pattern'", period, int),
+        layers,
+        first=arch.window_first,
     )
 
 

@@ -32,6 +32,7 @@ _LIMITS = {
     "delta_key_heads": 1 << 12,
     "delta_dim": 1 << 12,
 }
+_MOST_TYPES = 1 << 12
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +55,7 @@ class Hyperparameters:
     name: str = ""
     vocab_size: int
     context: int
+    token_types: int = 0
     layers: int
     width: int
     heads: int
@@ -102,6 +104,8 @@ class Hyperparameters:
             vocab_size=self.vocab_size,
             context=self.context,
             positions=self.context if arch.learned_positions else 0,
+            token_types=self.token_types,
+            causal=arch.causal,
             layers=self.layers,
             width=self.width,
             heads=self.heads,
@@ -151,6 +155,10 @@ class Hyperparameters:
         Raises:
             CorruptFileError: a number makes no sense.
         """
+        if not 0 <= self.token_types <= _MOST_TYPES:
+            raise CorruptFileError(
+                f"{key('token_types')} is {self.token_types}, expected 0 to {_MOST_TYPES}"
+            )
         for field in _LIMITS:
             is_there = {"experts": self.experts, "conv_taps": self.mixers}
             if field.startswith("delta"):
@@ -227,9 +235,13 @@ def _check_rope(rope: Rope, head_dim: int, key: Callable[[str], str]) -> None:
             raise CorruptFileError(f"{key('rope.' + field)} has a value that is not above 0")
 
 
-def period_pattern(period: int, layers: int) -> tuple[bool, ...]:
-    """Returns, per layer, whether it is *not* an n-th one: all for 0, none for 1."""
-    return tuple(period == 0 or (i + 1) % period != 0 for i in range(layers))
+def period_pattern(period: int, layers: int, *, first: bool = False) -> tuple[bool, ...]:
+    """Returns, per layer, whether it is *not* an n-th one: all for 0, none for 1.
+
+    Of each n layers that is the last one, or the ``first``.
+    """
+    offset = 0 if first else 1
+    return tuple(period == 0 or (i + offset) % period != 0 for i in range(layers))
 
 
 def mixers_of(recurrent: Mixer, attends: Iterable[bool]) -> tuple[Mixer, ...]:

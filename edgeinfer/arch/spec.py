@@ -1,4 +1,4 @@
-"""What a family of decoder-only language models is, as data. The defaults describe Llama.
+"""What a family of language models is, as data. The defaults describe Llama.
 
 A family is one module of this package with an ``ARCHITECTURE``. The converters, the planner
 and the engines read it; nothing else in the project knows a family by name.
@@ -30,6 +30,8 @@ HEADLESS: Mapping[str, str] = MappingProxyType(
         "norm.": "model.norm.",
     }
 )
+
+USUAL_BLOCKS = "model.layers.{}."
 
 # Tensors of block i: "blk.{i}." + GGUF name -> ``blocks`` + checkpoint name.
 BLOCK_TENSORS: Mapping[str, str] = MappingProxyType(
@@ -131,10 +133,13 @@ class Architecture:
         hf_classes: "architectures" of its config.json files.
         variant_of: set if another family owns the GGUF name (Mistral's is Llama's).
         gated: its feed-forward block has a gate.
+        causal: tokens see those before them; else all of their text, and there is no output matrix.
+        token_types: the first row of a table is added to every token.
         learned_positions: a row of a table is added to the embedding, for each position.
         ff_factor: the feed-forward width over the width where config.json does not say; 0: it does.
         window_period: which layers have the sliding window where the file does not say:
             all but every n-th; 0 is all, 1 is none.
+        window_first: of n layers the first has no window, not the last.
         default_window: the window where a GGUF has no key for it.
         no_rope_period: every n-th layer has no rotary embedding; 0 is none, 1 all.
         local_rope_base: base of windowed layers' rotary embedding, None if all share one.
@@ -160,6 +165,7 @@ class Architecture:
         predicts_ahead: files may have blocks that guess tokens ahead, which are not read.
         kv_heads_tell_mixers: a GGUF says which layers have attention by their KV heads.
         hf_keys: our field -> the key of config.json, where it is not the usual one.
+        hf_aliases: other keys that config.json may have in place of the usual ones.
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
         rope_kinds: RoPE types of config.json that mean another type in this family.
@@ -167,11 +173,13 @@ class Architecture:
         model: changes to ``MODEL_TENSORS``; None takes a tensor away.
         blocks: what names in a checkpoint's block "{}" begin with.
         block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
+        not_first: those of ``block`` that the first block lacks.
         biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
         fused: file tensors that hold several of the graph's, in row order, or one under
             another name.
         transforms: GGUF tensor name, "blk.{i}." left off -> name in ``transforms.TRANSFORMS``.
-        prefixes: spellings of checkpoint names -> the usual ones.
+        prefixes: beginnings of checkpoint names -> the usual ones.
+        suffixes: ends of checkpoint names -> the usual ones.
         skipped: beginnings of checkpoint tensors that are not part of the text model.
         buffers: ends of names of tensors without weights that old checkpoints have.
     """
@@ -181,6 +189,8 @@ class Architecture:
     variant_of: str | None = None
     norm: Norm = Norm.RMS
     gated: bool = True
+    causal: bool = True
+    token_types: bool = False
     learned_positions: bool = False
     ff_factor: int = 0
     activation: Activation = Activation.SILU
@@ -188,6 +198,7 @@ class Architecture:
     qk_norm: QkNorm = QkNorm.NONE
     rope_style: RopeStyle = RopeStyle.HALVES
     window_period: int = 0
+    window_first: bool = False
     default_window: int = 0
     no_rope_period: int = 0
     local_rope_base: float | None = None
@@ -210,17 +221,20 @@ class Architecture:
     predicts_ahead: bool = False
     kv_heads_tell_mixers: bool = False
     hf_keys: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    hf_aliases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
     rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_required: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
-    blocks: str = "model.layers.{}."
+    blocks: str = USUAL_BLOCKS
     model: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     block: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
+    not_first: tuple[str, ...] = ()
     biases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED_QKV)
     transforms: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     prefixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
+    suffixes: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     skipped: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
 

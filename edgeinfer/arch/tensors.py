@@ -13,13 +13,22 @@ from typing import Any
 
 from edgeinfer.arch.config import Mixer, ModelConfig, QkNorm
 from edgeinfer.arch.from_gguf import ROPE_TENSORS
-from edgeinfer.arch.spec import BIAS_TENSORS, HEADLESS, Architecture, is_of_attention
+from edgeinfer.arch.spec import (
+    BIAS_TENSORS,
+    HEADLESS,
+    USUAL_BLOCKS,
+    Architecture,
+    is_of_attention,
+)
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 # Tensor -> (rows, columns) or (length,), as names of ``dimensions``.
 _SHAPES: Mapping[str, tuple[str, ...]] = {
     "token_embd.weight": ("vocab", "width"),
     "position_embd.weight": ("positions", "width"),
+    "token_types.weight": ("token_types", "width"),
+    "token_embd_norm.weight": ("width",),
+    "token_embd_norm.bias": ("width",),
     "output_norm.weight": ("width",),
     "output.weight": ("vocab", "width"),
     "output_norm.bias": ("width",),
@@ -33,6 +42,8 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "attn_k.bias": ("keys",),
     "attn_v.bias": ("keys",),
     "attn_output.bias": ("width",),
+    "attn_output_norm.weight": ("width",),
+    "attn_output_norm.bias": ("width",),
     "attn_q_norm.weight": ("query_norm",),
     "attn_k_norm.weight": ("key_norm",),
     "post_attention_norm.weight": ("width",),
@@ -66,6 +77,8 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_gate_shexp.weight": ("ff", "width"),
     "ffn_up_shexp.weight": ("ff", "width"),
     "ffn_down_shexp.weight": ("width", "ff"),
+    "layer_output_norm.weight": ("width",),
+    "layer_output_norm.bias": ("width",),
 }
 
 # Convolutions are kept as float32, whatever their type in a file.
@@ -120,6 +133,7 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "delta_heads": config.delta_heads,
         "two_delta_heads": 2 * config.delta_heads,
         "delta_dim": config.delta_dim,
+        "token_types": config.token_types,
         "ff": config.ff_width,
         "experts": config.experts,
         "queries": queries,
@@ -163,6 +177,8 @@ def checkpoint_names(
     names = arch.model_tensors(config.tied_output)
     for i in range(config.layers):
         for ours, theirs in blocks[config.mixer(i)].items():
+            if i == 0 and ours in arch.not_first:
+                continue
             names[f"blk.{i}.{ours}"] = arch.blocks.format(i) + theirs
     return names
 
@@ -183,7 +199,11 @@ def _block(
 
 def usual_name(arch: Architecture, name: str) -> str:
     """Returns a checkpoint tensor's name in the usual spelling."""
-    for prefix, usual in {**HEADLESS, **arch.prefixes}.items():
+    for suffix, usual in arch.suffixes.items():
+        if name.endswith(suffix):
+            name = name.removesuffix(suffix) + usual
+    headless = HEADLESS if arch.blocks == USUAL_BLOCKS else {}
+    for prefix, usual in {**headless, **arch.prefixes}.items():
         if name.startswith(prefix):
             return usual + name[len(prefix) :]
     return name
@@ -212,6 +232,8 @@ def engine_tensors(
     kinds = {mixer: graph_tensors(arch, config, mixer) for mixer in arch.mixers}
     for i in range(config.layers):
         for kind in kinds[config.mixer(i)]:
+            if i == 0 and kind in arch.not_first:
+                continue
             tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
             found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
     for kind in sorted(_OPTIONAL.difference(*kinds.values())):

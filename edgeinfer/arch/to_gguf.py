@@ -18,6 +18,8 @@ from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind, yarn_attention_f
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.errors import UnsupportedError
 
+TOKEN_TYPE_COUNT = "tokenizer.ggml.token_type_count"
+
 # The value of a key; in the file an int is a u32, a float an f32, a tuple an array.
 GgufValue = int | float | bool | str | tuple[bool, ...] | tuple[int, ...]
 
@@ -54,10 +56,14 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
             f"{arch.name} with other layers than each {arch.no_rope_period}th "
             "without rotary embedding: GGUF has no key for it"
         )
+    if not arch.causal:
+        values["causal"] = False
     keys = keys_of(arch)
+    types = {TOKEN_TYPE_COUNT: numbers.token_types} if arch.token_types else {}
     return {
         "general.architecture": arch.name,
         f"{arch.name}.vocab_size": numbers.vocab_size,
+        **types,
         **{f"{arch.name}.{keys[field]}": value for field, value in values.items()},
     }
 
@@ -109,7 +115,9 @@ def _window(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufVa
         # Written as 0 where a missing key would mean the family's usual window.
         return {"window": 0} if arch.default_window else {}
     written: dict[str, GgufValue] = {"window": numbers.window}
-    if numbers.windowed != period_pattern(arch.window_period, numbers.layers):
+    if numbers.windowed != period_pattern(
+        arch.window_period, numbers.layers, first=arch.window_first
+    ):
         written["window_pattern"] = numbers.windowed
     return written
 

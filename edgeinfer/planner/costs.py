@@ -34,7 +34,8 @@ def footprint(model: Outline, setting: Setting) -> Footprint:
     return Footprint(
         weights_bytes=_packed(model),
         kv_bytes=kv_bytes(model.config, setting.context, setting.kv_type_k, setting.kv_type_v),
-        scratch_bytes=scratch_bytes(model.config, setting.batch),
+        scratch_bytes=scratch_bytes(model.config, setting.batch)
+        + step_kv_bytes(model.config, setting.batch, setting.kv_type_k, setting.kv_type_v),
         runtime_bytes=runtime_bytes(model.config.vocab_size, model.merges),
     )
 
@@ -72,13 +73,24 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
 def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:
     """Returns the bytes of what one sequence keeps when its context is full.
 
-    That is the keys and values of layers with attention, and the states of recurrent ones.
+    That is the keys and values of layers with attention, and the states of recurrent ones; nothing
+    if texts are read as a whole.
     """
+    if not config.causal:
+        return 0
     attend = config.mixers.count(Mixer.ATTENTION)
-    positions = _round_up(context, _KV_BLOCK) * attend * config.kv_heads
+    return attend * _layer_kv_bytes(config, context, kv_type_k, kv_type_v) + state_bytes(config)
+
+
+def step_kv_bytes(config: ModelConfig, batch: int, kv_type_k: str, kv_type_v: str) -> int:
+    """Returns the bytes of a layer's keys and values in a step whose texts leave nothing behind."""
+    return 0 if config.causal else _layer_kv_bytes(config, 4 * batch, kv_type_k, kv_type_v)
+
+
+def _layer_kv_bytes(config: ModelConfig, places: int, kv_type_k: str, kv_type_v: str) -> int:
+    positions = _round_up(places, _KV_BLOCK) * config.kv_heads
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
-    row = sum(config.head_dim // kind.block * kind.nbytes for kind in kinds)
-    return positions * row + state_bytes(config)
+    return positions * sum(config.head_dim // kind.block * kind.nbytes for kind in kinds)
 
 
 def state_bytes(config: ModelConfig) -> int:

@@ -55,6 +55,8 @@ ModelConfig config_from(const nb::dict& d) {
   ModelConfig c;
   c.vocab_size = field<int64_t>(d, "vocab_size");
   c.positions = field<int64_t>(d, "positions");
+  c.token_types = field<int64_t>(d, "token_types");
+  c.causal = field<bool>(d, "causal");
   c.layers = field<int64_t>(d, "layers");
   c.width = field<int64_t>(d, "width");
   c.heads = field<int64_t>(d, "heads");
@@ -67,8 +69,10 @@ ModelConfig config_from(const nb::dict& d) {
   c.norm_eps = field<float>(d, "norm_eps");
   c.norm = field<std::string>(d, "norm") == "layer" ? Norm::kLayer : Norm::kRms;
   c.gated = field<bool>(d, "gated");
-  c.activation = field<std::string>(d, "activation") == "gelu_tanh" ? Activation::kGeluTanh
-                                                                    : Activation::kSilu;
+  const auto activation = field<std::string>(d, "activation");
+  c.activation = activation == "gelu_tanh"  ? Activation::kGeluTanh
+                 : activation == "gelu_erf" ? Activation::kGeluErf
+                                            : Activation::kSilu;
   const auto qk_norm = field<std::string>(d, "qk_norm");
   c.qk_norm = qk_norm == "head" ? QkNorm::kHead : qk_norm == "full" ? QkNorm::kFull : QkNorm::kNone;
   c.rope_neighbours = field<std::string>(d, "rope_style") == "neighbours";

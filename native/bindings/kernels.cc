@@ -237,9 +237,10 @@ nb::ndarray<nb::numpy, float> layer_norm(const std::string& isa, Vector x, Vecto
   return to_array(std::move(y), {x.size()});
 }
 
-nb::ndarray<nb::numpy, float> gelu(const std::string& isa, Vector x) {
+template <auto KernelSet::* kernel>
+nb::ndarray<nb::numpy, float> mapped(const std::string& isa, Vector x) {
   Buffer<float> y = copy_of(x);
-  find_kernels(isa).gelu(y.data(), static_cast<int64_t>(x.size()));
+  (find_kernels(isa).*kernel)(y.data(), static_cast<int64_t>(x.size()));
   return to_array(std::move(y), {x.size()});
 }
 
@@ -413,7 +414,10 @@ void bind_kernels(nb::module_& m) {
   m.def("silu_mul", &gate<&KernelSet::silu_mul>, "isa"_a, "gate"_a, "up"_a, "silu(gate) * up.");
   m.def("gelu_mul", &gate<&KernelSet::gelu_mul>, "isa"_a, "gate"_a, "up"_a,
         "gelu_tanh(gate) * up.");
-  m.def("gelu", &gelu, "isa"_a, "x"_a, "gelu_tanh(x).");
+  m.def("gelu", &mapped<&KernelSet::gelu>, "isa"_a, "x"_a, "gelu_tanh(x).");
+  m.def("gelu_erf_mul", &gate<&KernelSet::gelu_erf_mul>, "isa"_a, "gate"_a, "up"_a,
+        "gelu(gate) * up.");
+  m.def("gelu_erf", &mapped<&KernelSet::gelu_erf>, "isa"_a, "x"_a, "x * Phi(x).");
   m.def("scale_and_cap", &scale_and_cap, "isa"_a, "x"_a, "scale"_a, "cap"_a,
         "cap * tanh(scale * x / cap); a cap of 0 is none.");
   m.def("multiply", &gate<&KernelSet::multiply>, "isa"_a, "y"_a, "x"_a, "y * x.");

@@ -11,7 +11,15 @@ void Attention::plan(const std::vector<Span>& spans, int threads) {
   groups_.clear();
   int64_t longest = 0, count = 0;
   for (const Span& span : spans) {
-    longest = std::max(longest, span.cache->length + span.count);
+    const int64_t first = config_.causal ? span.cache->length : place(longest, span.count);
+    const int64_t end = first + span.count;
+    for (int64_t i = 0; i < span.count; ++i) {
+      if (config_.causal)
+        tokens_.push_back({span.cache, first + i, first + i, 0, first + i + 1});
+      else
+        tokens_.push_back({&step_kv_, i, first + i, first, end});
+    }
+    longest = std::max(longest, end);
     count += span.count;
   }
   const int64_t blocks = (longest + kKvBlock - 1) / kKvBlock;
@@ -21,19 +29,20 @@ void Attention::plan(const std::vector<Span>& spans, int threads) {
   const int64_t tasks = 8 * threads;
   const int64_t share = (count * config_.kv_heads * splits_ + tasks - 1) / tasks;
   const int64_t most = std::clamp<int64_t>(share, 1, std::max<int64_t>(1, kMaxQueries / group()));
+  int64_t base = 0;
   for (const Span& span : spans) {
-    const auto base = static_cast<int64_t>(tokens_.size());
-    const int64_t length = span.cache->length;
-    for (int64_t i = 0; i < span.count; ++i) tokens_.push_back({span.cache, length + i});
     for (int64_t i = 0; i < span.count; i += most)
-      groups_.push_back({span.cache, base + i, std::min(most, span.count - i), length + i});
+      groups_.push_back({base + i, std::min(most, span.count - i)});
+    base += span.count;
   }
 }
 
 void Attention::store(int64_t layer, int64_t t, const float* q, const float* k, const float* v) {
   const int64_t dim = config_.head_dim;
-  const auto& [cache, position] = tokens_[static_cast<size_t>(t)];
-  const int64_t block = position / kKvBlock * cache->block_bytes(), place = position % kKvBlock;
+  const Token& token = tokens_[static_cast<size_t>(t)];
+  const KvCache* cache = token.cache;
+  const int64_t block = token.place / kKvBlock * cache->block_bytes();
+  const int64_t place = token.place % kKvBlock;
   float turned[kMaxHeadDim];
   const auto keep = [&](auto write, const float* x, bool turn, uint8_t* where) {
     if (turn) {
@@ -68,19 +77,22 @@ void Attention::attend(int64_t layer, int64_t kv_head, const QueryGroup& group, 
   const ModelConfig& c = config_;
   const int64_t window = c.layer_window[static_cast<size_t>(layer)];
   const int64_t queries = group.count * this->group();
+  const KvCache* cache = tokens_[static_cast<size_t>(group.first)].cache;
   int32_t begin[kMaxQueries], end[kMaxQueries];
   for (int64_t i = 0; i < queries; ++i) {
-    const int64_t position = group.position + i / this->group();
-    begin[i] = static_cast<int32_t>(window ? std::max<int64_t>(0, position + 1 - window) : 0);
-    end[i] = static_cast<int32_t>(position + 1);
+    const Token& t = tokens_[static_cast<size_t>(group.first + i / this->group())];
+    // Both ways, a window has half of its width on each side.
+    const int64_t before = c.causal ? window - 1 : window / 2, after = c.causal ? 0 : window / 2;
+    begin[i] = static_cast<int32_t>(window ? std::max(t.begin, t.place - before) : t.begin);
+    end[i] = static_cast<int32_t>(window ? std::min(t.end, t.place + after + 1) : t.end);
   }
   const int64_t out = row(split, kv_head, group.first);
   kernels_.attend({
       .q = s_.queries + row(0, kv_head, group.first) * c.head_dim,
       .q_stride = c.head_dim,
-      .k = group.cache->keys(layer, kv_head),
-      .v = group.cache->values(layer, kv_head),
-      .block_stride = group.cache->block_bytes(),
+      .k = cache->keys(layer, kv_head),
+      .v = cache->values(layer, kv_head),
+      .block_stride = cache->block_bytes(),
       .k_type = types_.k,
       .v_type = types_.v,
       .head_dim = c.head_dim,

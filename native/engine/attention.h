@@ -1,5 +1,9 @@
 // Attention: what a step's queries read of the KV caches, for every family.
 //
+// Tokens see those before them in their sequence's cache, or, in models that read texts both ways,
+// all of their text, whose keys and values live for a layer in a cache that the texts of a step
+// share.
+//
 // Vaswani et al. (2017) with grouped queries (Ainslie et al., 2023), sliding windows and a soft
 // cap, computed as flash attention (Dao et al., 2022). A task is a group of queries and a KV head,
 // over all of the cache or one block of it; blocks are merged in order either way, so results do
@@ -18,7 +22,7 @@
 
 namespace edgeinfer {
 
-/// Consecutive tokens of one sequence, appended at its cache's length.
+/// Consecutive tokens of one sequence, appended at its cache's length; or a whole text.
 struct Span {
   KvCache* cache;
   const int32_t* tokens;
@@ -30,14 +34,25 @@ class Attention {
  public:
   /// All references must outlive it.
   Attention(const ModelConfig& config, const KernelSet& kernels, const Scratch& scratch,
-            KvTypes types)
+            KvTypes types, const KvCache& step_kv)
       : config_(config),
         kernels_(kernels),
         s_(scratch),
         types_(types),
+        step_kv_(step_kv),
         turn_keys_(quant_info(types.k).block > 1),
         turn_values_(quant_info(types.v).block > 1),
         turn_size_(std::min<int64_t>(config.head_dim & -config.head_dim, kMostTurned)) {}
+
+  /// Places that the texts of a step of `batch` tokens share, and where one of `count` tokens goes
+  /// if `used` are taken: at a tile, and in another block only if it is longer than one, so that
+  /// it is computed alike whatever it is read with.
+  static int64_t places(int64_t batch) { return (4 * batch + kKvBlock - 1) / kKvBlock * kKvBlock; }
+  static int64_t place(int64_t used, int64_t count) {
+    const int64_t tile = (used + kKvTile - 1) / kKvTile * kKvTile,
+                  rest = kKvBlock - tile % kKvBlock;
+    return count <= rest || rest == kKvBlock ? tile : tile + rest;
+  }
 
   /// Begins a step of `threads` threads over the tokens of all spans, in order.
   void plan(const std::vector<Span>& spans, int threads);
@@ -57,14 +72,14 @@ class Attention {
  private:
   struct Token {
     const KvCache* cache;
-    int64_t position;
+    int64_t position;    // in its text
+    int64_t place;       // in the cache
+    int64_t begin, end;  // places that it sees if there is no window
   };
   // Up to kMaxQueries queries (tokens x heads of a group) that share their keys.
   struct QueryGroup {
-    const KvCache* cache;
-    int64_t first;     // index in the batch
-    int64_t count;     // tokens
-    int64_t position;  // of the first token
+    int64_t first;  // index in the batch
+    int64_t count;  // tokens
   };
   static constexpr int64_t kMaxQueries = 96;
   static constexpr int64_t kMostTurned = 64;  // channels
@@ -82,6 +97,7 @@ class Attention {
   const KernelSet& kernels_;
   const Scratch& s_;
   const KvTypes types_;
+  const KvCache& step_kv_;
   // What is kept in a block type is turned by a Walsh-Hadamard matrix, so that no channel stands
   // out: queries and keys alike, which leaves their products as they are, or values, which turn
   // back when they are summed.

@@ -71,7 +71,8 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       batch_threads_(batch_threads),
       team_size_(threads),
       s_(config, batch),
-      attention_(config, kernels, s_, kv_types),
+      step_kv_(config, config.causal ? 0 : Attention::places(batch), kv_types),
+      attention_(config, kernels, s_, kv_types, step_kv_),
       causal_conv_(config, kernels),
       delta_net_(config, kernels, s_, causal_conv_) {}
 
@@ -99,6 +100,7 @@ void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wa
     for (const Span& span : spans) positions += span.cache->length + span.count;
     team_size_.observe({end, end - start, pool_.slept(), tokens_, positions});
   }
+  if (!config_.causal) return;
   for (const Span& span : spans) span.cache->length += span.count;
 }
 
@@ -114,7 +116,7 @@ void Decoder::forward(Team& team) {
       record(&InputRecord::qkv, i, s_.h, config_.width, t);
     });
     mix(team, layer, i);
-    each_token([&](int64_t t) { add_branch(layer.attn_post_norm, t); });
+    each_token([&](int64_t t) { add_branch(layer.attn_post_norm, layer.attn_sum_norm, t); });
 
     each_token([&](int64_t t) {
       normalise(s_.x, layer.ffn_norm, s_.h, t);
@@ -138,7 +140,7 @@ void Decoder::forward(Team& team) {
       if (record_) each_token([&](int64_t t) { record_gated(layer, i, t); });
       project(team, gated, {{layer.experts.front().down, s_.y}});
     }
-    each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, t); });
+    each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, layer.ffn_sum_norm, t); });
   }
   finish(team);
 }
@@ -188,7 +190,8 @@ void Decoder::gate_heads(int64_t t) {
     kernels_.sigmoid_mul(s_.q + head * dim, s_.projected + (2 * head + 1) * dim, dim);
 }
 
-// x = embedding[token] * scale + its position's row, and the rotary angles of the token's position.
+// x = embedding[token] * scale and what is added to it, normalised if need be, and the rotary
+// angles of the token's position.
 void Decoder::embed(int64_t t) {
   float* x = s_.x + t * config_.width;
   weights_.embed(token_ids_[static_cast<size_t>(t)], x);
@@ -200,6 +203,8 @@ void Decoder::embed(int64_t t) {
     weights_.positions().read(attention_.position(t), row);
     kernels_.add_scaled(x, row, 1.0f, config_.width);
   }
+  if (const float* type = weights_.token_type()) kernels_.add_scaled(x, type, 1.0f, config_.width);
+  if (weights_.embedding_norm()) norm(x, weights_.embedding_norm(), x);
   const auto position = static_cast<float>(attention_.position(t));
   const int64_t half = config_.head_dim / 2;
   for (size_t table = 0; table < config_.rope_tables.size(); ++table) {
@@ -237,12 +242,13 @@ void Decoder::quantise(const float* x, int64_t cols, int64_t t0, int64_t t1) {
   if (cols % kStep == 0) kernels_.quantize(x, cols, cols, tokens_, t0, t1, s_.blocks);
 }
 
-// x = x + scale * norm(y)
-void Decoder::add_branch(const NormWeights& post_norm, int64_t t) {
+// x = norm(x + scale * norm(y)), where a family has these norms.
+void Decoder::add_branch(const NormWeights& post_norm, const NormWeights& sum_norm, int64_t t) {
   const int64_t n = config_.width;
   float* y = s_.y + t * n;
   if (post_norm) norm(y, post_norm, y);
   kernels_.add_scaled(s_.x + t * n, y, config_.residual_scale, n);
+  if (sum_norm) norm(s_.x + t * n, sum_norm, s_.x + t * n);
 }
 
 // Queries and keys are normalised and turned, and handed to attention.
@@ -300,8 +306,11 @@ void Decoder::for_each_expert(Team& team, const Layer& layer, Matrix FeedForward
 // quantised form, a slice of rows and columns at a time: the products never reach memory.
 void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
   const int64_t n = config_.ff_width;
-  const auto activate =
-      config_.activation == Activation::kSilu ? kernels_.silu_mul : kernels_.gelu_mul;
+  const bool erf = config_.activation == Activation::kGeluErf;
+  const auto activate = config_.activation == Activation::kSilu ? kernels_.silu_mul
+                        : erf                                   ? kernels_.gelu_erf_mul
+                                                                : kernels_.gelu_mul;
+  const auto activate_alone = erf ? kernels_.gelu_erf : kernels_.gelu;
 
   const auto expand_rows = [&](const FeedForward& ff, const FfShare& share, int64_t begin,
                                int64_t end) {
@@ -323,7 +332,7 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
         } else {
           multiply(ff.up, g, last, part, gate, rows);
           adapt(ff.up, 1, g, last, t, part.tokens, gate, rows);
-          kernels_.gelu(gate, part.tokens * rows);
+          activate_alone(gate, part.tokens * rows);
         }
         if (ff.down.quantised())
           kernels_.quantize(gate, rows, rows, x.tokens, 0, part.tokens,
@@ -469,8 +478,11 @@ void Decoder::finish(Team& team) {
   if (rows == 0) return;
   float* normed = output_ == Output::kHidden ? out_ : s_.h;
   team.for_each(rows, 1, [&](int64_t i, int64_t) {
-    norm(s_.x + (*wanted_)[static_cast<size_t>(i)] * c.width, weights_.output_norm(),
-         normed + i * c.width);
+    const float* x = s_.x + (*wanted_)[static_cast<size_t>(i)] * c.width;
+    if (weights_.output_norm())
+      norm(x, weights_.output_norm(), normed + i * c.width);
+    else
+      std::copy_n(x, c.width, normed + i * c.width);
     if (output_ == Output::kLogits && weights_.output().quantised())
       kernels_.quantize(normed, c.width, c.width, rows, i, i + 1, s_.blocks);
   });

@@ -70,7 +70,7 @@ class Decoder {
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
   void record(float* InputRecord::* field, int64_t layer, const float* x, int64_t cols, int64_t t);
   void record_gated(const Layer& layer, int64_t index, int64_t t);
-  void add_branch(const NormWeights& post_norm, int64_t t);
+  void add_branch(const NormWeights& post_norm, const NormWeights& sum_norm, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
   void choose_experts(int64_t t);
   void sort_by_expert();
@@ -96,6 +96,7 @@ class Decoder {
   const int batch_threads_;
   TeamSize team_size_;  // of decode steps
   Scratch s_;
+  KvCache step_kv_;  // of the texts of a step, where nothing of them is kept
   Attention attention_;
   CausalConv causal_conv_;
   DeltaNet delta_net_;

@@ -18,7 +18,7 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   };
   require(c.vocab_size > 0 && c.layers > 0 && c.width > 0 && c.ff_width > 0,
           "model sizes must be positive");
-  require(c.gated || c.activation == Activation::kGeluTanh,
+  require(c.gated || c.activation != Activation::kSilu,
           "a feed-forward block without a gate has gelu");
   require(c.kv_heads > 0 && c.heads > 0 && c.heads % c.kv_heads == 0,
           "heads must be a multiple of kv_heads");
@@ -74,15 +74,17 @@ Engine::Engine(ModelConfig config, const std::vector<TensorSource>& tensors, Eng
 
 EngineMemory Engine::memory(const ModelConfig& config, const std::vector<TensorSource>& tensors,
                             const EngineOptions& options) {
-  return {Weights::bytes(config, tensors),
-          KvCache::bytes(config, options.context, options.kv_types),
-          Scratch::bytes(config, options.batch)};
+  const size_t kv = KvCache::bytes(
+      config, config.causal ? options.context : Attention::places(options.batch), options.kv_types);
+  const size_t scratch = Scratch::bytes(config, options.batch);
+  if (config.causal) return {Weights::bytes(config, tensors), kv, scratch};
+  return {Weights::bytes(config, tensors), 0, scratch + kv};
 }
 
 int64_t Engine::open() {
   const std::lock_guard lock(mutex_);
   sequences_[next_sequence_] =
-      std::make_unique<KvCache>(config_, options_.context, options_.kv_types);
+      std::make_unique<KvCache>(config_, config_.causal ? options_.context : 0, options_.kv_types);
   return next_sequence_++;
 }
 
@@ -212,6 +214,9 @@ void Engine::check(const std::vector<Slice>& batch) const {
     if (c.length + count > options_.context)
       throw ContextFull(std::to_string(c.length) + " + " + std::to_string(count) +
                         " tokens do not fit a context of " + std::to_string(options_.context));
+    if (!config_.causal && count > options_.batch)
+      throw ContextFull("a text of " + std::to_string(count) + " tokens: at most " +
+                        std::to_string(options_.batch) + " are read in one step");
   }
 }
 
@@ -231,11 +236,13 @@ void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float
                   InputRecord* record) {
   const std::lock_guard lock(mutex_);
   check(batch);
+  if (!config_.causal && (output == Decoder::Output::kLogits || record))
+    throw std::invalid_argument("a model that reads texts both ways has no logits");
   const int64_t row = output == Decoder::Output::kLogits ? config_.vocab_size : config_.width;
 
   std::vector<Span> spans;
   std::vector<int64_t> wanted;
-  int64_t tokens = 0;
+  int64_t tokens = 0, places = 0;
   const auto flush = [&] {
     if (tokens == 0) return;
     decoder_.run(spans, wanted, output, out, record);
@@ -243,10 +250,17 @@ void Engine::step(const std::vector<Slice>& batch, Decoder::Output output, float
     out += static_cast<int64_t>(wanted.size()) * row;
     spans.clear();
     wanted.clear();
-    tokens = 0;
+    tokens = places = 0;
   };
   for (const Slice& slice : batch) {
     const auto count = static_cast<int64_t>(slice.tokens.size());
+    if (!config_.causal) {  // whole
+      const bool fits =
+          tokens + count <= options_.batch &&
+          Attention::place(places, count) + count <= Attention::places(options_.batch);
+      if (!fits) flush();
+      places = Attention::place(places, count) + count;
+    }
     for (int64_t done = 0; done < count;) {
       const int64_t take = std::min(count - done, options_.batch - tokens);
       KvCache& c = cache(slice.sequence);

@@ -30,11 +30,11 @@ class KvCache {
         kv_heads_(config.kv_heads),
         key_bytes_(row_bytes(config, types.k) * kKvBlock),
         head_bytes_(key_bytes_ + row_bytes(config, types.v) * kKvBlock),
-        block_bytes_(config.layers_with(Mixer::kAttention) * config.kv_heads * head_bytes_),
+        block_bytes_(config.kv_layers() * config.kv_heads * head_bytes_),
         region_(kv_bytes(config, context, types), MemoryRegion::Pages::kHuge) {
     int64_t place = 0;
     for (int64_t i = 0; i < config.layers; ++i)
-      places_.push_back(config.mixer(i) == Mixer::kAttention ? place++ : -1);
+      places_.push_back(config.mixer(i) != Mixer::kAttention ? -1 : config.causal ? place++ : 0);
   }
 
   /// Bytes of a cache for `context` tokens.
@@ -70,8 +70,7 @@ class KvCache {
  private:
   static size_t kv_bytes(const ModelConfig& config, int64_t context, KvTypes types) {
     const int64_t blocks = (context + kKvBlock - 1) / kKvBlock;
-    return static_cast<size_t>(blocks * kKvBlock * config.layers_with(Mixer::kAttention) *
-                               config.kv_heads *
+    return static_cast<size_t>(blocks * kKvBlock * config.kv_layers() * config.kv_heads *
                                (row_bytes(config, types.k) + row_bytes(config, types.v)));
   }
   static int64_t row_bytes(const ModelConfig& config, QuantType type) {
@@ -80,7 +79,8 @@ class KvCache {
 
   int64_t kv_heads_;
   int64_t key_bytes_, head_bytes_, block_bytes_;
-  std::vector<int64_t> places_;  // (layers,) among those with attention
+  std::vector<int64_t>
+      places_;  // (layers,) among those with attention; of a text that is read at once, one
   MemoryRegion region_;
 };
 

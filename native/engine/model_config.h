@@ -10,7 +10,7 @@
 
 namespace edgeinfer {
 
-enum class Activation { kSilu, kGeluTanh };
+enum class Activation { kSilu, kGeluTanh, kGeluErf };
 enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
 /// What mixes the tokens of a layer: attention to a cache, or a recurrence with a running state.
@@ -24,7 +24,11 @@ struct RopeTable {
 
 struct ModelConfig {
   int64_t vocab_size = 0;
-  int64_t positions = 0;  // rows of a learned position table, 0 for none
+  int64_t positions = 0;    // rows of a learned position table, 0 for none
+  int64_t token_types = 0;  // rows of a table whose first is added to every token, 0 for none
+  // Tokens see those before them; else all of their text, which is one step, and there are no
+  // logits.
+  bool causal = true;
   int64_t layers = 0;
   int64_t width = 0;
   int64_t heads = 0;
@@ -96,6 +100,8 @@ struct ModelConfig {
   int64_t ff_rows_per_token() const { return experts ? experts_used + shared_expert : 1; }
   /// All that a token could go through; the shared one is the last.
   int64_t ff_blocks() const { return experts + shared_expert; }
+  /// Layers whose keys and values are kept: a text that is read at once needs them one by one.
+  int64_t kv_layers() const { return causal ? layers_with(Mixer::kAttention) : 1; }
   int64_t q_width() const { return heads * head_dim; }
   int64_t kv_width() const { return kv_heads * head_dim; }
 };

@@ -16,6 +16,7 @@ namespace {
 constexpr size_t kAlignment = 64;
 constexpr char kEmbedding[] = "token_embd.weight";
 constexpr char kPositions[] = "position_embd.weight";
+constexpr char kTokenTypes[] = "token_types.weight";
 
 // Source bytes that a thread reads at a time: they stay in its second-level cache.
 constexpr int64_t kPackWindow = int64_t{256} << 10;
@@ -129,7 +130,8 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
     } else if (ends_with(s.name, "conv.weight") || ends_with(s.name, "conv1d.weight")) {
       slot.kind = Slot::Kind::kColumns;
       slot.bytes = static_cast<size_t>(s.rows * s.cols) * sizeof(float);
-    } else if (s.name == kPositions || (s.name == kEmbedding && !config.tied_output)) {
+    } else if (s.name == kPositions || s.name == kTokenTypes ||
+               (s.name == kEmbedding && !(config.causal && config.tied_output))) {
       slot.kind = Slot::Kind::kRows;
       slot.bytes = static_cast<size_t>(s.rows * info.row_bytes(s.cols));
     } else {
@@ -155,6 +157,10 @@ Weights::Weights(const ModelConfig& config, const std::vector<TensorSource>& sou
   region_ = MemoryRegion(total, MemoryRegion::Pages::kHuge);
   bind(config);
   load(pool, kernels);
+  if (token_types_) {
+    token_type_.resize(static_cast<size_t>(width_));
+    token_types_.read(0, token_type_.data());
+  }
 }
 
 Weights::~Weights() = default;
@@ -235,9 +241,11 @@ void Weights::bind(const ModelConfig& c) {
   };
 
   const auto norm = [&](const std::string& name) {
-    const NormWeights found{vector(name + ".weight", c.width), vector(name + ".bias", c.width)};
-    if (found && c.norm == Norm::kLayer && !found.bias)
-      throw std::invalid_argument("tensor " + name + ".bias is missing");
+    NormWeights found{vector(name + ".weight", c.width), vector(name + ".bias", c.width)};
+    if (found && c.norm == Norm::kLayer && !found.bias) {
+      no_bias_.resize(static_cast<size_t>(c.width));
+      found.bias = no_bias_.data();
+    }
     return found;
   };
 
@@ -248,11 +256,14 @@ void Weights::bind(const ModelConfig& c) {
     Layer layer{};
     layer.attn_norm = norm(b + "attn_norm");
     layer.attn_post_norm = norm(b + "post_attention_norm");
+    layer.attn_sum_norm = norm(b + "attn_output_norm");
     layer.ffn_norm = norm(b + "ffn_norm");
     layer.ffn_post_norm = norm(b + "post_ffw_norm");
-    if (!layer.attn_norm && !layer.attn_post_norm)
+    layer.ffn_sum_norm = norm(b + "layer_output_norm");
+    // An encoder's embedding has a norm of its own, so that its first block may have none.
+    if (!layer.attn_norm && !layer.attn_post_norm && !layer.attn_sum_norm && (c.causal || i))
       throw std::invalid_argument("tensor " + b + "attn_norm.weight is missing");
-    if (!layer.ffn_norm && !layer.ffn_post_norm)
+    if (!layer.ffn_norm && !layer.ffn_post_norm && !layer.ffn_sum_norm)
       throw std::invalid_argument("tensor " + b + "ffn_norm.weight is missing");
     if (c.mixer(i) == Mixer::kShortConv) {
       layer.mix_in = matrix(b + "shortconv.in_proj", 3 * c.width, c.width);
@@ -331,14 +342,19 @@ void Weights::bind(const ModelConfig& c) {
     adapt("ffn_down", layer.experts.front().down);
   }
   output_norm_ = norm("output_norm");
-  if (!output_norm_) throw std::invalid_argument("tensor output_norm.weight is missing");
-  if (c.tied_output) {
+  if (!output_norm_ && c.causal)
+    throw std::invalid_argument("tensor output_norm.weight is missing");
+  embedding_norm_ = norm("token_embd_norm");
+  if (!c.causal) {
+    embedding_ = table(kEmbedding, c.vocab_size);
+  } else if (c.tied_output) {
     output_ = matrix("token_embd", c.vocab_size, c.width);
   } else {
     output_ = matrix("output", c.vocab_size, c.width);
     embedding_ = table(kEmbedding, c.vocab_size);
   }
   if (c.positions) positions_ = table(kPositions, c.positions);
+  if (c.token_types) token_types_ = table(kTokenTypes, c.token_types);
   for (const auto& [name, slot] : by_name)
     if (!used.contains(name)) throw std::invalid_argument("tensor " + name + " is not known");
 }

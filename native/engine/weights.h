@@ -73,8 +73,10 @@ struct NormWeights {
 struct Layer {
   NormWeights attn_norm;             // before attention
   NormWeights attn_post_norm;        // after it
+  NormWeights attn_sum_norm;         // of the residual stream, once it is added
   NormWeights ffn_norm;              // before the feed-forward block
   NormWeights ffn_post_norm;         // after it
+  NormWeights ffn_sum_norm;          // of the residual stream, once it is added
   const float* q_norm;               // (head_dim,) or (q_width,)
   const float* k_norm;               // (head_dim,) or (kv_width,)
   Matrix q, k, v, o;                 // of attention
@@ -112,8 +114,13 @@ class Weights {
   void embed(int32_t token, float* out) const;
   /// What is added to it for its position; null where positions are turned into queries and keys.
   const Table& positions() const { return positions_; }
+  /// What is added to every token; null in most families.
+  const float* token_type() const { return token_type_.empty() ? nullptr : token_type_.data(); }
+  /// Of what all that comes to; null in most families.
+  const NormWeights& embedding_norm() const { return embedding_norm_; }
 
   const std::vector<Layer>& layers() const { return layers_; }
+  /// Null where the last block ends with a norm.
   const NormWeights& output_norm() const { return output_norm_; }
   const Matrix& output() const { return output_; }
   /// The matrices that adapters may change, by name: all of a block but routers and experts.
@@ -134,7 +141,10 @@ class Weights {
   NormWeights output_norm_;
   Matrix output_;
   Table embedding_;  // null if tied: the rows of the packed output matrix
-  Table positions_;
+  Table positions_, token_types_;
+  std::vector<float> token_type_;  // (width,)
+  std::vector<float> no_bias_;     // (width,) zeros, of layer norms without one
+  NormWeights embedding_norm_;
   int64_t width_ = 0;
 };
 

@@ -33,6 +33,20 @@ EI_INLINE Floats gelu(Floats x) {
   const Floats u = V::fma(cube, V::set(0.044715f), x);
   return gated(x, V::mul(u, V::set(1.5957691216f)));
 }
+/// 0.5 * x * (1 + erf(x / sqrt(2))) is max(x, 0) - |x| / 2 * erfc(|x| / sqrt(2)); erfc to 1.5e-7
+/// by Abramowitz and Stegun, Handbook of Mathematical Functions (1964), 7.1.26.
+EI_INLINE Floats gelu_erf(Floats x) {
+  const Floats size = V::max(V::sub(V::set(0), x), x);
+  const Floats z = V::mul(size, V::set(0.70710678f));
+  const Floats t = V::div(V::set(1), V::fma(z, V::set(0.3275911f), V::set(1)));
+  Floats p = V::set(1.061405429f);
+  p = V::fma(p, t, V::set(-1.453152027f));
+  p = V::fma(p, t, V::set(1.421413741f));
+  p = V::fma(p, t, V::set(-0.284496736f));
+  p = V::fma(p, t, V::set(0.254829592f));
+  const Floats tail = V::mul(V::mul(p, t), exp(V::sub(V::set(0), V::mul(z, z))));
+  return V::fnma(V::mul(size, V::set(0.5f)), tail, V::max(V::set(0), x));
+}
 /// cap * tanh(x / cap), with tanh(z) = 1 - 2 / (e^(2z) + 1).
 EI_INLINE Floats softcap(Floats x, float cap) {
   const Floats e = exp(V::mul(x, V::set(2.0f / cap)));
@@ -72,6 +86,15 @@ void gelu_mul(float* gate, const float* up, int64_t n) {
 void gelu_all(float* x, int64_t n) {
   map_values(x, x, n,
              [](Floats v, const float*) __attribute__((always_inline)) { return gelu(v); });
+}
+void gelu_erf_mul(float* gate, const float* up, int64_t n) {
+  map_values(gate, up, n, [](Floats x, const float* y) __attribute__((always_inline)) {
+    return V::mul(gelu_erf(x), V::load(y));
+  });
+}
+void gelu_erf_all(float* x, int64_t n) {
+  map_values(x, x, n,
+             [](Floats v, const float*) __attribute__((always_inline)) { return gelu_erf(v); });
 }
 void scale_and_cap(float* x, float scale, float cap, int64_t n) {
   map_values(x, x, n, [scale, cap](Floats v, const float*) __attribute__((always_inline)) {

@@ -140,6 +140,9 @@ struct KernelSet {
   void (*gelu_mul)(float* gate, const float* up, int64_t n);
   /// x = gelu_tanh(x).
   void (*gelu)(float* x, int64_t n);
+  /// The same with gelu(x) = 0.5 * x * (1 + erf(x / sqrt(2))), which tanh only comes near to.
+  void (*gelu_erf_mul)(float* gate, const float* up, int64_t n);
+  void (*gelu_erf)(float* x, int64_t n);
   /// x = cap * tanh(scale * x / cap); a cap of 0 is none.
   void (*scale_and_cap)(float* x, float scale, float cap, int64_t n);
 

@@ -197,11 +197,13 @@ TEST_CASE("gates and sums of any length; gates far out, and not a number") {
   for (const int64_t count : {1, 3, 16, 17, 100}) {
     const Floats x = normal(count, 7), w = normal(count, 8);
     const auto all = [&](const KernelSet& kernels) {
-      Floats silu = x, gelu = x, sum = w;
+      Floats silu = x, gelu = x, erf = x, sum = w;
       kernels.silu_mul(silu.data(), w.data(), count);
       kernels.gelu_mul(gelu.data(), w.data(), count);
+      kernels.gelu_erf_mul(erf.data(), w.data(), count);
       kernels.add_scaled(sum.data(), x.data(), 0.3f, count);
       silu.insert(silu.end(), gelu.begin(), gelu.end());
+      silu.insert(silu.end(), erf.begin(), erf.end());
       silu.insert(silu.end(), sum.begin(), sum.end());
       return silu;
     };
@@ -209,7 +211,7 @@ TEST_CASE("gates and sums of any length; gates far out, and not a number") {
     for_each_isa([&](const KernelSet& kernels) { CHECK(apart(all(kernels), expected) < 1e-6); });
   }
   for_each_isa([](const KernelSet& kernels) {
-    for (const auto gate : {kernels.silu_mul, kernels.gelu_mul}) {
+    for (const auto gate : {kernels.silu_mul, kernels.gelu_mul, kernels.gelu_erf_mul}) {
       Floats x = {-1000, 1000, 1e30f, std::nanf(""), 0}, ones(5, 1);
       gate(x.data(), ones.data(), 5);
       CHECK(std::fabs(x[0]) < 1e-30f);

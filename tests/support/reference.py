@@ -1,4 +1,4 @@
-"""A decoder-only transformer in numpy float64: the reference for engines, written to be read.
+"""A transformer in numpy float64: the reference for engines, written to be read.
 
 Driven by ``ModelConfig`` and the graph's tensors under their GGUF names; no cache, no
 chunks, one sequence.
@@ -6,6 +6,7 @@ chunks, one sequence.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
@@ -29,34 +30,53 @@ Weight = Callable[[str], Array]
 
 def forward(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Array:
     """Returns the logits of every token, (tokens, vocab)."""
-    x = tensors["token_embd.weight"][list(tokens)].astype(np.float64)  # (tokens, width)
-    x = x * config.embedding_scale
-    if config.positions:
-        x = x + tensors["position_embd.weight"][: len(x)]
-    for i in range(config.layers):
-        weight = _block(tensors, i)
-        h = _norm_before(config, weight, "attn_norm", x)
-        h = _MIXERS[config.mixer(i)](config, weight, i, h)
-        h = _norm_after(config, weight, "post_attention_norm", h)
-        x = x + config.residual_scale * h
-        h = _norm_before(config, weight, "ffn_norm", x)
-        h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
-        h = _norm_after(config, weight, "post_ffw_norm", h)
-        x = x + config.residual_scale * h
-    x = _norm(config, _model(tensors), "output_norm", x)
+    x = hidden_states(config, tensors, tokens)
     output = tensors["token_embd.weight" if config.tied_output else "output.weight"]
     logits = x @ output.astype(np.float64).T * config.output_scale
     return _cap(logits, config.output_softcap)
 
 
-def _norm_before(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
-    if config.norm_placement is NormPlacement.POST:
+def hidden_states(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) -> Array:
+    """Returns the normalised hidden state of every token, (tokens, width)."""
+    x = tensors["token_embd.weight"][list(tokens)].astype(np.float64)  # (tokens, width)
+    x = x * config.embedding_scale
+    if config.positions:
+        x = x + tensors["position_embd.weight"][: len(x)]
+    if config.token_types:
+        x = x + tensors["token_types.weight"][0]
+    if "token_embd_norm.weight" in tensors:
+        x = _norm(config, _model(tensors), "token_embd_norm", x)
+    for i in range(config.layers):
+        weight = _block(tensors, i)
+        h = _norm_before(config, weight, "attn_norm", x)
+        h = _MIXERS[config.mixer(i)](config, weight, i, h)
+        h = _norm_after(config, weight, "post_attention_norm", h)
+        x = _norm_sum(config, weight, "attn_output_norm", x + config.residual_scale * h)
+        h = _norm_before(config, weight, "ffn_norm", x)
+        h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
+        h = _norm_after(config, weight, "post_ffw_norm", h)
+        x = _norm_sum(config, weight, "layer_output_norm", x + config.residual_scale * h)
+    if config.norm_placement is NormPlacement.SUM:
         return x
+    return _norm(config, _model(tensors), "output_norm", x)
+
+
+def _norm_before(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
+    if config.norm_placement in (NormPlacement.POST, NormPlacement.SUM):
+        return x
+    if not config.causal and not weight(f"{name}.weight").size:
+        return x  # ModernBERT's first
     return _norm(config, weight, name, x)
 
 
 def _norm_after(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
-    if config.norm_placement is NormPlacement.PRE:
+    if config.norm_placement in (NormPlacement.PRE, NormPlacement.SUM):
+        return x
+    return _norm(config, weight, name, x)
+
+
+def _norm_sum(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
+    if config.norm_placement is not NormPlacement.SUM:
         return x
     return _norm(config, weight, name, x)
 
@@ -67,7 +87,8 @@ def _norm(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
     x = x - x.mean(axis=-1, keepdims=True)
     variance = np.mean(x * x, axis=-1, keepdims=True)
     scaled = x / np.sqrt(variance + config.norm_eps) * weight(f"{name}.weight")
-    return scaled + weight(f"{name}.bias")
+    bias = weight(f"{name}.bias")
+    return scaled + bias if bias.size else scaled
 
 
 def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
@@ -92,9 +113,11 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
     scores = np.einsum("qhd,khd->hqk", q, k) * config.attention_scale
     scores = _cap(scores, config.attention_softcap)
     query, key = np.arange(n)[:, None], np.arange(n)[None, :]
-    visible = key <= query
-    if config.layer_window[i]:
+    visible = key <= query if config.causal else np.ones((n, n), bool)
+    if config.layer_window[i] and config.causal:
         visible &= query - key < config.layer_window[i]
+    elif config.layer_window[i]:
+        visible &= np.abs(query - key) <= config.layer_window[i] // 2
     mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(visible, scores, -np.inf)), v)
     if config.attention_gate:
         mixed = mixed * _sigmoid(gate)
@@ -221,6 +244,11 @@ def _sigmoid(x: Array) -> Array:
     return y
 
 
+def _gelu_erf(x: Array) -> Array:
+    erf = np.vectorize(math.erf, otypes=[np.float64])
+    return 0.5 * x * (1 + erf(x / np.sqrt(2)))
+
+
 def _silu(x: Array) -> Array:
     return x * _sigmoid(x)
 
@@ -229,7 +257,11 @@ def _gelu_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-_ACTIVATIONS = {Activation.SILU: _silu, Activation.GELU_TANH: _gelu_tanh}
+_ACTIVATIONS = {
+    Activation.SILU: _silu,
+    Activation.GELU_TANH: _gelu_tanh,
+    Activation.GELU_ERF: _gelu_erf,
+}
 
 
 def _block(tensors: Tensors, i: int) -> Weight:
@@ -238,8 +270,8 @@ def _block(tensors: Tensors, i: int) -> Weight:
 
 def _model(tensors: Tensors, prefix: str = "") -> Weight:
     def weight(name: str) -> Array:
-        """A tensor; an empty array for a bias that is not there."""
-        if name.endswith(".bias") and prefix + name not in tensors:
+        """A tensor; an empty array for a bias, or ModernBERT's first norm, that is not there."""
+        if name.endswith((".bias", "_norm.weight")) and prefix + name not in tensors:
             return np.empty(0)
         return tensors[prefix + name].astype(np.float64)
 

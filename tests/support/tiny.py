@@ -83,7 +83,7 @@ class Tiny:
             values = 0.3 * values
         elif kind.startswith("attn_q") or kind.startswith("attn_k"):
             values = values * 1.5 / np.sqrt(shape[-1])
-        elif kind in ("token_embd.weight", "position_embd.weight"):
+        elif kind in ("token_embd.weight", "position_embd.weight", "token_types.weight"):
             # Small, so that the blocks and not the token itself decide the logits.
             values = 0.3 * values / config_from_hf(self.config).embedding_scale
         else:
@@ -198,6 +198,22 @@ _THREE_HEADS_A_KEY = {
     "linear_conv_kernel_dim": 3,
     "layer_types": ["linear_attention", "full_attention"] * 2,
 }
+_THREE_HEADS = {"num_attention_heads": 3}
+_FOUR_HEADS_OF_32 = {"num_attention_heads": 4, "hidden_size": 128}
+_ALL_WINDOWS = {"layer_types": ["sliding_attention"] * 3}
+_BERT = {
+    "num_attention_heads": 2,
+    "layer_norm_eps": 1e-12,
+    "type_vocab_size": 2,
+    "hidden_act": "gelu",
+}
+_MODERN_BERT = {
+    "num_attention_heads": 2,
+    "local_attention": 16,
+    "norm_eps": 1e-5,
+    "global_rope_theta": 1.6e5,
+    "local_rope_theta": 1e4,
+}
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
     "embedding_multiplier": 6.0,
@@ -238,6 +254,9 @@ _CLASSES = {
     "qwen3next": "Qwen3NextForCausalLM",
     "qwen35": "Qwen3_5ForCausalLM",
     "qwen35moe": "Qwen3_5MoeForCausalLM",
+    "bert": "BertModel",
+    "nomic_bert": "NomicBertModel",
+    "modernbert": "ModernBertModel",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -354,7 +373,15 @@ MODELS: tuple[Tiny, ...] = (
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
-BY_NAME: Mapping[str, Tiny] = {model.name: model for model in MODELS}
+# Models that read texts both ways and give no logits, but hidden states.
+ENCODERS: tuple[Tiny, ...] = (
+    _tiny("bert-mha32", _BERT, {"num_attention_heads": 4}),
+    _tiny("bert-mha64-one-type", _BERT, {"type_vocab_size": 1, "hidden_size": 192}, _THREE_HEADS),
+    _tiny("nomic_bert-mha64", _BERT, {"rope_theta": 1000.0, "hidden_act": "silu"}),
+    _tiny("modernbert-mha64", _MODERN_BERT, {"num_hidden_layers": 5}),
+    _tiny("modernbert-mha32-all-windows", _MODERN_BERT, _FOUR_HEADS_OF_32, _ALL_WINDOWS),
+)
+BY_NAME: Mapping[str, Tiny] = {model.name: model for model in (*MODELS, *ENCODERS)}
 
 
 def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True) -> Path:
@@ -378,8 +405,36 @@ def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True)
             json.dumps({"metadata": {"total_size": total}, "weight_map": index})
         )
     if tokenizer:
-        write_tokenizer(folder)
+        (write_wordpiece if "bert" in model.name else write_tokenizer)(folder)
     return folder
+
+
+def write_wordpiece(folder: Path) -> None:
+    """Writes a small tokenizer of BERT's kind, which lowers case and strips accents."""
+    from tokenizers import BertWordPieceTokenizer
+
+    tokenizer = BertWordPieceTokenizer()
+    lines = ["the cat sat on the mat, the other cat on the rat: is it a Katze? Wo ist sie?"] * 4
+    tokenizer.train_from_iterator(lines, vocab_size=200, min_frequency=1, show_progress=False)
+    tokenizer.enable_truncation(8)  # which published files have, and which is not for us to obey
+    tokenizer.enable_padding(length=8)
+    cls, sep = (tokenizer.token_to_id(text) for text in ("[CLS]", "[SEP]"))
+    state = json.loads(tokenizer.to_str())
+    state["post_processor"] = {
+        "type": "BertProcessing",
+        "sep": ["[SEP]", sep],
+        "cls": ["[CLS]", cls],
+    }
+    (folder / "tokenizer.json").write_text(json.dumps(state))
+    names = {"cls": "[CLS]", "sep": "[SEP]", "unk": "[UNK]", "pad": "[PAD]", "mask": "[MASK]"}
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps(
+            {
+                "tokenizer_class": "BertTokenizerFast",
+                **{f"{name}_token": text for name, text in names.items()},
+            }
+        )
+    )
 
 
 def write_tokenizer(folder: Path) -> None:

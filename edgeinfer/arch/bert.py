@@ -1,0 +1,73 @@
+"""BERT and the models for embeddings made of it (MiniLM, BGE, E5): texts are read both ways."""
+
+from edgeinfer.arch.config import Activation, Norm, NormPlacement
+from edgeinfer.arch.spec import Architecture
+
+ARCHITECTURE = Architecture(
+    name="bert",
+    hf_classes=("BertModel", "BertForMaskedLM"),
+    causal=False,
+    norm=Norm.LAYER,
+    norm_placement=NormPlacement.SUM,
+    gated=False,
+    activation=Activation.GELU_ERF,
+    learned_positions=True,
+    token_types=True,
+    no_rope_period=1,
+    hf_keys={"norm_eps": "layer_norm_eps"},
+    hf_ignored=("num_key_value_heads", "head_dim"),
+    hf_defaults={
+        "vocab_size": 30522,
+        "hidden_size": 768,
+        "intermediate_size": 3072,
+        "num_hidden_layers": 12,
+        "num_attention_heads": 12,
+        "max_position_embeddings": 512,
+        "type_vocab_size": 2,
+        "layer_norm_eps": 1e-12,
+        "hidden_act": "gelu",
+    },
+    hf_required={
+        "position_embedding_type": "absolute",
+        "is_decoder": False,
+        "add_cross_attention": False,
+    },
+    blocks="encoder.layer.{}.",
+    model={
+        "token_embd.weight": "embeddings.word_embeddings.weight",
+        "position_embd.weight": "embeddings.position_embeddings.weight",
+        "token_types.weight": "embeddings.token_type_embeddings.weight",
+        "token_embd_norm.weight": "embeddings.LayerNorm.weight",
+        "token_embd_norm.bias": "embeddings.LayerNorm.bias",
+        "output_norm.weight": None,
+        "output.weight": None,
+    },
+    block={
+        "attn_norm.weight": None,
+        "attn_q.weight": "attention.self.query.weight",
+        "attn_k.weight": "attention.self.key.weight",
+        "attn_v.weight": "attention.self.value.weight",
+        "attn_output.weight": "attention.output.dense.weight",
+        "attn_output_norm.weight": "attention.output.LayerNorm.weight",
+        "ffn_norm.weight": None,
+        "ffn_gate.weight": None,
+        "ffn_up.weight": "intermediate.dense.weight",
+        "ffn_down.weight": "output.dense.weight",
+        "layer_output_norm.weight": "output.LayerNorm.weight",
+    },
+    biases={
+        "attn_q.bias": "attention.self.query.bias",
+        "attn_k.bias": "attention.self.key.bias",
+        "attn_v.bias": "attention.self.value.bias",
+        "attn_output.bias": "attention.output.dense.bias",
+        "attn_output_norm.bias": "attention.output.LayerNorm.bias",
+        "ffn_up.bias": "intermediate.dense.bias",
+        "ffn_down.bias": "output.dense.bias",
+        "layer_output_norm.bias": "output.LayerNorm.bias",
+    },
+    prefixes={"bert.": ""},
+    suffixes={"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"},
+    # What BERT was trained by: words left out, and whether sentences follow each other.
+    skipped=("pooler.", "cls."),
+    buffers=("embeddings.position_ids", "embeddings.token_type_ids"),
+)
