@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import to_gguf
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
@@ -149,6 +149,11 @@ class GgufExport:
         verify: Forward | None = None,
     ) -> None:
         _refuse_to_overwrite(output, source.files)
+        if verify is not None and not source.arch.causal:
+            raise UnsupportedError(
+                f"{source.path}: {source.arch.name}, which has no logits to compare",
+                hint="leave --verify out",
+            )
         keys = _metadata(source, recipe)
         self.path = output
         self._source, self._recipe, self._verify = source, recipe, verify

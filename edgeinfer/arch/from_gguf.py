@@ -338,9 +338,7 @@ def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
                 f"{keys.name('window_pattern')} has {len(pattern)} values for {layers} layers"
             )
         return tuple(bool(windowed) for windowed in pattern)
-    return period_pattern(
-        keys.require("window_pattern", int), layers, first=arch.window_first
-    )
+    return period_pattern(keys.require("window_pattern", int), layers, first=arch.window_first)
 
 
 def _ropes(

@@ -4,8 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends.base import Slice
-from edgeinfer.errors import ContextFullError
+from edgeinfer.errors import ContextFullError, UnsupportedError
+
+
+def require_causal(config: ModelConfig) -> None:
+    """Refuses to write with a model that only reads.
+
+    Raises:
+        UnsupportedError: the model sees texts as a whole and has no logits.
+    """
+    if not config.causal:
+        raise UnsupportedError(
+            f"{config.architecture} models read a text as a whole and cannot continue one",
+            hint="edgeinfer embed, or embed() in Python, gives vectors of texts",
+        )
 
 
 def check_batch(

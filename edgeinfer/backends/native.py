@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from edgeinfer.arch import by_gguf_name, config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.checks import require_causal
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
     ClosedError,
@@ -121,7 +122,12 @@ class NativeEngine:
             return self._engine.open()
 
     def step(self, batch: Sequence[Slice]) -> Logits:
-        """As ``Engine.step``."""
+        """As ``Engine.step``.
+
+        Raises:
+            UnsupportedError: besides, the model reads texts as a whole and has no logits.
+        """
+        require_causal(self.config)
         with _translated():
             return self._engine.step(_plain(batch))
 

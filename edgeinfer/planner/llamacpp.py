@@ -74,7 +74,8 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
     values = config.kv_heads * config.head_dim
     row = sum(values // kind.block * kind.nbytes for kind in kinds)
-    return context * config.mixers.count(Mixer.ATTENTION) * row + one_state_bytes(config)
+    layers = config.mixers.count(Mixer.ATTENTION) if config.causal else 0
+    return context * layers * row + one_state_bytes(config)
 
 
 def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:

@@ -95,7 +95,9 @@ def _pace(
     """Mixes the shares of a model's types: times add up, so it is a harmonic mean."""
     total, single, many = 0.0, 0.0, 0.0
     for name, tensor in model.tensors.items():
-        if len(tensor.shape) < 2 or (name == EMBEDDING and OUTPUT in model.tensors):
+        if len(tensor.shape) < 2 or (
+            name == EMBEDDING and (OUTPUT in model.tensors or not model.config.causal)
+        ):
             continue
         macs = model.share_used(name) * math.prod(tensor.shape)
         decode, prefill = shares.get(tensor.type, other)

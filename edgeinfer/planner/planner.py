@@ -100,7 +100,7 @@ def plan_model(
             context=tokens,
             threads=threads or device.threads,
             batch_threads=batch_threads or threads or device.batch_threads,
-            batch=min(batch, tokens),
+            batch=_batch(model, batch, tokens),
             kv_types=kv_types,
             budget=budget,
         )
@@ -137,6 +137,11 @@ def _kv_types(model: Outline, keys: str, values: str) -> tuple[str, str]:
                 hint="use f16",
             )
     return keys, values
+
+
+def _batch(model: Outline, batch: int, context: int) -> int:
+    """Tokens of a step: no more than a text has, or no fewer where it is read as a whole."""
+    return min(batch, context) if model.config.causal else max(batch, context)
 
 
 def _refusal(planner: _Planner, model: Outline, plan: MemoryPlan) -> DoesNotFitError:
@@ -181,7 +186,7 @@ def _changes(
             context=context,
             threads=refused.threads,
             batch_threads=refused.batch_threads,
-            batch=min(refused.batch, context),
+            batch=_batch(model, min(refused.batch, DEFAULT_BATCH), context),
             kv_types=kv_types,
             budget=refused.budget_bytes,
         )
@@ -238,6 +243,7 @@ class _Planner:
         if device.ceilings is not None and pace is not None:
             limits = limits_of(device.ceilings, threads, batch_threads or threads)
             speed = forecast(model, pace, limits, context, takes.kv_bytes)
+        writes = model.config.causal
         return MemoryPlan(
             backend=self.backend,
             quant=model.quant,
@@ -254,8 +260,8 @@ class _Planner:
             reclaimable_bytes=takes.reclaimable_bytes,
             budget_bytes=budget,
             prefill_tokens_per_second=speed.prefill if speed else None,
-            decode_tokens_per_second=speed.decode if speed else None,
-            decode_full_tokens_per_second=speed.decode_full if speed else None,
+            decode_tokens_per_second=speed.decode if speed and writes else None,
+            decode_full_tokens_per_second=speed.decode_full if speed and writes else None,
         )
 
 

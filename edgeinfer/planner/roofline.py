@@ -116,7 +116,7 @@ def attention_macs(model: Outline, depth: int) -> int:
 
 def work_of(model: Outline) -> tuple[float, int, float]:
     """Multiply-adds of a token in the layers, of a row of logits, and bytes of weights read."""
-    output = OUTPUT if OUTPUT in model.tensors else EMBEDDING
+    output = OUTPUT if OUTPUT in model.tensors or not model.config.causal else EMBEDDING
     layers = nbytes = 0.0
     for name, tensor in model.tensors.items():
         if name in (EMBEDDING, OUTPUT) and name != output:
@@ -125,4 +125,5 @@ def work_of(model: Outline) -> tuple[float, int, float]:
         nbytes += share * tensor_bytes(tensor)
         if len(tensor.shape) > 1 and name != output:
             layers += share * math.prod(tensor.shape)
-    return layers, math.prod(model.tensors[output].shape), nbytes + model.surplus_bytes
+    rows = math.prod(model.tensors[output].shape) if output in model.tensors else 0
+    return layers, rows, nbytes + model.surplus_bytes

@@ -39,6 +39,7 @@ class Job:
     device: DeviceProfile
     plan: Callable[[str], MemoryPlan]
     adapters: bool = False  # only an engine that has them will do
+    causal: bool = True  # else it writes nothing that could be raced
 
 
 @dataclass(slots=True, eq=False)
@@ -171,6 +172,8 @@ class Choice:
         """The runners, best first, and how to say why."""
         if len(runners) == 1:
             return runners, lambda _: "the only one that runs this model here"
+        if not self.job.causal:
+            return runners, lambda _: "the first that runs models for embeddings here"
         for runner in runners:
             runner.speed = self.speeds.recall(self._setting(runner))
         if all(runner.speed for runner in runners):

@@ -68,6 +68,7 @@ def load(
     """
     from concurrent.futures import ThreadPoolExecutor
 
+    from edgeinfer.arch import gguf_architecture
     from edgeinfer.backends import registry
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
@@ -107,8 +108,15 @@ def load(
             reference=stored.reference,
             gguf=model_on_disk.gguf,
         )
-        choice = Choice(backend, Job(files=files, device=device, plan=plan, adapters=bool(lora)))
         metadata = model_on_disk.metadata
+        job = Job(
+            files=files,
+            device=device,
+            plan=plan,
+            adapters=bool(lora),
+            causal=gguf_architecture(metadata).causal,
+        )
+        choice = Choice(backend, job)
         sampling, system = recommended(metadata), system_message(metadata)
         # The engine packs its weights without the GIL; meanwhile the rest is imported and the
         # vocabulary read.

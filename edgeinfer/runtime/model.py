@@ -20,16 +20,16 @@ from edgeinfer.backends.base import (
     Adaptable,
     AdapterUse,
     BatchInvariant,
-    Embedder,
     Engine,
     Slice,
     Writer,
 )
+from edgeinfer.backends.checks import require_causal
 from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
 from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
+from edgeinfer.runtime.embedding import tokens_of, vectors_of
 from edgeinfer.runtime.generator import Task, collect, generate
-from edgeinfer.runtime.pooling import pool
 from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
@@ -191,6 +191,7 @@ class Model:
             ContextFullError: the conversation does not fit the context; nothing is cut.
             ClosedError: the model is closed.
         """
+        require_causal(self._live().config)
         tokens = self.chat_tokens(messages, tools=tools, template_options=template_options)
         events = self._events(tokens, options)
         return events if stream else collect(events)
@@ -223,7 +224,11 @@ class Model:
 
         Args:
             system: the system message, if any.
+
+        Raises:
+            UnsupportedError: the model reads texts as a whole, and writes none.
         """
+        require_causal(self._live().config)
         return Session(self, system=system)
 
     def open_sequence(self) -> TextSequence:
@@ -285,36 +290,33 @@ class Model:
             UsageError: a token is not in the vocabulary.
         """
         engine = self._live()
+        require_causal(engine.config)
         self._check(tokens)
         return self._rows(engine, engine.step, tokens)
 
-    def embed(self, texts: Sequence[str]) -> NDArray[np.float32]:
+    def embed(self, texts: Sequence[str], *, truncate: bool = False) -> NDArray[np.float32]:
         """Returns a vector a text, float32 (n, dim), of length 1.
 
         It is made of the final normalised hidden states of the text's tokens as the file says:
         of the last token, of the first, or their mean, which is also where it says nothing.
         Models that were not trained for embeddings give rough ones.
 
+        Args:
+            texts: any; a model that reads a text as a whole takes many in a step.
+            truncate: leave the end of texts out that are longer than the context.
+
         Raises:
             UnsupportedError: the backend does not give hidden states.
             UsageError: a text has no tokens.
+            ContextFullError: a text is longer than the context, and is not to be cut.
         """
         engine = self._live()
-        if not isinstance(engine, Embedder):
-            raise UnsupportedError(
-                f"the backend {self.backend!r} gives no embeddings", hint="use backend='native'"
-            )
         if isinstance(texts, str):
             raise UsageError("embed takes a list of texts", hint="embed([text])")
-        vectors = []
-        for number, text in enumerate(texts):
-            tokens = self.tokenizer.encode(text)
-            if not tokens:
-                raise UsageError(f"text {number} has no tokens")
-            self._check(tokens)
-            states = self._rows(engine, engine.embed, tokens)
-            vectors.append(pool(states, engine.config.pooling))
-        return np.array(vectors, np.float32).reshape(len(vectors), engine.config.width)
+        tokens = tokens_of(self.tokenizer, texts, most=self.plan.context, truncate=truncate)
+        for text in tokens:
+            self._check(text)
+        return vectors_of(engine, tokens, open_sequence=self.open_sequence, batch=self.plan.batch)
 
     # ---- life ----------------------------------------------------------------------------
 
@@ -368,6 +370,7 @@ class Model:
     def _task(self, tokens: Sequence[int], options: Mapping[str, Any]) -> Task:
         """Checks everything that can be checked before anything runs."""
         engine = self._live()
+        require_causal(engine.config)
         options = dict(options)
         drafter = self._drafter(options.pop("speculate", None))
         overflow = options.pop("overflow", None) or "stop"
