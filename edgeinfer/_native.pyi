@@ -168,6 +168,25 @@ def gelu(
 ) -> NDArray[numpy.float32]:
     """gelu_tanh(x)."""
 
+def gelu_erf_mul(
+    isa: str,
+    gate: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    up: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """gelu(gate) * up."""
+
+def gelu_erf(
+    isa: str,
+    x: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """x * Phi(x)."""
+
 def scale_and_cap(
     isa: str,
     x: Annotated[

@@ -1,8 +1,8 @@
 """The tokenizer of a Hugging Face folder as the ``tokenizer.ggml.*`` keys of a GGUF.
 
 Three kinds of tokenizer.json have a place in a GGUF: byte-level BPE, whose pre-tokenizer is
-recognised by its rules and written by its name, SentencePiece's BPE and BERT's WordPiece. What cannot be
-written without changing the tokens is an error.
+recognised by its rules and written by its name, SentencePiece's BPE and BERT's WordPiece. What
+cannot be written without changing the tokens is an error.
 """
 
 from __future__ import annotations

@@ -14,9 +14,8 @@ import os
 import sys
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
 from typing import Any
@@ -28,6 +27,7 @@ from edgeinfer.arch import config_from_gguf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends import ggml_devices
 from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.llamacpp_batch import WANTED, Place, pieces, table
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
     ClosedError,
@@ -117,7 +117,7 @@ class LlamaCppBackend:
         # llama.cpp keeps the file mapped.
         guard = Guard(paths)
         try:
-            engine = LlamaCppEngine(api, files, plan, config, guard)
+            engine = _class_for(config)(api, files, plan, config, guard)
             guard.check()
         except BaseException:
             guard.close()
@@ -125,12 +125,10 @@ class LlamaCppBackend:
         return engine
 
 
-@dataclass(slots=True)
-class _Place:
-    """Where a sequence is: its number in llama.cpp's context, and its tokens there."""
+def _class_for(config: ModelConfig) -> type[LlamaCppEngine]:
+    from edgeinfer.backends.llamacpp_encoder import LlamaCppEncoder
 
-    slot: int
-    length: int = 0
+    return LlamaCppEngine if config.causal else LlamaCppEncoder
 
 
 class LlamaCppEngine:
@@ -145,7 +143,7 @@ class LlamaCppEngine:
         self._api = api
         self._plan = plan
         self._lock = threading.Lock()  # llama.cpp's objects are for one thread at a time
-        self._places: dict[int, _Place] = {}
+        self._places: dict[int, Place] = {}
         self._opened = 0
         options = api.llama_model_default_params()
         if plan.gpu_layers is not None:
@@ -183,7 +181,7 @@ class LlamaCppEngine:
                 self._resize(count)
             taken = {place.slot for place in self._places.values()}
             self._opened += 1
-            self._places[self._opened] = _Place(min(set(range(self._slots)) - taken))
+            self._places[self._opened] = Place(min(set(range(self._slots)) - taken))
             return self._opened
 
     def step(self, batch: Sequence[Slice]) -> Logits:
@@ -264,13 +262,13 @@ class LlamaCppEngine:
         if self._context is None:
             raise ClosedError("the engine is closed")
 
-    def _place(self, sequence: int) -> _Place:
+    def _place(self, sequence: int) -> Place:
         self._live()
         if sequence not in self._places:
             raise ClosedError(f"sequence {sequence} is not open")
         return self._places[sequence]
 
-    def _cut(self, place: _Place, length: int) -> None:
+    def _cut(self, place: Place, length: int) -> None:
         memory, remove = self._api.llama_get_memory(self._context), self._api.llama_memory_seq_rm
         # A running state cannot be cut: all is forgotten.
         kept = next((n for n in (length, 0) if remove(memory, place.slot, n, -1)), None)
@@ -280,6 +278,21 @@ class LlamaCppEngine:
 
     def _resize(self, slots: int) -> None:
         """Makes a context for so many sequences, and moves the open ones into it."""
+        made, free = self._made_context(self._options(slots), slots)
+        places = list(self._places.values())
+        try:
+            for slot, place in enumerate(places):
+                self._move(place, made, slot)
+        except EdgeInferError:
+            free()
+            raise
+        for slot, place in enumerate(places):
+            place.slot = slot
+        self._free_context()
+        self._context, self._free_context, self._slots = made, free, slots
+
+    def _options(self, slots: int) -> Any:
+        """The parameters of a context for so many sequences."""
         api, plan = self._api, self._plan
         options = api.llama_context_default_params()
         options.n_ctx = plan.context * slots
@@ -295,26 +308,20 @@ class LlamaCppEngine:
         if plan.kv_type_k == plan.kv_type_v == "f32":  # flash attention would round it to f16
             options.flash_attn_type = api.LLAMA_FLASH_ATTN_TYPE_DISABLED
         options.swa_full = True  # or a sliding window could not be trimmed
+        return options
+
+    def _made_context(self, options: Any, slots: int) -> tuple[Any, Callable[[], Any]]:
+        """Makes a context, and what frees it."""
+        api, plan = self._api, self._plan
         _heard.clear()
         made = _made(
             api.llama_init_from_model(self._model, options),
             f"llama.cpp makes no context of {plan.context} tokens for {slots} sequences",
             plan,
         )
-        free = weakref.finalize(self, api.llama_free, made)
-        places = list(self._places.values())
-        try:
-            for slot, place in enumerate(places):
-                self._move(place, made, slot)
-        except EdgeInferError:
-            free()
-            raise
-        for slot, place in enumerate(places):
-            place.slot = slot
-        self._free_context()
-        self._context, self._free_context, self._slots = made, free, slots
+        return made, weakref.finalize(self, api.llama_free, made)
 
-    def _move(self, place: _Place, target: Any, slot: int) -> None:
+    def _move(self, place: Place, target: Any, slot: int) -> None:
         """Copies a sequence's keys and values into another context."""
         if not place.length:
             return
@@ -322,7 +329,7 @@ class LlamaCppEngine:
         if not self._api.llama_state_seq_set_data(target, state, len(state), slot):
             raise EdgeInferError("llama.cpp cannot move a sequence to another context")
 
-    def _state(self, place: _Place) -> ctypes.Array[ctypes.c_uint8]:
+    def _state(self, place: Place) -> ctypes.Array[ctypes.c_uint8]:
         """A sequence's keys and values, in llama.cpp's own form."""
         api = self._api
         size: int = api.llama_state_seq_get_size(self._context, place.slot)
@@ -366,14 +373,14 @@ class LlamaCppEngine:
         ``every_row``: llama.cpp computes a row for each token, wanted or not.
         """
         places = [self._places[part.sequence] for part in batch]
-        work = _table(batch, places)
-        out = np.empty((int(work[_WANTED].sum()), width), np.float32)
+        work = table(batch, places)
+        out = np.empty((int(work[WANTED].sum()), width), np.float32)
         done = 0
         most = min(self._plan.batch, MOST_ROWS) if every_row else self._plan.batch
         try:
-            for piece in _pieces(work, most):
+            for piece in pieces(work, most):
                 self._decode(piece)
-                wanted = piece[_WANTED] != 0
+                wanted = piece[WANTED] != 0
                 made = len(wanted) if every_row else int(wanted.sum())
                 if made:
                     rows = np.ctypeslib.as_array(rows_of(self._context), (made, width))
@@ -390,8 +397,8 @@ class LlamaCppEngine:
 
     def _decode(self, piece: NDArray[np.int32]) -> None:
         api, count = self._api, piece.shape[1]
-        tokens, positions, slots = (np.ascontiguousarray(row) for row in piece[:_WANTED])
-        wanted, ones = piece[_WANTED].astype(np.int8), np.ones(count, np.int32)
+        tokens, positions, slots = (np.ascontiguousarray(row) for row in piece[:WANTED])
+        wanted, ones = piece[WANTED].astype(np.int8), np.ones(count, np.int32)
         # An array of pointers, each to the one sequence of its token.
         pointers = slots.ctypes.data + 4 * np.arange(count, dtype=np.uintp)
         batch = api.llama_batch(n_tokens=count)
@@ -409,33 +416,6 @@ class LlamaCppEngine:
         self._guard.check()
         if status != 0:
             raise EdgeInferError(f"llama.cpp cannot compute a step ({status}){_said()}")
-
-
-# Rows of the table of a batch's tokens.
-_TOKEN, _POSITION, _SLOT, _WANTED = range(4)
-
-
-def _table(batch: Sequence[Slice], places: Sequence[_Place]) -> NDArray[np.int32]:
-    """The tokens of a batch, each with position, slot and whether its row is wanted."""
-    parts = []
-    for part, place in zip(batch, places, strict=True):
-        count = len(part.tokens)
-        table = np.empty((4, count), np.int32)
-        table[_TOKEN] = part.tokens
-        table[_POSITION] = np.arange(place.length, place.length + count)
-        table[_SLOT] = place.slot
-        table[_WANTED] = np.arange(count) >= count - part.wants_logits
-        parts.append(table)
-    return np.concatenate(parts, axis=1) if parts else np.empty((4, 0), np.int32)
-
-
-def _pieces(work: NDArray[np.int32], most: int) -> Iterator[NDArray[np.int32]]:
-    """Cuts a table into pieces of at most ``most`` tokens and MOST_ROWS wanted rows."""
-    while work.shape[1]:
-        rows = np.cumsum(work[_WANTED, :most])
-        count = int(np.searchsorted(rows, MOST_ROWS, side="right"))
-        yield work[:, :count]
-        work = work[:, count:]
 
 
 def _ggml_type(api: Any, name: str) -> int:

@@ -51,6 +51,8 @@ def gguf_of(name: str, **changes: Any) -> FakeGguf:
     shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (numbers.vocab_size, numbers.width)}
     if not numbers.tied_output:
         shapes["output.weight"] = shapes["token_embd.weight"]
+    if numbers.token_types:
+        shapes["token_types.weight"] = (numbers.token_types, numbers.width)
     divisors = to_gguf.rope_tensors(numbers)
     shapes |= {key: value.shape for key, value in divisors.items()}
     return FakeGguf(metadata, shapes, {key: v.view(np.uint8) for key, v in divisors.items()})
@@ -76,7 +78,7 @@ def close(a: object, b: object) -> bool:
     return a == b
 
 
-@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+@pytest.mark.parametrize("model", tiny.ALL, ids=str)
 def test_what_is_written_is_read_again(model: tiny.Tiny) -> None:
     arch, numbers = numbers_from_hf(model.config)
 

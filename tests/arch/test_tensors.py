@@ -31,7 +31,7 @@ def find(name: str, shapes: Shapes) -> dict[str, EngineTensor]:
     return {tensor.name: tensor for tensor in found}
 
 
-@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+@pytest.mark.parametrize("model", tiny.ALL, ids=str)
 def test_every_row_of_every_tensor_is_used_once(model: tiny.Tiny) -> None:
     shapes = file_of(model.name)
 

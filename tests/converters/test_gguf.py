@@ -90,7 +90,7 @@ def test_so_few_bits_are_refused_without_importance(
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+@pytest.mark.parametrize("model", tiny.ALL, ids=str)
 def test_f32_holds_the_checkpoints_weights(model: tiny.Tiny, tmp_path: Path) -> None:
     source = tiny.write(model, tmp_path / "model")
     report = convert(source, tmp_path / "out.gguf", quant="f32")

@@ -18,6 +18,8 @@ WIDTH, HEADS, KV_HEADS, HEAD_DIM, FF, VOCAB, LAYERS = 128, 4, 2, 32, 256, 300, 3
 CONFIG: dict[str, Any] = {
     "vocab_size": VOCAB,
     "positions": 0,
+    "token_types": 0,
+    "causal": True,
     "layers": LAYERS,
     "width": WIDTH,
     "heads": HEADS,

@@ -40,7 +40,7 @@ def test_a_conversion_writes_what_was_predicted(checkpoint, tmp_path, quant):
     assert predicted.outline.config.layers == written.outline.config.layers
 
 
-@pytest.mark.parametrize("model", tiny.MODELS, ids=str)
+@pytest.mark.parametrize("model", tiny.ALL, ids=str)
 def test_every_family_s_checkpoint_is_outlined(model, tmp_path):
     found = stored_variants(store.locate(str(tiny.write(model, tmp_path / "checkpoint"))))
 

@@ -379,9 +379,16 @@ ENCODERS: tuple[Tiny, ...] = (
     _tiny("bert-mha64-one-type", _BERT, {"type_vocab_size": 1, "hidden_size": 192}, _THREE_HEADS),
     _tiny("nomic_bert-mha64", _BERT, {"rope_theta": 1000.0, "hidden_act": "silu"}),
     _tiny("modernbert-mha64", _MODERN_BERT, {"num_hidden_layers": 5}),
-    _tiny("modernbert-mha32-all-windows", _MODERN_BERT, _FOUR_HEADS_OF_32, _ALL_WINDOWS),
+    _tiny(
+        "modernbert-mha32-all-windows",
+        _MODERN_BERT,
+        _FOUR_HEADS_OF_32,
+        _ALL_WINDOWS,
+        in_llama_cpp=False,
+    ),
 )
-BY_NAME: Mapping[str, Tiny] = {model.name: model for model in (*MODELS, *ENCODERS)}
+ALL = (*MODELS, *ENCODERS)
+BY_NAME: Mapping[str, Tiny] = {model.name: model for model in ALL}
 
 
 def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True) -> Path:
