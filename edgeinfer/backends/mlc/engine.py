@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ from edgeinfer.planner.plan import MemoryPlan
 
 _MOST_TOKENS, _MOST_LOGITS = 512, 32  # of a call, as libraries are compiled
 _WIDEST_TABLE = 8  # pages to begin with
+Outputs = Callable[[NDArray[np.float32]], Iterator[NDArray[np.float32]]]  # of hidden states
 _NUMPY = {"f32": "float32", "f16": "float16"}
 
 
@@ -61,7 +62,7 @@ class MlcEngine:
 
     def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
         """As ``Embedder.embed``."""
-        return self._run(batch, lambda hidden: hidden, self.config.width)
+        return self._run(batch, lambda hidden: iter((hidden,)), self.config.width)
 
     def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
@@ -104,15 +105,16 @@ class MlcEngine:
     def _run(
         self,
         batch: Sequence[Slice],
-        outputs: Callable[[NDArray[np.float32]], NDArray[np.float32]],
+        outputs: Outputs,
         width: int,
     ) -> NDArray[np.float32]:
         with self._lock:
             self._live()
             lengths = [self._sequence(part.sequence).length for part in batch]
             check_batch(batch, lengths, vocabulary=self.config.vocab_size, context=self._context)
+            made = np.empty((sum(part.wants_logits for part in batch), width), np.float32)
             try:
-                rows = caller().compute(self._threads, self._read, batch, outputs)
+                caller().compute(self._threads, self._read, batch, outputs, made)
             except EdgeInferError:
                 raise
             except MemoryError:
@@ -121,14 +123,12 @@ class MlcEngine:
                 raise EdgeInferError(f"TVM cannot compute a step: {error}") from error
             for part in batch:
                 self._sequences[part.sequence].length += len(part.tokens)
-            return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+            return made
 
-    def _read(
-        self,
-        batch: Sequence[Slice],
-        outputs: Callable[[NDArray[np.float32]], NDArray[np.float32]],
-    ) -> list[NDArray[np.float32]]:
+    def _read(self, batch: Sequence[Slice], outputs: Outputs, made: NDArray[np.float32]) -> None:
         """Computes a step in pieces of tokens; lengths stay what they were."""
+        if not batch:
+            return
         held = [self._sequences[part.sequence] for part in batch]
         counts = [len(part.tokens) for part in batch]
         tokens = np.concatenate([np.asarray(part.tokens, np.int32) for part in batch])
@@ -152,14 +152,14 @@ class MlcEngine:
             ]
         )
         tables = self._tables(held)
-        found = []
+        done = 0
         for at in range(0, len(tokens), self._batch):
             piece = slice(at, at + self._batch)
             each = (tokens[piece], positions[piece], slots[piece], rows[piece])
             hidden = self._hidden(each, tables)
-            if wanted[piece].any():
-                found.append(outputs(hidden[wanted[piece]]))
-        return found
+            for rows_made in outputs(hidden[wanted[piece]]):
+                made[done : done + len(rows_made)] = rows_made
+                done += len(rows_made)
 
     def _tables(self, held: Sequence[pages.Sequence]) -> NDArray[np.int32]:
         most = max(_WIDEST_TABLE, *(len(sequence.pages) for sequence in held))
@@ -178,15 +178,13 @@ class MlcEngine:
         name = "hidden_of_one" if len(each[0]) == 1 else "hidden"
         return array(library.function(name)(*given, self._cache[1], self._parameters))
 
-    def _logits(self, hidden: NDArray[np.float32]) -> NDArray[np.float32]:
+    def _logits(self, hidden: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
         library = self._live()
-        found = []
         for at in range(0, len(hidden), _MOST_LOGITS):
             piece = _in_place(hidden[at : at + _MOST_LOGITS])
             name = "logits_of_one" if len(piece) == 1 else "logits"
             made = array(library.function(name)(library.tensor(piece), self._parameters))
-            found.append(made[:, : self.config.vocab_size])
-        return np.concatenate(found)
+            yield made[:, : self.config.vocab_size]
 
 
 def _in_place(values: NDArray[Any]) -> NDArray[Any]:
