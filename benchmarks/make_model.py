@@ -1,9 +1,10 @@
 """Writes models of whole shapes and random weights, to time engines with.
 
-Every matrix is of one quant type, the tied embedding too; the norms are ones. A prime number of
-blocks is encoded once and repeated, so that gigabytes cost no encoding and no two rows of a matrix
-begin alike. The weights are normal with a deviation of 0.02, roughly as trained ones, so the logits
-stay near one. The vocabulary is made up, with as many merges as a real one has.
+Every matrix is of one quant type, the embedding too, but experts where the shape says so; the norms
+are ones. A prime number of blocks is encoded once and repeated, so that gigabytes cost no encoding
+and no two rows of a matrix begin alike. The weights are normal with a deviation of 0.02, roughly as
+trained ones, so the logits stay near one. The vocabulary is made up, with as many merges as a real
+one has.
 
     python benchmarks/make_model.py llama1b q4_0 llama1b-q4_0.gguf
 """
@@ -52,6 +53,10 @@ class Shape:
     head_norms: bool = False  # norms on each head's query and key
     experts: int = 0  # of ff_width
     experts_used: int = 0
+    experts_type: str = ""  # theirs, where it is another
+    untied: bool = False  # an output matrix
+    window: int = 0
+    sinks: bool = False  # as gpt-oss has them, and its biases
 
     def metadata(self) -> dict[str, WritableValue]:
         """The keys under the architecture's name."""
@@ -75,6 +80,8 @@ class Shape:
                 "expert_used_count": self.experts_used,
                 "expert_feed_forward_length": self.ff_width,
             }
+        if self.window:
+            values["attention.sliding_window"] = self.window
         return {f"{self.architecture}.{key}": value for key, value in values.items()}
 
     def tensors(self) -> dict[str, tuple[int, ...]]:
@@ -93,8 +100,15 @@ class Shape:
             }
             if self.head_norms:
                 block |= {"attn_q_norm": (self.head_dim,), "attn_k_norm": (self.head_dim,)}
+            if self.sinks:
+                block["attn_sinks"] = (self.heads,)
+                block["post_attention_norm"] = block.pop("ffn_norm")
+                biased = {name: shape for name, shape in block.items() if len(shape) > 1}
+                shapes |= {f"blk.{layer}.{n}.bias": size[:-1] for n, size in biased.items()}
             shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
         shapes["output_norm.weight"] = (self.width,)
+        if self.untied:
+            shapes["output.weight"] = (self.vocabulary, self.width)
         return shapes
 
     def _feed_forward(self) -> dict[str, tuple[int, ...]]:
@@ -265,6 +279,26 @@ SHAPES: Mapping[str, Shape | Stated] = {
         experts=128,
         experts_used=8,
     ),
+    "gptoss20b4": Shape(  # gpt-oss 20B, 4 of its 24 layers
+        architecture="gpt-oss",
+        tokenizer="gpt-4o",
+        layers=4,
+        width=2880,
+        ff_width=2880,
+        heads=64,
+        kv_heads=8,
+        head_dim=64,
+        vocabulary=201088,
+        rope_base=150000.0,
+        norm_eps=1e-5,
+        context=131072,
+        experts=32,
+        experts_used=4,
+        experts_type="mxfp4",
+        untied=True,
+        window=128,
+        sinks=True,
+    ),
     "tiny": Shape(  # as small as models that tell children's stories: overheads show
         architecture="llama",
         tokenizer="llama-bpe",
@@ -326,13 +360,17 @@ class Weights:
 
 
 def is_float(name: str, size: tuple[int, ...]) -> bool:
-    """Whether a tensor is not quantised: norms, and the routers of experts."""
-    return len(size) == 1 or "ffn_gate_inp" in name or "conv.weight" in name or "conv1d" in name
+    """Whether a tensor is not quantised: norms, biases, convolutions, routers of experts."""
+    kept = ("ffn_gate_inp", "conv.weight", "conv1d.weight", ".bias")
+    return len(size) == 1 or any(part in name for part in kept)
 
 
 def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> None:
     """Writes the model; the file appears when it is whole."""
-    weights, floats = Weights(quant_type), np.random.default_rng(1)
+    experts = quant.get(shape.experts_type) if shape.experts_type else quant_type
+    types = {name: experts if "_exps." in name else quant_type for name in shape.tensors()}
+    weights = {kind.name: Weights(kind) for kind in types.values()}
+    floats = np.random.default_rng(1)
     with GGUFWriter(path) as writer:
         writer.add_metadata("general.architecture", shape.architecture)
         writer.add_metadata("general.name", f"random {shape.architecture}")
@@ -341,7 +379,7 @@ def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> Non
             writer.add_metadata(key, value)
         sizes = {
             name: writer.declare_tensor(
-                name, "f32" if is_float(name, size) else quant_type.name, size
+                name, "f32" if is_float(name, size) else types[name].name, size
             )
             for name, size in shape.tensors().items()
         }
@@ -352,10 +390,12 @@ def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> Non
                 values = np.ones(size) if len(size) == 1 else floats.standard_normal(size)
                 if name.endswith("ssm_a"):
                     values *= -0.1  # forgets
+                elif name.endswith(".bias"):
+                    values = DEVIATION * floats.standard_normal(size)
                 writer.write(name, values.astype(np.float32))
                 continue
             while nbytes:
-                part = weights.take(nbytes)
+                part = weights[types[name].name].take(nbytes)
                 writer.write(name, part)
                 nbytes -= len(part)
 

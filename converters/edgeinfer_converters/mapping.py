@@ -7,10 +7,18 @@ from typing import Any
 
 from edgeinfer.arch import Architecture, ModelConfig
 from edgeinfer.arch.spec import MODEL_TENSORS
-from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.arch.tensors import (
+    checkpoint_names,
+    file_shape,
+    is_packed,
+    packed_shapes,
+    split_name,
+    usual_name,
+)
 from edgeinfer.arch.transforms import transform_of
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.formats.safetensors import Checkpoint
+from edgeinfer_converters.experts import BlockExperts, FloatExperts, LastExpert
 from edgeinfer_converters.tensors import CheckpointTensor, StackedTensor, Tensor
 
 # Buffers that old versions of transformers saved beside the weights.
@@ -31,7 +39,11 @@ def map_tensors(
     """
     spelled = {usual_name(arch, name): name for name in checkpoint.tensors}
     names = checkpoint_names(arch, config, settings)
-    wanted = [name for theirs in names.values() for name in _each(theirs, config)]
+    wanted = [
+        name
+        for theirs in dict.fromkeys(names.values())
+        for name in _each(theirs, config, packed=is_packed(arch, theirs, spelled))
+    ]
     missing = [theirs for theirs in wanted if theirs not in spelled]
     if missing:
         raise CorruptFileError(f"{checkpoint.path}: missing tensors: {_listed(missing)}")
@@ -45,19 +57,29 @@ def map_tensors(
             f"{checkpoint.path}: tensors that {arch.name} does not have: {_listed(unknown)}"
         )
     tensors: list[Tensor] = []
+    last = LastExpert()
     for ours, theirs in names.items():
         expected = file_shape(arch, config, split_name(ours)[1])
-        stored = [spelled[name] for name in _each(theirs, config)]
+        packed = is_packed(arch, theirs, spelled)
+        stored = [spelled[name] for name in _each(theirs, config, packed=packed)]
         if "{}" in theirs:
             parts = [_tensor(checkpoint, arch, config, ours, s, expected[1:]) for s in stored]
             tensors.append(StackedTensor(name=ours, parts=parts))
+        elif packed or (len(expected) > 2 and _is_transposed(arch, ours)):
+            tensors.append(_experts(checkpoint, arch, config, ours, stored, expected, last))
         else:
             tensors.append(_tensor(checkpoint, arch, config, ours, stored[0], expected))
     return tensors
 
 
-def _each(theirs: str, config: ModelConfig) -> list[str]:
-    """The checkpoint's tensors under a name: one, or one an expert."""
+def _is_transposed(arch: Architecture, ours: str) -> bool:
+    return transform_of(arch, split_name(ours)[1]).transposed
+
+
+def _each(theirs: str, config: ModelConfig, *, packed: bool = False) -> list[str]:
+    """The checkpoint's tensors under a name: one, one an expert, or blocks and scales."""
+    if packed:
+        return [theirs + "_blocks", theirs + "_scales"]
     return [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else [theirs]
 
 
@@ -69,13 +91,8 @@ def _tensor(
     theirs: str,
     expected: tuple[int, ...],
 ) -> CheckpointTensor:
-    kind = split_name(ours)[1]
-    transform = transform_of(arch, kind)
-    shape, stored = tuple(checkpoint.tensors[theirs].shape), transform.stored(config, expected)
-    if shape != stored:
-        raise CorruptFileError(
-            f"{checkpoint.path}: tensor {theirs!r} has shape {shape}, expected {stored}"
-        )
+    transform = transform_of(arch, split_name(ours)[1])
+    _check_shape(checkpoint, theirs, transform.stored(config, expected))
     return CheckpointTensor(
         name=ours,
         shape=expected,
@@ -84,6 +101,51 @@ def _tensor(
         config=config,
         transform=transform,
     )
+
+
+def _experts(
+    checkpoint: Checkpoint,
+    arch: Architecture,
+    config: ModelConfig,
+    ours: str,
+    theirs: list[str],
+    expected: tuple[int, ...],
+    last: LastExpert,
+) -> FloatExperts | BlockExperts:
+    transform = transform_of(arch, split_name(ours)[1])
+    stored = transform.stored(config, expected)
+    order = transform.row_order(config, expected[1])
+    if len(theirs) == 1:
+        _check_shape(checkpoint, theirs[0], stored)
+        return FloatExperts(
+            name=ours,
+            shape=expected,
+            checkpoint=checkpoint,
+            source=theirs[0],
+            order=order,
+            last=last,
+        )
+    for name, shape in zip(theirs, packed_shapes(stored).values(), strict=True):
+        _check_shape(checkpoint, name, shape)
+        if (dtype := checkpoint.tensors[name].dtype) != "U8":
+            raise UnsupportedError(f"{checkpoint.path}: tensor {name!r} is {dtype}, not bytes")
+    return BlockExperts(
+        name=ours,
+        shape=expected,
+        checkpoint=checkpoint,
+        blocks=theirs[0],
+        scales=theirs[1],
+        order=order,
+        last=last,
+    )
+
+
+def _check_shape(checkpoint: Checkpoint, name: str, expected: tuple[int, ...]) -> None:
+    shape = tuple(checkpoint.tensors[name].shape)
+    if shape != expected:
+        raise CorruptFileError(
+            f"{checkpoint.path}: tensor {name!r} has shape {shape}, expected {expected}"
+        )
 
 
 def _skipped(arch: Architecture, name: str) -> bool:

@@ -103,7 +103,7 @@ class CheckpointTensor:
             near = self.checkpoint.read_float32(self.source, rows=slice(low, high))
             rows = near if vector else near.reshape(-1, self.shape[-1])
             rows = rows[wanted - low * stacked]
-        rows = rows.reshape(-1) if vector else rows.reshape(-1, self.shape[-1])
+        rows = rows.reshape(-1) if vector else rows.reshape(-1, rows.shape[-1])
         columns = self.transform.column_order(self.config, self.shape[-1])
         return self.transform.values(rows if columns is None else rows[:, columns])
 

@@ -17,6 +17,7 @@ class Activation(str, Enum):
     SILU = "silu"
     GELU_TANH = "gelu_tanh"
     GELU_ERF = "gelu_erf"
+    CLAMPED_SWIGLU = "clamped_swiglu"  # gate and up within limits, and one added to up
 
 
 class Norm(str, Enum):

@@ -367,6 +367,7 @@ def _ropes(
         attention_factor=attention_factor,
         beta_fast=keys.optional("rope.beta_fast", float, 32.0),
         beta_slow=keys.optional("rope.beta_slow", float, 1.0),
+        truncate=arch.yarn_truncates or kind is not RopeKind.YARN,
         **divisors,
     )
     if arch.local_rope_base is None:

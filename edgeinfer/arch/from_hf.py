@@ -169,7 +169,8 @@ class _Keys:
 
 def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
     """Refuses what would run, but wrongly."""
-    if keys.get("quantization_config"):
+    quantised = keys.get("quantization_config")
+    if quantised and not _is_known_quantised(quantised, arch):
         raise UnsupportedError(
             "the checkpoint is quantised already ('quantization_config' in config.json)",
             hint="convert the original, unquantised checkpoint",
@@ -191,6 +192,10 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
     activation = next((name for name in stated if name is not None), None)
     if activation is not None and _ACTIVATIONS.get(str(activation)) is not arch.activation:
         raise UnsupportedError(f"activation {activation!r} in {arch.name}")
+
+
+def _is_known_quantised(settings: Any, arch: Architecture) -> bool:
+    return isinstance(settings, Mapping) and settings.get("quant_method") in arch.hf_quantised
 
 
 def _refuse_other_experts(keys: _Keys, arch: Architecture) -> None:

@@ -42,6 +42,7 @@ class Rope:
         original_context: tokens before the stretching, 0 where the kind needs none.
         long_divisors: LongRoPE's divisors for contexts above ``original_context``.
         short_divisors: LongRoPE's divisors up to ``original_context``.
+        truncate: YaRN's blend begins and ends at whole pairs.
         attention_factor: multiplies sine and cosine, YaRN's default for it included.
     """
 
@@ -53,6 +54,7 @@ class Rope:
     attention_factor: float = 1.0
     beta_fast: float = 32.0
     beta_slow: float = 1.0
+    truncate: bool = True
     divisors: tuple[float, ...] = ()
     long_divisors: tuple[float, ...] = ()
     short_divisors: tuple[float, ...] = ()
@@ -126,8 +128,10 @@ def _yarn(rope: Rope, context: int) -> tuple[float, ...]:
         wave = rope.original_context / (turns * 2 * math.pi)
         return rope.dim * math.log(wave) / (2 * math.log(rope.base))
 
-    low = max(math.floor(pair_of(rope.beta_fast)), 0)
-    high = min(math.ceil(pair_of(rope.beta_slow)), rope.dim - 1)
+    first, last = pair_of(rope.beta_fast), pair_of(rope.beta_slow)
+    if rope.truncate:
+        first, last = math.floor(first), math.ceil(last)
+    low, high = max(first, 0), min(last, rope.dim - 1)
     width = max(high - low, 0.001)
     frequencies = []
     for i, frequency in enumerate(plain_frequencies(rope.base, rope.dim)):

@@ -41,6 +41,7 @@ class _Settings:
     values: Mapping[str, Any]
     head_dim: int
     context: int
+    truncates: bool  # YaRN, in this family
     dim: int
     base: float
     original_context: int
@@ -95,6 +96,7 @@ def read_rope(
         values=values,
         head_dim=head_dim,
         context=context,
+        truncates=arch.yarn_truncates,
         dim=int(head_dim * number("partial_rotary_factor", 1.0)),
         base=number("rope_theta", 10000.0),
         original_context=int(number("original_max_position_embeddings", context)),
@@ -152,8 +154,9 @@ def _longrope(s: _Settings) -> Rope:
 
 
 def _yarn(s: _Settings) -> Rope:
-    if s.values.get("truncate") is False:
-        raise UnsupportedError("YaRN with 'truncate' false, which GGUF has no key for")
+    truncate = s.values.get("truncate", True)
+    if truncate is not s.truncates:
+        raise UnsupportedError(f"YaRN with 'truncate' {truncate!r:.60}, which GGUF has no key for")
     factor = s.factor()
     default = yarn_attention_factor(factor)
     mscale, mscale_all = s.number("mscale", 0.0), s.number("mscale_all_dim", 0.0)
@@ -165,6 +168,7 @@ def _yarn(s: _Settings) -> Rope:
         attention_factor=s.number("attention_factor", default),
         beta_fast=s.number("beta_fast", 32.0) or 32.0,
         beta_slow=s.number("beta_slow", 1.0) or 1.0,
+        truncate=s.truncates,
     )
 
 

@@ -148,6 +148,7 @@ class Architecture:
             instead of 1/sqrt(head_dim): how GGUF tells Gemma's 27B from the smaller ones.
         attention_softcap: cap of the attention scores where a GGUF has no key for it.
         output_softcap: cap of the logits where a GGUF has no key for it.
+        yarn_truncates: YaRN's blend begins and ends at whole pairs.
         rope_switch: a GGUF's "rope.scaling.finetuned", if false, means no rotary embedding.
         requires_logit_scale: llama.cpp does not open a file without "logit_scale".
         tied_output: config.json's tie_word_embeddings where it does not say.
@@ -168,6 +169,8 @@ class Architecture:
         hf_aliases: other keys that config.json may have in place of the usual ones.
         hf_defaults: other values transformers takes where config.json has no key.
         hf_ignored: keys of config.json that transformers does not read for this family.
+        hf_quantised: ways of quantising experts ("quant_method") that its checkpoints may have:
+            blocks and scales in place of a tensor.
         rope_kinds: RoPE types of config.json that mean another type in this family.
         hf_required: keys of config.json whose other values ask for another graph.
         model: changes to ``MODEL_TENSORS``; None takes a tensor away.
@@ -206,6 +209,7 @@ class Architecture:
     wide_scale_layers: int = 0
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
+    yarn_truncates: bool = True
     rope_switch: bool = False
     requires_logit_scale: bool = False
     tied_output: bool = False
@@ -224,6 +228,7 @@ class Architecture:
     hf_aliases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_defaults: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     hf_ignored: tuple[str, ...] = ()
+    hf_quantised: tuple[str, ...] = ()
     rope_kinds: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     hf_required: Mapping[str, Any] = field(default_factory=lambda: NOTHING)
     blocks: str = USUAL_BLOCKS

@@ -7,7 +7,7 @@ The graph's tensors have the GGUF names; some files hold several of them in one 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -44,6 +44,7 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "attn_output.bias": ("width",),
     "attn_output_norm.weight": ("width",),
     "attn_output_norm.bias": ("width",),
+    "attn_sinks.weight": ("heads",),
     "attn_q_norm.weight": ("query_norm",),
     "attn_k_norm.weight": ("key_norm",),
     "post_attention_norm.weight": ("width",),
@@ -56,9 +57,13 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_up.bias": ("ff",),
     "ffn_down.bias": ("width",),
     "ffn_gate_inp.weight": ("experts", "width"),
+    "ffn_gate_inp.bias": ("experts",),
     "ffn_gate_exps.weight": ("experts", "ff", "width"),
+    "ffn_gate_exps.bias": ("experts", "ff"),
     "ffn_up_exps.weight": ("experts", "ff", "width"),
+    "ffn_up_exps.bias": ("experts", "ff"),
     "ffn_down_exps.weight": ("experts", "width", "ff"),
+    "ffn_down_exps.bias": ("experts", "width"),
     "post_ffw_norm.weight": ("width",),
     "shortconv.in_proj.weight": ("three_widths", "width"),
     "shortconv.conv.weight": ("width", "taps"),
@@ -86,9 +91,9 @@ CONVOLUTIONS = frozenset({"shortconv.conv.weight", "ssm_conv1d.weight"})
 
 # What a file has of all experts in one tensor, the graph has for each: "ffn_up.3.weight".
 _STACKED: Mapping[str, str] = {
-    "ffn_gate_exps.weight": "ffn_gate.{}.weight",
-    "ffn_up_exps.weight": "ffn_up.{}.weight",
-    "ffn_down_exps.weight": "ffn_down.{}.weight",
+    f"ffn_{matrix}_exps.{kind}": f"ffn_{matrix}.{{}}.{kind}"
+    for matrix in ("gate", "up", "down")
+    for kind in ("weight", "bias")
 }
 
 # Matrices of which a token takes a row, and which nothing is multiplied with.
@@ -102,7 +107,8 @@ _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
 class EngineTensor:
     """A tensor of the graph as rows [row_start, row_start + row_count) of a file's tensor.
 
-    The rows of a vector (norms, biases) are its elements, those of stacked matrices all of theirs.
+    The rows of a vector (norms, biases) are its elements, those of stacked matrices all of theirs;
+    of stacked biases each is a row.
     """
 
     name: str
@@ -136,6 +142,7 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "token_types": config.token_types,
         "ff": config.ff_width,
         "experts": config.experts,
+        "heads": config.heads,
         "queries": queries,
         "keys": keys,
         "query_norm": config.head_dim if per_head else queries,
@@ -195,6 +202,27 @@ def _block(
                 if mixer is Mixer.ATTENTION or not is_of_attention(ours)
             }
     return block
+
+
+def packed_shapes(shape: tuple[int, ...]) -> dict[str, tuple[int, ...]]:
+    """Returns what stands for stacked matrices of floats that are stored as MXFP4.
+
+    Args:
+        shape: of the floats, (experts, columns, rows).
+
+    Returns:
+        What the names end with -> shape, rows first: the blocks' bytes, and their scales.
+    """
+    experts, columns, rows = shape
+    return {
+        "_blocks": (experts, rows, columns // 32, 16),
+        "_scales": (experts, rows, columns // 32),
+    }
+
+
+def is_packed(arch: Architecture, name: str, spelled: Container[str]) -> bool:
+    """Says whether a checkpoint has blocks and scales in place of a tensor."""
+    return bool(arch.hf_quantised) and name not in spelled and f"{name}_blocks" in spelled
 
 
 def usual_name(arch: Architecture, name: str) -> str:
@@ -287,9 +315,10 @@ def _find(
 
 
 def _unstacked(tensor: EngineTensor, config: ModelConfig) -> Iterator[EngineTensor]:
-    """Takes the experts' matrices apart."""
+    """Takes the experts' matrices, or their biases, apart."""
     block, kind = split_name(tensor.name)
-    rows = graph_shape(config, kind)[1]
+    shape = graph_shape(config, kind)
+    rows = shape[1] if len(shape) > 2 else 1
     for expert in range(config.experts):
         name = block + _STACKED[kind].format(expert)
         yield EngineTensor(name, tensor.source, expert * rows, rows)

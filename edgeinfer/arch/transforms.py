@@ -22,6 +22,28 @@ def _same_shape(config: ModelConfig, shape: Shape) -> Shape:
     return shape
 
 
+def _swapped(config: ModelConfig, shape: Shape) -> Shape:
+    return (*shape[:-2], shape[-1], shape[-2])
+
+
+def _twice_as_wide(config: ModelConfig, shape: Shape) -> Shape:
+    return (*shape[:-1], 2 * shape[-1])
+
+
+def _swapped_twice_as_wide(config: ModelConfig, shape: Shape) -> Shape:
+    return _twice_as_wide(config, _swapped(config, shape))
+
+
+def _even(config: ModelConfig, count: int) -> Rows:
+    """Those of the first of two tensors whose rows, or columns, come by turns."""
+    return np.arange(0, 2 * count, 2, dtype=np.int64)
+
+
+def _odd(config: ModelConfig, count: int) -> Rows:
+    """Those of the second."""
+    return _even(config, count) + 1
+
+
 def _one_channel(config: ModelConfig, shape: Shape) -> Shape:
     """A depthwise convolution reads one channel a group: (channels, 1, taps)."""
     return (shape[0], 1, *shape[1:])
@@ -44,7 +66,8 @@ class Transform:
         row_order: (config, rows) -> for each row of the GGUF the row of the checkpoint,
             None for the same order. Rows of stacked matrices are counted through.
         column_order: the same of columns.
-        transposed: the checkpoint has the matrix the other way round.
+        transposed: the checkpoint has the matrix, or each of several stacked ones, the other way
+            round.
         values: changes float32 values, of any shape.
     """
 
@@ -121,7 +144,11 @@ def _tiled_after_keys(config: ModelConfig, rows: int) -> Rows:
 TRANSFORMS: Mapping[str, Transform] = {
     "neighbour_pairs": Transform(row_order=neighbour_pairs),
     "add_one": Transform(values=_add_one),
-    "transpose": Transform(stored=lambda _, shape: shape[::-1], transposed=True),
+    "transpose": Transform(stored=_swapped, transposed=True),
+    "even_columns": Transform(stored=_twice_as_wide, column_order=_even),
+    "odd_columns": Transform(stored=_twice_as_wide, column_order=_odd),
+    "transpose_even": Transform(stored=_swapped_twice_as_wide, row_order=_even, transposed=True),
+    "transpose_odd": Transform(stored=_swapped_twice_as_wide, row_order=_odd, transposed=True),
     "one_channel": Transform(stored=_one_channel),
     "one_row": Transform(stored=_one_row),
     "minus_exp": Transform(values=_minus_exp),

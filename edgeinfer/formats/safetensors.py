@@ -99,20 +99,30 @@ class Checkpoint:
             EdgeInferError: the file cannot be read.
             CorruptFileError, ClosedError: as ``read``.
         """
-        tensor, numpy_type, _ = self._find(name)
-        first, last, _ = (rows or slice(None)).indices(tensor.shape[0] if tensor.shape else 1)
-        row_bytes = tensor.nbytes // max(tensor.shape[0] if tensor.shape else 1, 1)
-        count = max(last - first, 0)
-        octets = self._parts.read(tensor.path, tensor.offset + first * row_bytes, count * row_bytes)
-        shape = (count, *tensor.shape[1:]) if tensor.shape else ()
-        values = octets.view(numpy_type).reshape(shape)
-        dtype = tensor.dtype
+        values = self.read_rows(name, rows)
+        dtype = self.tensors[name].dtype
         if dtype == "BF16":
             # A bfloat16 is the upper half of a float32.
             return (values.astype(np.uint32) << 16).view(np.float32)
         if values.dtype.kind != "f":
             raise UnsupportedError(f"{self.path}: tensor {name!r} is {dtype}, not floats")
         return values.astype(np.float32, copy=False)
+
+    def read_rows(self, name: str, rows: slice | None = None) -> NDArray[Any]:
+        """Returns a tensor, or the rows ``rows`` of it, read from the file; BF16 as its bits.
+
+        Raises:
+            EdgeInferError: the file cannot be read.
+            CorruptFileError, UnsupportedError, ClosedError: as ``read``.
+        """
+        tensor, numpy_type, _ = self._find(name)
+        first, last, _ = (rows or slice(None)).indices(tensor.shape[0] if tensor.shape else 1)
+        row_bytes = tensor.nbytes // max(tensor.shape[0] if tensor.shape else 1, 1)
+        count = max(last - first, 0)
+        octets = self._parts.read(tensor.path, tensor.offset + first * row_bytes, count * row_bytes)
+        shape = (count, *tensor.shape[1:]) if tensor.shape else ()
+        values: NDArray[Any] = octets.view(numpy_type).reshape(shape)
+        return values
 
     def _find(
         self, name: str

@@ -60,6 +60,8 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
             size = _GROUP_ROWS * _row_bytes(source)
         elif len(source.shape) == 1:  # norms and biases are kept as float32
             size = 4 * part.row_count
+        elif part.name.endswith(".bias"):  # of an expert
+            size = 4 * source.shape[-1]
         elif split_name(part.name)[1] in CONVOLUTIONS:
             size = 4 * prod(source.shape)
         elif part.name in LOOKED_UP or (part.name == EMBEDDING and not config.tied_output):

@@ -13,7 +13,15 @@ from numpy.typing import NDArray
 from edgeinfer.arch import config_from_gguf, gguf_architecture, numbers_from_hf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import LOOKED_UP, checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.arch.tensors import (
+    LOOKED_UP,
+    checkpoint_names,
+    file_shape,
+    is_packed,
+    packed_shapes,
+    split_name,
+    usual_name,
+)
 from edgeinfer.arch.transforms import transform_of
 from edgeinfer.errors import CorruptFileError
 from edgeinfer.formats.ggml_types import BY_NAME
@@ -109,15 +117,20 @@ class Outline:
             kind = split_name(name)[1]
             expected = file_shape(arch, config, kind)
             stored = transform_of(arch, kind).stored(config, expected)
-            # Of experts, a checkpoint has a tensor each.
-            parts = [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else []
-            for part in parts or [theirs]:
-                wanted = stored[1:] if parts else stored
+            # Of experts, a checkpoint may have a tensor each, or blocks and scales.
+            packed = is_packed(arch, theirs, found)
+            parts = {theirs: stored}
+            if "{}" in theirs:
+                parts = {theirs.format(i): stored[1:] for i in range(config.experts)}
+            elif packed:
+                parts = {theirs + end: shape for end, shape in packed_shapes(stored).items()}
+            for part, wanted in parts.items():
                 if found.get(part) != wanted:
                     raise CorruptFileError(
                         f"tensor {part!r} has the shape {found.get(part)}, expected {wanted}"
                     )
-            tensors[name] = Retyped("f16" if len(expected) > 1 else "f32", expected)
+            kept = "mxfp4" if packed else "f16"
+            tensors[name] = Retyped(kept if len(expected) > 1 else "f32", expected)
         return cls(
             arch=arch,
             config=config,

@@ -51,6 +51,14 @@ Mixer mixer_from(const std::string& name) {
   throw std::invalid_argument("a layer mixes tokens by " + name);
 }
 
+Activation activation_from(const std::string& name) {
+  if (name == "silu") return Activation::kSilu;
+  if (name == "gelu_tanh") return Activation::kGeluTanh;
+  if (name == "gelu_erf") return Activation::kGeluErf;
+  if (name == "clamped_swiglu") return Activation::kClampedSwiglu;
+  throw std::invalid_argument("a feed-forward block has the activation " + name);
+}
+
 ModelConfig config_from(const nb::dict& d) {
   ModelConfig c;
   c.vocab_size = field<int64_t>(d, "vocab_size");
@@ -69,10 +77,7 @@ ModelConfig config_from(const nb::dict& d) {
   c.norm_eps = field<float>(d, "norm_eps");
   c.norm = field<std::string>(d, "norm") == "layer" ? Norm::kLayer : Norm::kRms;
   c.gated = field<bool>(d, "gated");
-  const auto activation = field<std::string>(d, "activation");
-  c.activation = activation == "gelu_tanh"  ? Activation::kGeluTanh
-                 : activation == "gelu_erf" ? Activation::kGeluErf
-                                            : Activation::kSilu;
+  c.activation = activation_from(field<std::string>(d, "activation"));
   const auto qk_norm = field<std::string>(d, "qk_norm");
   c.qk_norm = qk_norm == "head" ? QkNorm::kHead : qk_norm == "full" ? QkNorm::kFull : QkNorm::kNone;
   c.rope_neighbours = field<std::string>(d, "rope_style") == "neighbours";

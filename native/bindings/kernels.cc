@@ -414,6 +414,8 @@ void bind_kernels(nb::module_& m) {
   m.def("silu_mul", &gate<&KernelSet::silu_mul>, "isa"_a, "gate"_a, "up"_a, "silu(gate) * up.");
   m.def("gelu_mul", &gate<&KernelSet::gelu_mul>, "isa"_a, "gate"_a, "up"_a,
         "gelu_tanh(gate) * up.");
+  m.def("clamped_swiglu", &gate<&KernelSet::clamped_swiglu>, "isa"_a, "gate"_a, "up"_a,
+        "g * sigmoid(1.702 * g) * (u + 1); g is gate, 7 at most, u is up in [-7, 7].");
   m.def("gelu", &mapped<&KernelSet::gelu>, "isa"_a, "x"_a, "gelu_tanh(x).");
   m.def("gelu_erf_mul", &gate<&KernelSet::gelu_erf_mul>, "isa"_a, "gate"_a, "up"_a,
         "gelu(gate) * up.");

@@ -110,10 +110,11 @@ void Attention::attend(int64_t layer, int64_t kv_head, const QueryGroup& group, 
   });
 }
 
-void Attention::merge(int64_t t, float* out) {
+void Attention::merge(int64_t t, const float* sinks, float* out) {
+  constexpr float kLog2e = 1.44269504f;
   const ModelConfig& c = config_;
   for (int64_t head = 0; head < c.heads; ++head, out += c.head_dim) {
-    float max = -INFINITY, sum = 0;
+    float max = sinks ? sinks[head] * kLog2e : -INFINITY, sum = sinks ? 1 : 0;
     std::fill_n(out, c.head_dim, 0.0f);
     for (int64_t split = 0; split < splits_; ++split) {
       const int64_t part = row(split, head / group(), t) + head % group();

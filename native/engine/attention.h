@@ -66,8 +66,9 @@ class Attention {
   /// Attends for all stored queries; every thread of the team must call it. Ends at a barrier.
   void run(Team& team, int64_t layer);
 
-  /// Token t's weighted values (q_width,).
-  void merge(int64_t t, float* out);
+  /// Token t's weighted values (q_width,). With `sinks` (heads,), scores that each head's softmax
+  /// counts beside those of the keys, and that have no value (Xiao et al., 2023); null without.
+  void merge(int64_t t, const float* sinks, float* out);
 
  private:
   struct Token {

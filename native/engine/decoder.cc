@@ -169,7 +169,7 @@ void Decoder::attend(Team& team, const Layer& layer, int64_t i, const Activation
   });
   attention_.run(team, i);
   for_each_token(team, [&](int64_t t) {
-    attention_.merge(t, s_.q + t * n);
+    attention_.merge(t, layer.sinks, s_.q + t * n);
     if (config_.attention_gate) gate_heads(t);
     record(&InputRecord::o, i, s_.q, n, t);
     quantise(s_.q, n, t, t + 1);
@@ -302,14 +302,27 @@ void Decoder::for_each_expert(Team& team, const Layer& layer, Matrix FeedForward
   team.for_each(blocks * groups, piece, each, Ahead(m, layer.router ? groups : own));
 }
 
+// What makes of gate and up the input of the down projection.
+Decoder::Gate Decoder::gate_kernel() const {
+  switch (config_.activation) {
+    case Activation::kSilu:
+      return kernels_.silu_mul;
+    case Activation::kGeluTanh:
+      return kernels_.gelu_mul;
+    case Activation::kGeluErf:
+      return kernels_.gelu_erf_mul;
+    case Activation::kClampedSwiglu:
+      return kernels_.clamped_swiglu;
+  }
+  __builtin_unreachable();
+}
+
 // gated = activation(x * gate') * (x * up'), or activation(x * up') without a gate, and its
 // quantised form, a slice of rows and columns at a time: the products never reach memory.
 void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
   const int64_t n = config_.ff_width;
   const bool erf = config_.activation == Activation::kGeluErf;
-  const auto activate = config_.activation == Activation::kSilu ? kernels_.silu_mul
-                        : erf                                   ? kernels_.gelu_erf_mul
-                                                                : kernels_.gelu_mul;
+  const auto activate = gate_kernel();
   const auto activate_alone = erf ? kernels_.gelu_erf : kernels_.gelu;
 
   const auto expand_rows = [&](const FeedForward& ff, const FfShare& share, int64_t begin,

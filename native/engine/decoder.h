@@ -74,6 +74,8 @@ class Decoder {
   void rotate_and_store(int64_t layer, int64_t t);
   void choose_experts(int64_t t);
   void sort_by_expert();
+  using Gate = void (*)(float* gate, const float* up, int64_t n);
+  Gate gate_kernel() const;
   void gather(const Layer& layer, int64_t t);
   void add_experts(int64_t t);
   void expand(Team& team, const Layer& layer, const Activations& x);

@@ -10,7 +10,7 @@
 
 namespace edgeinfer {
 
-enum class Activation { kSilu, kGeluTanh, kGeluErf };
+enum class Activation { kSilu, kGeluTanh, kGeluErf, kClampedSwiglu };
 enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
 /// What mixes the tokens of a layer: attention to a cache, or a recurrence with a running state.

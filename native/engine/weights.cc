@@ -124,7 +124,7 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
                                   shape_text(s.rows, s.cols));
     Slot slot{s, Slot::Kind::kMatrix, total, 0};
     if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias") ||
-        ends_with(s.name, ".ssm_a")) {
+        ends_with(s.name, "attn_sinks.weight") || ends_with(s.name, ".ssm_a")) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
     } else if (ends_with(s.name, "conv.weight") || ends_with(s.name, "conv1d.weight")) {
@@ -298,6 +298,7 @@ void Weights::bind(const ModelConfig& c) {
                                     "is missing");
     }
     if (attends) {
+      layer.sinks = vector(b + "attn_sinks.weight", c.heads);
       layer.q = matrix(b + "attn_q", (c.attention_gate ? 2 : 1) * c.q_width(), c.width);
       layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
       layer.v = matrix(b + "attn_v", c.kv_width(), c.width);

@@ -79,6 +79,7 @@ struct Layer {
   NormWeights ffn_sum_norm;          // of the residual stream, once it is added
   const float* q_norm;               // (head_dim,) or (q_width,)
   const float* k_norm;               // (head_dim,) or (kv_width,)
+  const float* sinks;                // (heads,) scores without a key
   Matrix q, k, v, o;                 // of attention
   Matrix mix_in, mix_out;            // of a recurrent mixer
   const float* conv;                 // (conv_taps, channels)

@@ -83,6 +83,15 @@ void gelu_mul(float* gate, const float* up, int64_t n) {
     return V::mul(gelu(x), V::load(y));
   });
 }
+/// What gpt-oss has in place of silu(gate) * up, with its numbers.
+void clamped_swiglu(float* gate, const float* up, int64_t n) {
+  map_values(gate, up, n, [](Floats x, const float* y) __attribute__((always_inline)) {
+    constexpr float kLimit = 7, kSlope = 1.702f;
+    x = V::min(V::set(kLimit), x);  // in this order NaN stays NaN
+    const Floats linear = V::min(V::set(kLimit), V::max(V::set(-kLimit), V::load(y)));
+    return V::mul(gated(x, V::mul(x, V::set(kSlope))), V::add(linear, V::set(1)));
+  });
+}
 void gelu_all(float* x, int64_t n) {
   map_values(x, x, n,
              [](Floats v, const float*) __attribute__((always_inline)) { return gelu(v); });

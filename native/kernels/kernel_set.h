@@ -138,6 +138,8 @@ struct KernelSet {
   void (*silu_mul)(float* gate, const float* up, int64_t n);
   /// gate = gelu_tanh(gate) * up.
   void (*gelu_mul)(float* gate, const float* up, int64_t n);
+  /// gate = g * sigmoid(1.702 * g) * (u + 1), where g is gate, 7 at most, and u is up in [-7, 7].
+  void (*clamped_swiglu)(float* gate, const float* up, int64_t n);
   /// x = gelu_tanh(x).
   void (*gelu)(float* x, int64_t n);
   /// The same with gelu(x) = 0.5 * x * (1 + erf(x / sqrt(2))), which tanh only comes near to.

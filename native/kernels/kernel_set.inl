@@ -85,6 +85,7 @@ const KernelSet kKernels = {
     .rope = rope,
     .silu_mul = silu_mul,
     .gelu_mul = gelu_mul,
+    .clamped_swiglu = clamped_swiglu,
     .gelu = gelu_all,
     .gelu_erf_mul = gelu_erf_mul,
     .gelu_erf = gelu_erf_all,

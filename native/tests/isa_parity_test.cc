@@ -197,13 +197,15 @@ TEST_CASE("gates and sums of any length; gates far out, and not a number") {
   for (const int64_t count : {1, 3, 16, 17, 100}) {
     const Floats x = normal(count, 7), w = normal(count, 8);
     const auto all = [&](const KernelSet& kernels) {
-      Floats silu = x, gelu = x, erf = x, sum = w;
+      Floats silu = x, gelu = x, erf = x, clamped = x, sum = w;
       kernels.silu_mul(silu.data(), w.data(), count);
       kernels.gelu_mul(gelu.data(), w.data(), count);
       kernels.gelu_erf_mul(erf.data(), w.data(), count);
+      kernels.clamped_swiglu(clamped.data(), w.data(), count);
       kernels.add_scaled(sum.data(), x.data(), 0.3f, count);
       silu.insert(silu.end(), gelu.begin(), gelu.end());
       silu.insert(silu.end(), erf.begin(), erf.end());
+      silu.insert(silu.end(), clamped.begin(), clamped.end());
       silu.insert(silu.end(), sum.begin(), sum.end());
       return silu;
     };

@@ -11,6 +11,17 @@ from edgeinfer.arch.spec import BIAS_TENSORS, Architecture
 from support import tiny
 
 LAYERS = 2
+# What the vendor's converter calls a checkpoint's tensors before it names them for GGUF.
+RENAMED = {
+    "gpt-oss": {
+        "attn_sinks.weight": "self_attn.sinks.weight",
+        **{
+            f"ffn_{matrix}_exps.{kind}": f"mlp.experts.{matrix}_proj.{kind}"
+            for matrix in ("gate", "up", "down")
+            for kind in ("weight", "bias")
+        },
+    }
+}
 ids = pytest.mark.parametrize("arch", architectures(), ids=lambda arch: arch.hf_classes[0])
 
 
@@ -33,7 +44,8 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
     for i in range(LAYERS):
         blocks = [biases | arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
         for name, theirs in [item for block in blocks for item in block.items()]:
-            merged = theirs.replace(".{}", "")  # the vendor merges experts before it names them
+            # The vendor merges experts before it names them.
+            merged = RENAMED.get(arch.name, {}).get(name, theirs.replace(".{}", ""))
             ours[arch.blocks.format(i) + merged] = f"blk.{i}.{name}"
         # The vendor renames it, or takes it apart, before it looks the name up.
         for theirs in (

@@ -68,3 +68,16 @@ def test_the_shapes_are_those_of_the_models_they_are_named_after():
 
     # As their makers publish them: 1.24 B and 4.02 B parameters.
     assert counts == {"llama1b": 1_235_814_400, "qwen4b": 4_022_468_096}
+
+
+def test_experts_may_be_of_a_type_of_their_own(tmp_path):
+    shape = replace(make_model.SHAPES["gptoss20b4"], layers=2, width=128, ff_width=64, heads=4)
+    shape = replace(shape, kv_heads=2, vocabulary=600, experts=6, experts_used=2, context=128)
+    path = tmp_path / "small.gguf"
+    make_model.write(shape, quant.get("q8_0"), path)
+
+    kinds = {t.name: t.tensor_type.name for t in gguf.GGUFReader(path).tensors if len(t.shape) > 2}
+    assert len(kinds) == 2 * 3 and set(kinds.values()) == {"MXFP4"}
+    with edgeinfer.load(path, threads=1) as model:
+        logits = model.logits(model.tokenizer.encode("any text at all"))
+    assert 0.05 < logits.std() < 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.arch import config_from_hf
-from edgeinfer.arch.tensors import split_name
+from edgeinfer.arch.tensors import checkpoint_names, split_name
 from edgeinfer.errors import UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.quant.assignment import assign
@@ -94,27 +95,24 @@ def test_so_few_bits_are_refused_without_importance(
 def test_f32_holds_the_checkpoints_weights(model: tiny.Tiny, tmp_path: Path) -> None:
     source = tiny.write(model, tmp_path / "model")
     report = convert(source, tmp_path / "out.gguf", quant="f32")
-    tensors = list(model.tensors())
-    checkpoint = [np.abs(v).sum(dtype=np.float64) for v in dict(tensors).values()]
+    checkpoint = {n: np.abs(v).sum(dtype=np.float64) for n, v in dict(model.tensors()).items()}
 
     found = decoded(tmp_path / "out.gguf")
 
     # Rows may change places, so sums are compared; some norms get one added.
     undo = {"add_one": lambda v: v - 1, "minus_exp": lambda v: np.log(-v)}
     undo["tiled_minus_exp"] = undo["minus_exp"]
-    divisors = {n for n in found if n.startswith("rope_")}
-    sums = [
-        np.abs(undo.get(model.arch.transforms.get(split_name(n)[1], ""), np.asarray)(v)).sum(
-            dtype=np.float64
-        )
-        for n, stored in found.items()
-        if n not in divisors
-        for v in (stored if stored.ndim > 2 else [stored])  # experts are stacked
-    ]
-    if len(dict(tensors)) < len(tensors):  # some are taken apart
-        np.testing.assert_allclose(sum(sums), sum(checkpoint), rtol=1e-6)
-    else:
-        np.testing.assert_allclose(sorted(sums), sorted(checkpoint), rtol=1e-5)
+    names = checkpoint_names(model.arch, config_from_hf(model.config), model.config)
+    sums: Counter[str] = Counter()  # a checkpoint's tensor may become several
+    for name, theirs in names.items():
+        transform = model.arch.transforms.get(split_name(name)[1], "")
+        stored = undo.get(transform, np.asarray)(found[name])
+        for i, part in enumerate(stored if "{}" in theirs else [stored]):  # experts are stacked
+            sums[theirs.format(i)] += np.abs(part).sum(dtype=np.float64)
+    assert {n for n in found if not n.startswith("rope_")} == set(names)
+    assert sums.keys() == checkpoint.keys()
+    for name, total in checkpoint.items():
+        np.testing.assert_allclose(sums[name], total, rtol=1e-5)
     assert report.tensors == len(found)
 
 

@@ -135,6 +135,20 @@ def test_gates(isa: str, size: int) -> None:
 
 @every_isa
 @pytest.mark.parametrize("size", SIZES)
+def test_clamped_swiglu(isa: str, size: int) -> None:
+    gate, up = np.linspace(-12, 12, size).astype(np.float32), 8 * normal(size)
+    gate[size // 2] = np.nan
+    g, u = np.minimum(gate, 7).astype(np.float64), np.clip(up, -7, 7).astype(np.float64)
+
+    expected = g / (1 + np.exp(-1.702 * g)) * (u + 1)
+    found = _native.clamped_swiglu(isa, gate, up)
+
+    np.testing.assert_allclose(found, expected, rtol=3e-6, atol=1e-9)
+    assert np.isnan(found[size // 2])
+
+
+@every_isa
+@pytest.mark.parametrize("size", SIZES)
 def test_gelu(isa: str, size: int) -> None:
     x = np.linspace(-12, 12, size).astype(np.float32)
 

@@ -118,7 +118,9 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
         visible &= query - key < config.layer_window[i]
     elif config.layer_window[i]:
         visible &= np.abs(query - key) <= config.layer_window[i] // 2
-    mixed = np.einsum("hqk,khd->qhd", _softmax(np.where(visible, scores, -np.inf)), v)
+    scores = np.where(visible, scores, -np.inf)
+    sinks = weight("attn_sinks.weight")
+    mixed = np.einsum("hqk,khd->qhd", _softmax(scores, sinks[:, None] if sinks.size else None), v)
     if config.attention_gate:
         mixed = mixed * _sigmoid(gate)
     return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
@@ -179,7 +181,12 @@ _MIXERS = {
 
 
 def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:
-    activation, up = _ACTIVATIONS[config.activation], _linear(weight, f"ffn_up{expert}", x)
+    up = _linear(weight, f"ffn_up{expert}", x)
+    if config.activation is Activation.CLAMPED_SWIGLU:
+        gate = np.minimum(_linear(weight, f"ffn_gate{expert}", x), 7)
+        up = gate / (1 + np.exp(-1.702 * gate)) * (np.clip(up, -7, 7) + 1)
+        return _linear(weight, f"ffn_down{expert}", up)
+    activation = _ACTIVATIONS[config.activation]
     if config.gated:
         up = activation(_linear(weight, f"ffn_gate{expert}", x)) * up
     else:
@@ -234,9 +241,12 @@ def _cap(x: Array, cap: float) -> Array:
     return cap * np.tanh(x / cap) if cap else x
 
 
-def _softmax(x: Array) -> Array:
-    e = np.exp(x - x.max(axis=-1, keepdims=True))
-    return e / e.sum(axis=-1, keepdims=True)
+def _softmax(x: Array, sink: Array | None = None) -> Array:
+    """Of the last axis; a sink is a score more, whose probability is left out."""
+    most = x.max(axis=-1, keepdims=True)
+    e = np.exp(x - most)
+    total = e.sum(axis=-1, keepdims=True)
+    return e / (total if sink is None else total + np.exp(sink[..., None] - most))
 
 
 def _sigmoid(x: Array) -> Array:
@@ -270,8 +280,9 @@ def _block(tensors: Tensors, i: int) -> Weight:
 
 def _model(tensors: Tensors, prefix: str = "") -> Weight:
     def weight(name: str) -> Array:
-        """A tensor; an empty array for a bias, or ModernBERT's first norm, that is not there."""
-        if name.endswith((".bias", "_norm.weight")) and prefix + name not in tensors:
+        """A tensor; an empty array for biases, sinks or ModernBERT's first norm, if not there."""
+        optional = (".bias", "_norm.weight", "sinks.weight")
+        if name.endswith(optional) and prefix + name not in tensors:
             return np.empty(0)
         return tensors[prefix + name].astype(np.float64)
 

@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import Architecture, by_hf_class, config_from_hf
+from edgeinfer.arch.config import Activation
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.arch.transforms import transform_of
 
@@ -86,6 +87,8 @@ class Tiny:
         elif kind in ("token_embd.weight", "position_embd.weight", "token_types.weight"):
             # Small, so that the blocks and not the token itself decide the logits.
             values = 0.3 * values / config_from_hf(self.config).embedding_scale
+        elif self.arch.activation is Activation.CLAMPED_SWIGLU and "_exps" in kind:
+            values = 3 * values / np.sqrt(shape[-1])  # so that some are beyond the limits
         else:
             values = values / np.sqrt(shape[-1])
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
@@ -214,6 +217,19 @@ _MODERN_BERT = {
     "global_rope_theta": 1.6e5,
     "local_rope_theta": 1e4,
 }
+_GPT_OSS = {
+    "num_local_experts": 6,
+    "num_experts_per_tok": 2,
+    "intermediate_size": 96,
+    "sliding_window": 16,
+    "num_hidden_layers": 4,
+}
+_GPT_OSS_YARN = {
+    "rope_type": "yarn",
+    "factor": 4.0,
+    "original_max_position_embeddings": 128,
+    "truncate": False,
+}
 _MULTIPLIERS = {
     "attention_multiplier": 0.09375,
     "embedding_multiplier": 6.0,
@@ -257,6 +273,7 @@ _CLASSES = {
     "bert": "BertModel",
     "nomic_bert": "NomicBertModel",
     "modernbert": "ModernBertModel",
+    "gptoss": "GptOssForCausalLM",
 }
 
 MODELS: tuple[Tiny, ...] = (
@@ -370,6 +387,27 @@ MODELS: tuple[Tiny, ...] = (
     _tiny("qwen35-gqa64", _heads(4, 2, 64, 128), _DELTA),
     _tiny("qwen35-three-heads-a-key", _heads(2, 1, 64, 160), _DELTA, _THREE_HEADS_A_KEY, _TIED),
     _tiny("qwen35moe-gqa64", _heads(4, 2, 64, 128), _DELTA, _EXPERTS, _SHARED),
+    _tiny("gptoss-gqa64-sinks", _heads(4, 2, 64, 192), _GPT_OSS, _rope("default")),
+    # Every pair is blended, however the range of the blend is rounded: llama.cpp always does that.
+    _tiny(
+        "gptoss-gqa32-yarn",
+        _heads(8, 2, 32, 160),
+        _GPT_OSS,
+        {"rope_parameters": {**_GPT_OSS_YARN, "rope_theta": 4.0}},
+    ),
+    _tiny(
+        "gptoss-mha64-yarn",
+        _heads(3, 3, 64, 192),
+        _GPT_OSS,
+        {
+            "rope_parameters": {
+                **_GPT_OSS_YARN,
+                "rope_theta": 1000.0,
+                "original_max_position_embeddings": 4096,
+            }
+        },
+        in_llama_cpp=False,
+    ),
     _tiny("olmoe-mha64", _heads(3, 3, 64), _EXPERTS),
     _tiny("olmoe-gqa64", _heads(4, 2, 64), _EXPERTS, _LLAMA3, in_llama_cpp=False),
 )
@@ -396,7 +434,7 @@ def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True)
     from safetensors.numpy import save_file
 
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(dict(model.config), indent=2))
+    write_config(folder, model.config)
     tensors = dict(model.tensors())
     if shards == 1:
         save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
@@ -442,6 +480,11 @@ def write_wordpiece(folder: Path) -> None:
             }
         )
     )
+
+
+def write_config(folder: Path, config: Mapping[str, Any]) -> None:
+    """Writes a config.json."""
+    (folder / "config.json").write_text(json.dumps(dict(config), indent=2))
 
 
 def write_tokenizer(folder: Path) -> None:
