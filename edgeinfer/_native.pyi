@@ -160,6 +160,19 @@ def gelu_mul(
 ) -> NDArray[numpy.float32]:
     """gelu_tanh(gate) * up."""
 
+def clamped_swiglu(
+    isa: str,
+    gate: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+    up: Annotated[
+        NDArray[numpy.float32], dict(shape=(None,), order="C", device="cpu", writable=False)
+    ],
+) -> NDArray[numpy.float32]:
+    """
+    g * sigmoid(1.702 * g) * (u + 1); g is gate, 7 at most, u is up in [-7, 7].
+    """
+
 def gelu(
     isa: str,
     x: Annotated[
