@@ -137,7 +137,7 @@ def test_a_huge_value_that_the_scale_can_hold_is_kept(quant_type: QuantType) -> 
 
     # Where no level is near 0, it costs less to have all values a little wrong.
     no_zero = quant_type.name in ON_POINTS or quant_type.name in ("iq1_s", "iq1_m")
-    assert round_trip(quant_type, x)[0, 77] == pytest.approx(-1000, rel=0.3 if no_zero else 0.07)
+    assert round_trip(quant_type, x)[0, 77] == pytest.approx(-1000, rel=0.55 if no_zero else 0.07)
 
 
 @pytest.mark.parametrize("quant_type", SCALED, ids=str)
