@@ -7,7 +7,7 @@ import numpy
 import numpy.typing
 from numpy.typing import NDArray
 
-def quant_types() -> list[tuple[str, int, int, int, int, bool, bool]]:
+def quant_types() -> list[tuple[str, int, int, int, int, bool]]:
     """
     Returns (name, ggml_id, block, block_bytes, packed_bytes, is_float) of every quant type; packed_bytes are those of a row's block in memory.
     """
