@@ -11,6 +11,7 @@ from edgeinfer.tokenizer import ChatTemplate, Tokenizer, load_tokenizer
 from edgeinfer_converters.mlc.conversation import read_conversation
 from edgeinfer_converters.mlc.convert import convert
 from support import mlc_folder, tiny
+from support.tiny_tokenizer import write_tokenizer
 
 CHATML = (
     "{% for m in messages %}{{ '<|im_start|>' + m.role + '\n' + m.content + '<|im_end|>\n' }}"
@@ -48,7 +49,7 @@ TALK = [
 @pytest.fixture(scope="module")
 def tokenizer(tmp_path_factory: pytest.TempPathFactory) -> Tokenizer:
     folder = tmp_path_factory.mktemp("tokenizer")
-    tiny.write_tokenizer(folder)
+    write_tokenizer(folder)
     return load_tokenizer(folder)
 
 
