@@ -80,6 +80,26 @@ def shapes_of(
     return shapes
 
 
+def encoder_shapes(config: ModelConfig, width: int) -> Shapes:
+    """Those of a BERT: no output, a table of positions and of kinds of texts, no gate."""
+    shapes: Shapes = {
+        "token_embd.weight": (64, width),
+        "position_embd.weight": (16, width),
+        "token_types.weight": (2, width),
+        "token_embd_norm.weight": (width,),
+    }
+    for layer in range(config.layers):
+        block: Shapes = {
+            **dict.fromkeys(("attn_q", "attn_k", "attn_v", "attn_output"), (16, width)),
+            "attn_output_norm": (width,),
+            "ffn_up": (16, width),
+            "ffn_down": (16, 4 * width),
+            "layer_output_norm": (width,),
+        }
+        shapes |= {f"blk.{layer}.{name}.weight": shape for name, shape in block.items()}
+    return shapes
+
+
 def chosen(
     recipe: str,
     config: ModelConfig | None = None,
@@ -199,8 +219,9 @@ def test_every_recipe_names_types_that_exist() -> None:
             assert get(name).name == name
 
 
-def write_model(path: Path, config: ModelConfig, shapes: Shapes, ff_width: int) -> None:
+def write_model(path: Path, config: ModelConfig, shapes: Shapes) -> None:
     """Random weights under a header that llama.cpp's quantiser accepts."""
+    ff_width = next(shape[-1] for name, shape in shapes.items() if "ffn_down" in name)
     writer = gguf.GGUFWriter(path, config.architecture)
     width = shapes["token_embd.weight"][1]
     writer.add_block_count(config.layers)
@@ -210,6 +231,8 @@ def write_model(path: Path, config: ModelConfig, shapes: Shapes, ff_width: int) 
     writer.add_head_count(config.heads)
     writer.add_head_count_kv(config.kv_heads)
     writer.add_layer_norm_rms_eps(config.norm_eps)
+    writer.add_layer_norm_eps(config.norm_eps)
+    writer.add_causal_attention(config.architecture != "bert")
     writer.add_vocab_size(config.vocab_size)
     experts = max((s[0] for s in shapes.values() if len(s) == 3), default=0)
     if experts:
@@ -248,6 +271,12 @@ SHAPES = {
     "mixtral": (model(layers=9), {"experts": 8}),
     "experts": (model(architecture="qwen3moe", layers=9), {"experts": 12}),
 }  # fmt: skip
+BERT = model(architecture="bert", layers=12, heads=12, kv_heads=12)
+MODELS: dict[str, tuple[ModelConfig, Shapes]] = {
+    **{name: (config, shapes_of(config, **form)) for name, (config, form) in SHAPES.items()},
+    "bert-384": (BERT, encoder_shapes(BERT, 384)),
+    "bert-768": (BERT, encoder_shapes(BERT, 768)),
+}
 
 
 def llama_cpp_types(
@@ -276,14 +305,13 @@ def llama_cpp_types(
 
 @pytest.mark.peer
 @pytest.mark.parametrize("weighted", [False, True], ids=["plain", "importance"])
-@pytest.mark.parametrize("family", SHAPES)
+@pytest.mark.parametrize("family", MODELS)
 def test_every_recipe_mixes_types_as_llama_cpp_does(
     family: str, weighted: bool, tmp_path: Path
 ) -> None:
-    config, form = SHAPES[family]
-    shapes = shapes_of(config, **form)
+    config, shapes = MODELS[family]
     source = tmp_path / "source.gguf"
-    write_model(source, config, shapes, form.get("ff_width", 512))
+    write_model(source, config, shapes)
     different = []
     for recipe, ftype in FTYPES.items():
         if recipe in NEEDS_IMPORTANCE and not weighted:
