@@ -307,27 +307,27 @@ def _numbers(
     source: HuggingFaceSource | GgufSource, context: int | None
 ) -> tuple[ModelConfig, int]:
     """The model's numbers for so many tokens, and how many those are."""
-    if source.config.is_recurrent:
+    has = _beyond_export(source.config)
+    if has is not None:
         raise UnsupportedError(
-            f"{source.path}: {source.arch.name} has layers with a running state, "
-            "which cannot be exported to ONNX yet",
+            f"{source.path}: {source.arch.name} has {has}, which cannot be exported to ONNX yet",
             hint="--to gguf keeps this model as it is",
-        )
-    if source.config.experts:
-        raise UnsupportedError(
-            f"{source.path}: a model with experts, which cannot be exported to ONNX yet",
-            hint="convert it to GGUF: --to gguf",
-        )
-    beyond = beyond_the_graph(source.config)
-    if beyond is not None:
-        raise UnsupportedError(
-            f"{source.path}: {source.arch.name} has {beyond}, which cannot be exported to ONNX yet",
-            hint="convert it to GGUF: --to gguf",
         )
     if context is not None and context < 1:
         raise UsageError(f"context is {context}, it must be at least 1")
     tokens = context or min(source.config.context, MOST_CONTEXT)
     return source.numbers.model_config(source.arch, tokens), tokens
+
+
+def _beyond_export(config: ModelConfig) -> str | None:
+    """What a model has that the graph does not, the plainest thing first."""
+    if not config.causal:
+        return "no words to write, only states of texts read as a whole"
+    if config.is_recurrent:
+        return "layers with a running state"
+    if config.experts:
+        return "experts"
+    return beyond_the_graph(config)
 
 
 def _merges(source: HuggingFaceSource | GgufSource) -> int:

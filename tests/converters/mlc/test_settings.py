@@ -120,6 +120,29 @@ def test_what_mlc_would_compute_otherwise_is_refused(name: str, tmp_path: Path) 
 
 
 @pytest.mark.parametrize(
+    ("name", "family"),
+    [
+        ("bert-mha32", "bert"),
+        ("nomic_bert-mha64", "nomic-bert"),
+        ("modernbert-mha64", "modern-bert"),
+        ("gptoss-gqa64-sinks", "gpt-oss"),
+        ("lfm2-gqa64", "lfm2"),
+        ("gpt2-mha64", "gpt2"),
+    ],
+)
+def test_a_family_that_mlc_does_not_have_is_refused_by_name(
+    name: str, family: str, tmp_path: Path
+) -> None:
+    folder = tiny.write(tiny.BY_NAME[name], tmp_path / "hf")
+
+    with pytest.raises(UnsupportedError, match=rf"\b{family}\b.* exported for MLC LLM") as caught:
+        convert(folder, tmp_path / "out", quant="q4f16_1")
+
+    assert "--to gguf" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
     ("name", "tokens"),
     [("qwen2-mqa64-window", 16), ("phi3-gqa64-window", 16), ("phi3-gqa128-longrope-tied", 32)],
 )

@@ -204,16 +204,29 @@ def test_other_things_in_the_way_are_not_touched(checkpoint, tmp_path):
     assert (tmp_path / "notes" / "todo.txt").read_text() == (tmp_path / "file").read_text()
 
 
+@pytest.mark.parametrize(
+    ("name", "has"),
+    [
+        ("olmoe-mha64", "olmoe has experts"),
+        ("gptoss-gqa64-sinks", "gpt-oss has experts"),
+        ("lfm2-gqa64", "lfm2 has layers with a running state"),
+        ("gpt2-mha64", "gpt2 has positions = 1024"),
+        ("bert-mha32", "bert has no words to write"),
+        ("nomic_bert-mha64", "nomic-bert has no words to write"),
+        ("modernbert-mha64", "modern-bert has no words to write"),
+    ],
+)
+def test_a_family_that_the_graph_is_not_drawn_for_is_refused(name, has, tmp_path):
+    folder = tiny.write(tiny.BY_NAME[name], tmp_path / "hf")
+
+    with pytest.raises(UnsupportedError, match=f": {has}") as caught:
+        convert(folder, tmp_path / "out")
+
+    assert "--to gguf" in str(caught.value.hint)
+    assert not (tmp_path / "out").exists()
+
+
 def test_what_cannot_be_expressed_is_refused(checkpoint, tmp_path, monkeypatch):
-    experts = tiny.write(tiny.BY_NAME["olmoe-mha64"], tmp_path / "experts")
-    with pytest.raises(UnsupportedError, match="experts"):
-        convert(experts, tmp_path / "out")
-    convolutions = tiny.write(tiny.BY_NAME["lfm2-gqa64"], tmp_path / "convolutions")
-    with pytest.raises(UnsupportedError, match="lfm2 has layers with a running state"):
-        convert(convolutions, tmp_path / "out")
-    positions = tiny.write(tiny.BY_NAME["gpt2-mha64"], tmp_path / "positions")
-    with pytest.raises(UnsupportedError, match="gpt2 has positions = 1024"):
-        convert(positions, tmp_path / "out")
     with pytest.raises(UsageError, match="single tensors"):
         convert(checkpoint, tmp_path / "out", overrides=Overrides(pure=True))
     with pytest.raises(UsageError, match="context"):
