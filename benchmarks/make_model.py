@@ -26,10 +26,11 @@ from edgeinfer.arch import numbers_from_hf, to_gguf
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.formats.gguf_values import WritableValue
 from edgeinfer.formats.gguf_writer import GGUFWriter
+from edgeinfer.quant.assignment import has_choice
 from edgeinfer.tokenizer.pieces import BYTE_OF
 
 DEVIATION = 0.02
-POOL_BLOCKS = {32: 65521, 256: 8191}  # primes, by block size: two million weights each
+POOL_BLOCKS = {1: 2000003, 32: 65521, 256: 8191}  # primes, by block size: two million weights each
 NORMAL, CONTROL = 1, 3  # token types of GGUF
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}{% endfor %}"
 
@@ -129,6 +130,7 @@ class Stated:
 
     tokenizer: str
     settings: Mapping[str, Any]
+    experts_type: str = ""  # as Shape's
 
     @property
     def architecture(self) -> str:
@@ -160,7 +162,22 @@ class Stated:
         }
 
 
+def bert(width: int) -> Stated:
+    """BERT as BGE's models for English are: 12 layers, and 4 widths in a feed-forward's middle."""
+    return Stated(
+        tokenizer="llama-bpe",
+        settings={
+            "architectures": ["BertModel"],
+            "hidden_size": width,
+            "intermediate_size": 4 * width,
+            "layer_norm_eps": 1e-12,
+        },
+    )
+
+
 SHAPES: Mapping[str, Shape | Stated] = {
+    "bge-small": bert(384),
+    "bge-base": bert(768),
     "lfm2-1.2b": Stated(  # LFM2 1.2B
         tokenizer="llama-bpe",
         settings={
@@ -360,9 +377,8 @@ class Weights:
 
 
 def is_float(name: str, size: tuple[int, ...]) -> bool:
-    """Whether a tensor is not quantised: norms, biases, convolutions, routers of experts."""
-    kept = ("ffn_gate_inp", "conv.weight", "conv1d.weight", ".bias")
-    return len(size) == 1 or any(part in name for part in kept)
+    """Whether a tensor is not quantised: a vector, or a matrix that recipes keep."""
+    return not has_choice(name, size)
 
 
 def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> None:
@@ -403,7 +419,7 @@ def write(shape: Shape | Stated, quant_type: quant.QuantType, path: Path) -> Non
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("shape", choices=SHAPES)
-    parser.add_argument("type", choices=[t.name for t in quant.all_types() if not t.is_float])
+    parser.add_argument("type", choices=[t.name for t in quant.all_types()])
     parser.add_argument("path", type=Path)
     options = parser.parse_args()
     write(SHAPES[options.shape], quant.get(options.type), options.path)
