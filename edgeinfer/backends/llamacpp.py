@@ -378,7 +378,7 @@ class LlamaCppEngine:
         done = 0
         most = min(self._plan.batch, MOST_ROWS) if every_row else self._plan.batch
         try:
-            for piece in pieces(work, most):
+            for piece in pieces(work, most, MOST_ROWS):
                 self._decode(piece)
                 wanted = piece[WANTED] != 0
                 made = len(wanted) if every_row else int(wanted.sum())

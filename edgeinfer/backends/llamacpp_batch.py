@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Slice
-from edgeinfer.planner.llamacpp import MOST_ROWS
 
 
 @dataclass(slots=True)
@@ -38,10 +37,10 @@ def table(batch: Sequence[Slice], places: Sequence[Place]) -> NDArray[np.int32]:
     return np.concatenate(parts, axis=1) if parts else np.empty((4, 0), np.int32)
 
 
-def pieces(work: NDArray[np.int32], most: int) -> Iterator[NDArray[np.int32]]:
-    """Cuts a table into pieces of at most ``most`` tokens and MOST_ROWS wanted rows."""
+def pieces(work: NDArray[np.int32], most: int, most_rows: int) -> Iterator[NDArray[np.int32]]:
+    """Cuts a table into pieces of at most ``most`` tokens and ``most_rows`` wanted rows."""
     while work.shape[1]:
         rows = np.cumsum(work[WANTED, :most])
-        count = int(np.searchsorted(rows, MOST_ROWS, side="right"))
+        count = int(np.searchsorted(rows, most_rows, side="right"))
         yield work[:, :count]
         work = work[:, count:]
