@@ -68,7 +68,6 @@ def load(
     """
     from concurrent.futures import ThreadPoolExecutor
 
-    from edgeinfer.arch import gguf_architecture
     from edgeinfer.backends import registry
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
@@ -114,7 +113,7 @@ def load(
             device=device,
             plan=plan,
             adapters=bool(lora),
-            causal=gguf_architecture(metadata).causal,
+            causal=model_on_disk.causal,
         )
         choice = Choice(backend, job)
         sampling, system = recommended(metadata), system_message(metadata)

@@ -38,6 +38,13 @@ class Opened:
     gguf: GGUFFile | None = None
     kv_type: str | None = None
 
+    @property
+    def causal(self) -> bool:
+        """Whether it writes; what only reads texts as a whole is a GGUF."""
+        from edgeinfer.arch import gguf_architecture
+
+        return self.gguf is None or gguf_architecture(self.gguf.metadata).causal
+
     def kv_types(self, asked_k: str, asked_v: str) -> tuple[str, str]:
         """The types of cached keys and values, of those asked for or by default.
 
