@@ -18,23 +18,11 @@ from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
 from support import tiny
 from support.golden import golden
+from support.plans import tiny_plan
 
 pytestmark = pytest.mark.peer
 MODEL = tiny.BY_NAME["gemma3-gqa64"]
-PLAN = MemoryPlan(
-    backend="onnx",
-    quant="f32",
-    context=tiny.CONTEXT,
-    threads=2,
-    batch=16,
-    kv_type_k="f32",
-    kv_type_v="f32",
-    weights_bytes=0,
-    kv_bytes=0,
-    scratch_bytes=0,
-    runtime_bytes=0,
-    budget_bytes=1,
-)
+PLAN = tiny_plan("onnx", batch=16)
 
 
 @pytest.fixture(scope="module")

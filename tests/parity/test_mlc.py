@@ -16,9 +16,10 @@ from edgeinfer.formats.mlc import folder as folders
 from edgeinfer.formats.mlc.families import FAMILIES
 from support import tiny
 from support.golden import Golden, golden
-from support.mlc_plan import PLAN
+from support.plans import tiny_plan
 
 pytestmark = pytest.mark.peer
+PLAN = tiny_plan("mlc")
 # What MLC LLM's format can express; the exporter refuses the other tiny models.
 MODELS = [
     tiny.BY_NAME[name]

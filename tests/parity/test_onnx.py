@@ -11,26 +11,13 @@ import pytest
 
 from edgeinfer.backends.base import ModelFiles, Slice
 from edgeinfer.backends.onnx import OnnxBackend
-from edgeinfer.planner.plan import MemoryPlan
 from support import tiny
 from support.golden import golden
 from support.onnx_graph import Run
+from support.plans import tiny_plan
 
 pytestmark = pytest.mark.peer
-PLAN = MemoryPlan(
-    backend="onnx",
-    quant="f32",
-    context=tiny.CONTEXT,
-    threads=2,
-    batch=48,
-    kv_type_k="f32",
-    kv_type_v="f32",
-    weights_bytes=0,
-    kv_bytes=0,
-    scratch_bytes=0,
-    runtime_bytes=0,
-    budget_bytes=1,
-)
+PLAN = tiny_plan("onnx")
 DENSE = [
     model
     for model in tiny.MODELS

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from edgeinfer.arch import ModelConfig, config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.formats.gguf import open_gguf
 from support import reference
+from support.plans import tiny_plan
 from support.tiny import CONTEXT
 
 
@@ -53,20 +54,14 @@ class OurEngine:
     ) -> None:
         from edgeinfer.backends.base import ModelFiles, Slice
         from edgeinfer.backends.native import NativeBackend
-        from edgeinfer.planner.plan import MemoryPlan
 
-        plan = MemoryPlan(
-            backend="native",
-            quant="",
+        plan = tiny_plan(
+            "native",
             context=context,
             threads=threads,
             batch=context,
             kv_type_k=kv_type,
             kv_type_v=kv_type,
-            weights_bytes=0,
-            kv_bytes=0,
-            scratch_bytes=0,
-            runtime_bytes=0,
             budget_bytes=1 << 30,
         )
         self._slice = Slice

@@ -13,6 +13,7 @@ from edgeinfer.backends.base import Backend, Embedder, Engine, ModelFiles, Slice
 from edgeinfer.device.detect import detect
 from edgeinfer.planner.plan import MemoryPlan
 from support import contract, tiny
+from support.plans import tiny_plan
 
 OWN = ("fake", "native")
 # Those that give logits; the others write by themselves and have tests of their own.
@@ -43,20 +44,8 @@ def heavy_gguf(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def plan(context: int = contract.CONTEXT) -> MemoryPlan:
-    return MemoryPlan(
-        backend="",
-        quant="f32",
-        context=context,
-        threads=2 if context == contract.CONTEXT else 1,
-        batch=16 if context == contract.CONTEXT else 128,
-        kv_type_k="f32",
-        kv_type_v="f32",
-        weights_bytes=0,
-        kv_bytes=0,
-        scratch_bytes=0,
-        runtime_bytes=0,
-        budget_bytes=1,
-    )
+    usual = context == contract.CONTEXT
+    return tiny_plan("", context=context, threads=2 if usual else 1, batch=16 if usual else 128)
 
 
 def backend(name: str) -> Backend:

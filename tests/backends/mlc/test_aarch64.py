@@ -23,11 +23,12 @@ from edgeinfer.backends.mlc.parameters import contents
 from edgeinfer.device.detect import detect
 from edgeinfer.formats.mlc import folder as folders
 from support import tiny
-from support.mlc_plan import PLAN
+from support.plans import tiny_plan
 
 CXX, QEMU = "aarch64-linux-gnu-g++", "qemu-aarch64-static"
 RUNTIME = Path(os.environ.get("EDGEINFER_TVM_AARCH64", "/nonexistent"))
 MODEL = tiny.BY_NAME["gemma3-gqa64"]
+PLAN = tiny_plan("mlc")
 pytestmark = [
     pytest.mark.peer,
     pytest.mark.slow,

@@ -23,9 +23,10 @@ from edgeinfer.formats.mlc import folder as folders
 from edgeinfer.planner.plan import MemoryPlan
 from support import mlc_folder, tiny
 from support.golden import golden
-from support.mlc_plan import PLAN
+from support.plans import tiny_plan
 
 MODEL = tiny.BY_NAME["gemma3-gqa64"]
+PLAN = tiny_plan("mlc")
 
 
 @pytest.fixture(scope="module")
