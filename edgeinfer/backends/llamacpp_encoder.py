@@ -6,13 +6,14 @@ micro-batch, which is as large as the plan's batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Logits, Slice
 from edgeinfer.backends.checks import require_causal
+from edgeinfer.backends.groups import groups
 from edgeinfer.backends.llamacpp import LlamaCppEngine
 from edgeinfer.backends.llamacpp_batch import WANTED, Place, table
 from edgeinfer.errors import ContextFullError
@@ -45,13 +46,15 @@ class LlamaCppEncoder(LlamaCppEngine):
         api, width = self._api, self.config.width
         with self._lock:
             self._check(batch)
-            longest = max((len(part.tokens) for part in batch), default=0)
+            lengths = [len(part.tokens) for part in batch]
+            longest = max(lengths, default=0)
             if longest > self._plan.batch:
                 raise ContextFullError(
                     f"a text of {longest} tokens: at most {self._plan.batch} are read in one step"
                 )
             found = [np.empty((0, width), np.float32)]
-            for group in _groups(batch, self._plan.batch):
+            for which in groups(lengths, most_tokens=self._plan.batch, most_texts=MOST_TEXTS):
+                group = batch[which]
                 work = table(group, [Place(slot) for slot in range(len(group))])
                 self._decode(work)
                 rows = np.ctypeslib.as_array(
@@ -82,17 +85,3 @@ class LlamaCppEncoder(LlamaCppEngine):
         options.embeddings = True
         self._context, self._free_context = self._made_context(options, MOST_TEXTS)
         self._slots = MOST_TEXTS
-
-
-def _groups(batch: Sequence[Slice], most: int) -> Iterator[list[Slice]]:
-    """Cuts a batch into groups of at most ``most`` tokens and MOST_TEXTS texts."""
-    group: list[Slice] = []
-    size = 0
-    for part in batch:
-        if group and (size + len(part.tokens) > most or len(group) == MOST_TEXTS):
-            yield group
-            group, size = [], 0
-        group.append(part)
-        size += len(part.tokens)
-    if group:
-        yield group

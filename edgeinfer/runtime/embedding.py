@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Embedder, Engine, Slice
+from edgeinfer.backends.groups import groups
 from edgeinfer.errors import ContextFullError, UnsupportedError, UsageError
 from edgeinfer.runtime.pooling import pool
 
@@ -78,30 +79,15 @@ def vectors_of(
     config = engine.config
     vectors = np.empty((len(texts), config.width), np.float32)
     number = 0
-    for group in _groups(texts, batch, together=not config.causal):
+    most = 1 if config.causal else MOST_TEXTS  # one by one where each keeps a cache of its own
+    for which in groups([len(text) for text in texts], most_tokens=batch, most_texts=most):
+        group = texts[which]
         states = _states(engine, group, open_sequence, batch)
         first = 0
         for tokens in group:
             vectors[number] = pool(states[first : first + len(tokens)], config.pooling)
             first, number = first + len(tokens), number + 1
     return vectors
-
-
-def _groups(
-    texts: Sequence[Sequence[int]], batch: int, *, together: bool
-) -> Iterator[list[Sequence[int]]]:
-    """Cuts texts into groups of a step; one by one where each keeps a cache of its own."""
-    group: list[Sequence[int]] = []
-    size = 0
-    for tokens in texts:
-        full = not together or size + len(tokens) > batch or len(group) == MOST_TEXTS
-        if group and full:
-            yield group
-            group, size = [], 0
-        group.append(tokens)
-        size += len(tokens)
-    if group:
-        yield group
 
 
 def _states(
