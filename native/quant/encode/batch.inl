@@ -56,7 +56,8 @@ EI_INLINE void transpose(const float* const* lanes, float (*to)[kLanes]) {
 }
 
 constexpr float kTiny = 0x1p-40f, kHuge = 0x1p40f;
-alignas(64) constexpr float kZeros[32] = {};
+constexpr int kMostSub = 256;
+alignas(64) constexpr float kZeros[kMostSub] = {};  // what lanes beyond the end read
 
 /// Lanes in memory, where those of one block meet.
 struct LaneFloats {
@@ -85,6 +86,7 @@ struct LaneFloats {
 /// of a block is 1 and none is below 1e-6; without importance all are 1 and `w` is not written.
 template <int N, bool W>
 struct Batch {
+  static_assert(N <= kMostSub);
   static constexpr int kSub = N;
   static constexpr bool kWeighted = W;
   alignas(64) float x[N][kLanes];
