@@ -31,7 +31,7 @@ Floats = NDArray[np.float32]
 CacheScales = Sequence[tuple[Floats, Floats]]
 
 TYPES = ("f32", "f16", "int8")
-_CHARACTERS, _CHUNK, _CHUNKS = 8_000, 256, 4  # of the text; tokens of a piece, and pieces
+_CHARACTERS, _CHUNK, _CHUNKS = 16_000, 256, 8  # of the text; tokens of a piece, and pieces
 _LARGEST = 127  # code
 _SMALLEST = 1e-6  # scale of a channel that is always 0
 
