@@ -53,7 +53,7 @@ from edgeinfer.quant.recipes import NEED_IMPORTANCE, RECIPES, get_recipe
 from edgeinfer.runtime.evaluation import text_chunks
 
 SKIPPED = {"f32", "f16", "bf16", "mxfp4_moe"}  # nothing is searched for; no dense model
-NEEDS_IMPORTANCE = {"q2_k_s", *(name for name, r in RECIPES.items() if r.needs_importance)}
+NEEDS_IMPORTANCE = {name for name, r in RECIPES.items() if r.needs_importance}
 CALIBRATED_ON = 32  # chunks
 TIMED_VALUES = 1536 << 10  # of the largest matrix: more than a cache holds
 QUALITY = {

@@ -278,17 +278,17 @@ def _jobs(
         )
         for tensor in source.tensors
     ]
-    _check_importance(jobs)
+    _check_importance(jobs, recipe)
     return jobs + [Job(tensor, get("f32")) for tensor in _made(source)]
 
 
-def _check_importance(jobs: Sequence[Job]) -> None:
+def _check_importance(jobs: Sequence[Job], recipe: Recipe) -> None:
     """Refuses types that are no good without importance; what is copied needs none."""
     for job in jobs:
         name, type_ = job.tensor.name, job.type
         if (
             job.importance is None
-            and needs_importance(name, type_)
+            and needs_importance(name, type_, recipe.weighted_types)
             and job.tensor.stored_type != type_
         ):
             raise UsageError(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from edgeinfer.arch.config import ModelConfig
@@ -83,10 +83,16 @@ def has_choice(name: str, shape: Sequence[int]) -> bool:
     return len(shape) > 1 and name.endswith(".weight") and not any(part in name for part in _KEPT)
 
 
-def needs_importance(name: str, type_: QuantType) -> bool:
-    """Says whether a matrix may be stored as a type only if it is known which columns count."""
+def needs_importance(name: str, type_: QuantType, among: Collection[str] = NEED_IMPORTANCE) -> bool:
+    """Says whether a matrix may be stored as a type only if it is known which columns count.
+
+    Args:
+        name: of the tensor.
+        type_: what it is to be stored as.
+        among: the types of which that is said, a recipe's ``weighted_types``.
+    """
     ends = name in ("token_embd.weight", "output.weight")
-    return type_.name in NEED_IMPORTANCE and not ends
+    return type_.name in among and not ends
 
 
 def assign(

@@ -51,12 +51,13 @@ class Recipe:
     output: str = "q6_k"  # the output matrix, and the embedding where it is both
     embedding: str | None = None  # of its own; None is the base
     rules: tuple[Rule, ...] = ()
+    weighted_types: frozenset[str] = NEED_IMPORTANCE  # only where it is known which columns count
     about: str
 
     @property
     def needs_importance(self) -> bool:
         """Whether most matrices get a type that needs it to be known which columns count."""
-        return not NEED_IMPORTANCE.isdisjoint((self.base, *(rule.type for rule in self.rules)))
+        return not self.weighted_types.isdisjoint((self.base, *(rule.type for rule in self.rules)))
 
 
 def _first(count: int) -> Condition:
@@ -317,6 +318,7 @@ RECIPES = {
                 Rule("ffn_down", "q4_k", _first_part(8)),
                 output=None,
             ),
+            weighted_types=NEED_IMPORTANCE | {"q2_k"},  # of all mixes with q2_k only this one
             about="2 to 3 bits, smaller than q2_k; with importances",
         ),
         _low(

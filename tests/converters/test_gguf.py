@@ -80,7 +80,7 @@ def test_every_recipe_makes_a_file_that_is_near_the_source(
         assert np.sqrt(np.mean(error**2)) <= bound * np.sqrt(np.mean(source**2))
 
 
-@pytest.mark.parametrize("quant", ["iq3_xxs", "iq2_m", "iq1_s"])
+@pytest.mark.parametrize("quant", ["iq3_xxs", "iq2_m", "iq1_s", "q2_k_s"])
 def test_so_few_bits_are_refused_without_importance(
     quant: str, folder: Path, tmp_path: Path
 ) -> None:
