@@ -11,6 +11,7 @@ importance matrix does for recipes.
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import tempfile
 import time
@@ -28,8 +29,10 @@ from edgeinfer.calibration.target import Target
 from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.evaluation.compact import ReferenceLogits
 from edgeinfer.evaluation.measures import Measures
+from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.formats.imatrix import ImportanceMatrix, write_imatrix
 from edgeinfer.quant import all_types
+from edgeinfer.quant.assignment import Overrides, has_choice
 from edgeinfer.runtime.evaluation import evaluate, reference_logits, text_chunks
 
 MIXES = ("Q4_K_M", "Q3_K_M", "Q2_K")
@@ -37,6 +40,12 @@ COLUMNS = {
     "model": "s", "mix": "s", "backend": "s", "types": "s",
     "bytes_theirs": ",d", "bytes_ours": ",d",
     "kl_theirs": ".5f", "kl_ours": ".5f", "error": ".5f", "less": ".1%",
+}  # fmt: skip
+WEIGHED = ("iq3_s", "iq3_m", "q2_k", "q3_k_s", "q3_k_m", "iq4_xs", "q4_0", "q4_k_m", "q5_k_m")
+WEIGHED_COLUMNS = {
+    "model": "s", "quant": "s", "bytes": ",d", "tokens": "d",
+    "kl_plain": ".5f", "error_plain": ".5f", "kl_weighted": ".5f", "error_weighted": ".5f",
+    "less": ".1%",
 }  # fmt: skip
 
 
@@ -145,19 +154,41 @@ def beside_llama_quantize(bench: Bench, model: str, backends: list[str]) -> list
 
 
 def with_importance(bench: Bench, model: str) -> list[dict[str, Any]]:
-    """Recipes with and without the importance matrix, at the same size where it changes no type."""
+    """Recipes with and without the importance matrix, tensor by tensor in the same types.
+
+    The types are those of the mix with importance; without it, llama-quantize's mixes of q4_0 and
+    iq4_xs give some matrices of the first layers other ones.
+    """
     rows = []
-    for quant in ("q2_k", "q3_k_s", "q3_k_m", "iq4_xs", "q4_0", "q4_k_m", "q5_k_m"):
+    for quant in WEIGHED:
         row: dict[str, Any] = {"model": model, "quant": quant}
-        for name, importance in (("plain", None), ("weighted", bench.matrix.importance())):
+        overrides = None
+        for name, importance in (("weighted", bench.matrix.importance()), ("plain", None)):
             path = bench.folder / f"{quant}-{name}.gguf"
-            edgeinfer.convert(bench.source, quant=quant, output=path, importance=importance)
-            row[f"bytes_{name}"] = path.stat().st_size
-            row[f"kl_{name}"] = bench.measures(path).kl_mean
+            edgeinfer.convert(
+                bench.source, quant=quant, output=path, importance=importance, overrides=overrides
+            )
+            row["bytes"] = path.stat().st_size
+            found = bench.measures(path)
+            row |= {f"kl_{name}": found.kl_mean, f"error_{name}": found.kl_mean_error}
+            row["tokens"] = found.tokens
+            overrides = types_of(path)
             path.unlink()
         rows.append(row | {"less": 1 - row["kl_weighted"] / row["kl_plain"]})
-        print(row, flush=True)
+        print(record.table(rows[-1:], WEIGHED_COLUMNS).splitlines()[-1], flush=True)
     return rows
+
+
+def types_of(path: Path) -> Overrides:
+    """The types that a file's matrices have, as ``convert`` takes them."""
+    with open_gguf(path) as file:
+        return Overrides(
+            tensors=tuple(
+                (f"^{re.escape(name)}$", info.type)
+                for name, info in file.tensors.items()
+                if has_choice(name, info.shape)
+            )
+        )
 
 
 def main() -> None:
