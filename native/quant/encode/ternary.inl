@@ -5,7 +5,7 @@
 
 template <class B>
 EI_INLINE void fit(FitTernary, B& b, Fitted* out) {
-  constexpr int kLines = 12, kPolish = 2;
+  constexpr int kLines = 8, kPolish = 2;
   constexpr float kLow = 0.1f, kHigh = 0.5f;  // of the largest magnitude
   Codes<B::kSub> codes;
   for (int lane = 0; lane < kLanes; lane += kWidth) {
