@@ -20,9 +20,9 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch import lora
 from edgeinfer.arch.lora import LowRank
-from edgeinfer.arch.tensors import checkpoint_names, split_name
-from edgeinfer.arch.transforms import TRANSFORMS
-from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
+from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name, usual_name
+from edgeinfer.arch.transforms import transform_of
+from edgeinfer.errors import CorruptFileError, NotFoundError, UnsupportedError, UsageError
 from edgeinfer.formats.adapter import A, B
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.safetensors import Checkpoint, open_checkpoint
@@ -39,6 +39,7 @@ from edgeinfer_converters.pipeline import (
 from edgeinfer_converters.tensors import GivenTensor, Tensor, matrix_shape
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+UNSAFE_WEIGHTS = "adapter_model.bin"  # of older versions, a pickle
 TYPES = ("f16", "f32")
 _PREFIX = "base_model.model."
 _NAME = re.compile(re.escape(_PREFIX) + r"(.+)\.lora_(A|B)(?:\.default)?\.weight")
@@ -48,13 +49,24 @@ _PLAIN: Mapping[str, tuple[object, ...]] = {
     "peft_type": ("LORA",),
     "use_dora": (None, False),
     "bias": (None, "none"),
-    "fan_in_fan_out": (None, False),
     "modules_to_save": (None, []),
     "trainable_token_indices": (None, [], {}),
     "layer_replication": (None, []),
     "lora_bias": (None, False),
     "alora_invocation_tokens": (None, []),
     "use_qalora": (None, False),
+    "use_bdlora": (None,),
+    "arrow_config": (None,),
+    "kasa_config": (None,),
+    "monteclora_config": (None,),
+    # What these begin with leaves the weights as they were; others (PiSSA, OLoRA, LoftQ) do not.
+    "init_lora_weights": (None, True, False, "gaussian", "eva", "orthogonal"),
+}
+_HINTS: Mapping[str, str] = {
+    "init_lora_weights": "it changed the weights that it was trained on; PEFT's save_pretrained "
+    "with path_initial_model_for_weight_conversion makes a plain adapter of it",
+    "modules_to_save": "these are whole tensors: merge it with PEFT, and convert the result",
+    "use_dora": "merge it with PEFT, and convert the result",
 }
 
 Source = HuggingFaceSource | GgufSource
@@ -141,35 +153,70 @@ def read_peft(folder: Path, source: Source) -> PeftAdapter:
         CorruptFileError: a file is damaged, or the adapter is of another model.
         UnsupportedError: the adapter does what is not known here; named.
     """
+    if not (folder / CONFIG).is_file():
+        missing = f"no {CONFIG} in it" if folder.is_dir() else "no folder"
+        raise NotFoundError(
+            f"{folder}: {missing}", hint=f"PEFT saves an adapter as {CONFIG} and {WEIGHTS}"
+        )
     settings = read_json(folder / CONFIG)
     for key, plain in _PLAIN.items():
         if settings.get(key) not in plain:
-            raise UnsupportedError(f"{folder}: an adapter with {key!r} {settings.get(key)!r}")
-    ours = {
-        theirs: name
-        for name, theirs in checkpoint_names(source.arch, source.config, {}).items()
-        if "{}" not in theirs
-    }
-    with open_checkpoint(folder / WEIGHTS) as checkpoint:
-        pairs = _pairs(checkpoint)
-        changes = {}
-        for module in sorted(pairs):
-            name = ours.get(f"{module}.weight")
-            if name is None:
-                raise UnsupportedError(f"{folder}: an adapter of {module!r}")
-            a, b = pairs[module]
-            scale = _scale(settings, module, a.shape[0])
-            kind = split_name(name)[1]
-            transform = source.arch.transforms.get(kind)
-            order = (
-                TRANSFORMS[transform].row_order(source.config, b.shape[0]) if transform else None
+            raise UnsupportedError(
+                f"{folder}: an adapter with {key!r} {settings.get(key)!r}",
+                hint=_HINTS.get(key, "plain LoRA is known, also with rsLoRA and patterns"),
             )
-            change = LowRank(a=a, b=np.float32(scale) * (b if order is None else b[order]))
-            lora.check(source.arch, source.config, name, change.shape)
-            changes[name] = change
+    ours: dict[str, list[str]] = {}
+    for name, theirs in checkpoint_names(source.arch, source.config, {}).items():
+        ours.setdefault(theirs, []).append(name)
+    pickled = folder / UNSAFE_WEIGHTS
+    use_pickled = pickled.exists() and not (folder / WEIGHTS).exists()  # which is refused
+    with open_checkpoint(pickled if use_pickled else folder / WEIGHTS) as checkpoint:
+        pairs = _pairs(checkpoint)
+    changes = {}
+    for module, (a, b) in sorted(pairs.items()):
+        names = ours.get(usual_name(source.arch, f"{module}.weight"))
+        if names is None:
+            raise UnsupportedError(
+                f"{folder}: an adapter of {module!r}, which {source.arch.name} lacks or which "
+                "cannot be adapted",
+                hint="is it for another model? single experts and parameters are not adapted",
+            )
+        b = np.float32(_scale(settings, module, a.shape[0])) * b
+        for name in names:
+            changes[name] = _change(source, module, name, a, b)
     if not changes:
         raise CorruptFileError(f"{folder}: an adapter that changes nothing")
     return PeftAdapter(alpha=float(settings.get("lora_alpha", 8)), changes=changes)
+
+
+def _change(
+    source: Source, module: str, name: str, a: NDArray[np.float32], b: NDArray[np.float32]
+) -> LowRank:
+    """A module's change as that of one of the tensors that are made of it."""
+    kind = split_name(name)[1]
+    if kind not in lora.ADAPTABLE:
+        raise UnsupportedError(
+            f"an adapter of {module!r}, which is not adapted here",
+            hint="merge it with PEFT, and convert the result",
+        )
+    transform = transform_of(source.arch, kind)
+    stored = transform.stored(source.config, file_shape(source.arch, source.config, kind))
+    # PEFT has A and B the usual way round, also of a matrix that the checkpoint has transposed.
+    expected = stored[::-1] if transform.transposed else stored
+    if (b.shape[0], a.shape[1]) != expected:
+        raise CorruptFileError(
+            f"the adapter's {module!r} has shape {(b.shape[0], a.shape[1])}, "
+            f"the model's {expected}",
+            hint=lora.OTHER_MODEL,
+        )
+    rows = transform.row_order(source.config, b.shape[0])
+    columns = transform.column_order(source.config, a.shape[1])
+    change = LowRank(
+        a=a if columns is None else np.ascontiguousarray(a[:, columns]),
+        b=b if rows is None else b[rows],
+    )
+    lora.check(source.arch, source.config, name, change.shape)
+    return change
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,9 +283,17 @@ def _pairs(checkpoint: Checkpoint) -> dict[str, tuple[NDArray[np.float32], NDArr
     for name in checkpoint.tensors:
         match = _NAME.fullmatch(name)
         if match is None:
-            raise UnsupportedError(f"{checkpoint.path}: tensor {name!r}")
+            raise UnsupportedError(
+                f"{checkpoint.path}: tensor {name!r}",
+                hint="pairs of A and B are known, of matrices in blocks; not of embeddings",
+            )
         values = checkpoint.read_float32(name)
-        if values.ndim != 2 or not np.isfinite(values).all():
+        if values.ndim != 2:
+            raise UnsupportedError(
+                f"{checkpoint.path}: tensor {name!r} has shape {values.shape}",
+                hint="changes of matrices are known, not of convolutions",
+            )
+        if not values.size or not np.isfinite(values).all():
             raise CorruptFileError(f"{checkpoint.path}: tensor {name!r} is no matrix of numbers")
         parts.setdefault(match[1], {})[match[2]] = np.array(values)
     pairs = {}
@@ -251,6 +306,11 @@ def _pairs(checkpoint: Checkpoint) -> dict[str, tuple[NDArray[np.float32], NDArr
 
 def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
     """What B A is multiplied by: alpha / rank, or alpha / sqrt(rank) (rsLoRA, arXiv:2312.03732)."""
+    expected = _of_module(settings.get("rank_pattern"), module, settings.get("r", rank))
+    if expected != rank:
+        raise CorruptFileError(
+            f"{CONFIG}: {module!r} has rank {expected!r}, in {WEIGHTS} it has rank {rank}"
+        )
     alpha = _of_module(settings.get("alpha_pattern"), module, settings.get("lora_alpha", 8))
     if not isinstance(alpha, int | float) or not math.isfinite(alpha):
         raise CorruptFileError(f"{CONFIG}: 'lora_alpha' is {alpha!r}")

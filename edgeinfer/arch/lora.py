@@ -13,10 +13,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import Mixer, ModelConfig
-from edgeinfer.arch.spec import Architecture, is_of_attention
+from edgeinfer.arch.config import ModelConfig
+from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import file_shape, graph_shape, graph_tensors, split_name
 from edgeinfer.errors import CorruptFileError, UnsupportedError
+
+OTHER_MODEL = "it was made for another model"
 
 # The matrices that an adapter may change.
 ADAPTABLE = frozenset(
@@ -25,6 +27,7 @@ ADAPTABLE = frozenset(
         *("attn_q", "attn_k", "attn_v", "attn_qkv", "attn_output"),
         *("ffn_gate", "ffn_up", "ffn_down"),
         *("shortconv.in_proj", "shortconv.out_proj"),
+        *("attn_gate", "ssm_qkv", "ssm_gate", "ssm_ba", "ssm_beta", "ssm_alpha", "ssm_out"),
     )
 )
 
@@ -55,19 +58,24 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
         CorruptFileError: it has another shape in the model.
     """
     block, kind = split_name(name)
-    known = {*arch.fused}.union(*(graph_tensors(arch, config, mixer) for mixer in arch.mixers))
     layer = int(block[4:-1]) if block else 0
-    delta = layer < config.layers and config.mixer(layer) is Mixer.DELTA_NET
-    if not block or kind not in ADAPTABLE & known or (delta and is_of_attention(kind)):
+    if layer >= config.layers:
+        raise CorruptFileError(
+            f"the adapter has {name!r}, the model {config.layers} layers", hint=OTHER_MODEL
+        )
+    known = graph_tensors(arch, config, config.mixer(layer))
+    parts = arch.fused.get(kind, (kind,))
+    if not block or kind not in ADAPTABLE or not set(parts) <= set(known):
         raise UnsupportedError(
             f"an adapter of {name!r}, which is not adapted here",
-            hint="the projections of attention and of dense feed-forward blocks are",
+            hint="the matrices of attention, of what stands in its place, and of dense "
+            "feed-forward blocks are",
         )
-    if layer >= config.layers or file_shape(arch, config, kind) != tuple(shape):
+    if file_shape(arch, config, kind) != tuple(shape):
         raise CorruptFileError(
             f"the adapter's {name!r} has shape {tuple(shape)}, "
-            f"the model's {file_shape(arch, config, kind)} in {config.layers} layers",
-            hint="it was made for another model",
+            f"the model's {file_shape(arch, config, kind)}",
+            hint=OTHER_MODEL,
         )
 
 

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache
 from importlib import import_module
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,12 +27,12 @@ from numpy.typing import NDArray
 from edgeinfer.arch import config_from_gguf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends import ggml_devices
-from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
-from edgeinfer.backends.llamacpp_batch import WANTED, Place, pieces, table
+from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.llamacpp_adapters import Adapters, by_adapters
+from edgeinfer.backends.llamacpp_batch import WANTED, Place, check, pieces, table
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import (
     ClosedError,
-    ContextFullError,
     DoesNotFitError,
     EdgeInferError,
     UnsupportedError,
@@ -156,6 +157,7 @@ class LlamaCppEngine:
         )
         # Freed in this order, also where nobody calls shutdown.
         self._free_model = weakref.finalize(self, api.llama_model_free, self._model)
+        self._adapters = Adapters(api, self._model, _said)
         self._slots = 0
         self._context: Any = None
         self._free_context: Callable[[], Any] = lambda: None
@@ -226,6 +228,29 @@ class LlamaCppEngine:
                 raise ValueError(f"llama.cpp does not take the state{_said()}")
             place.length = length
 
+    def add_adapter(self, path: Path) -> int:
+        """As ``Adaptable.add_adapter``."""
+        with self._lock:
+            self._live()
+            _heard.clear()
+            return self._adapters.add(path, self.config)
+
+    def remove_adapter(self, adapter: int) -> None:
+        """As ``Adaptable.remove_adapter``."""
+        with self._lock:
+            self._live()
+            self._adapters.remove(adapter)
+            self._adapters.free(self._context, self._places.values())
+
+    def set_adapters(self, sequence: int, adapters: Sequence[AdapterUse]) -> None:
+        """As ``Adaptable.set_adapters``."""
+        with self._lock:
+            place = self._place(sequence)
+            if place.length:
+                raise ValueError(f"sequence {sequence} is not empty")
+            place.uses = self._adapters.uses(adapters)
+            self._adapters.free(self._context, self._places.values())
+
     def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``."""
         with self._lock:
@@ -242,6 +267,7 @@ class LlamaCppEngine:
             place = self._place(sequence)
             self._cut(place, 0)
             del self._places[sequence]
+            self._adapters.free(self._context, self._places.values())
             if self._slots > max(1, len(self._places)):
                 self._resize(max(1, len(self._places)))
                 _trim_heap()
@@ -337,28 +363,11 @@ class LlamaCppEngine:
         api.llama_state_seq_get_data(self._context, state, len(state), place.slot)
         return state
 
-    def _check(self, batch: Sequence[Slice]) -> None:
+    def _check(self, batch: Sequence[Slice]) -> list[Place]:
         """Everything that can be wrong is found before any sequence is changed."""
-        seen = set()
-        for part in batch:
-            place, count = self._place(part.sequence), len(part.tokens)
-            if part.sequence in seen:
-                raise ValueError(f"sequence {part.sequence} occurs twice in a batch")
-            seen.add(part.sequence)
-            if not count:
-                raise ValueError("a slice has no tokens")
-            if not 0 <= part.wants_logits <= count:
-                raise ValueError(
-                    f"outputs of {part.wants_logits} tokens wanted of a slice of {count}"
-                )
-            vocabulary = self.config.vocab_size
-            bad = next((token for token in part.tokens if not 0 <= token < vocabulary), None)
-            if bad is not None:
-                raise ValueError(f"token {bad} is outside the vocabulary of {vocabulary}")
-            if place.length + count > self._plan.context:
-                raise ContextFullError(
-                    f"{place.length} + {count} tokens do not fit a context of {self._plan.context}"
-                )
+        places = [self._place(part.sequence) for part in batch]
+        check(batch, places, vocabulary=self.config.vocab_size, context=self._plan.context)
+        return places
 
     def _run(
         self,
@@ -373,20 +382,23 @@ class LlamaCppEngine:
         ``every_row``: llama.cpp computes a row for each token, wanted or not.
         """
         places = [self._places[part.sequence] for part in batch]
-        work = table(batch, places)
-        out = np.empty((int(work[WANTED].sum()), width), np.float32)
-        done = 0
+        ends = np.cumsum([0, *(part.wants_logits for part in batch)])
+        out = np.empty((int(ends[-1]), width), np.float32)
         most = min(self._plan.batch, MOST_ROWS) if every_row else self._plan.batch
         try:
-            for piece in pieces(work, most, MOST_ROWS):
-                self._decode(piece)
-                wanted = piece[WANTED] != 0
-                made = len(wanted) if every_row else int(wanted.sum())
-                if made:
-                    rows = np.ctypeslib.as_array(rows_of(self._context), (made, width))
-                    rows = rows[wanted] if every_row else rows
-                    out[done : done + len(rows)] = rows
-                    done += len(rows)
+            for uses, which in by_adapters(places):
+                self._adapters.switch(self._context, uses)
+                order = np.concatenate([np.arange(ends[i], ends[i + 1]) for i in which])
+                work = table([batch[i] for i in which], [places[i] for i in which])
+                for piece in pieces(work, most, MOST_ROWS):
+                    self._decode(piece)
+                    wanted = piece[WANTED] != 0
+                    made = len(wanted) if every_row else int(wanted.sum())
+                    if made:
+                        rows = np.ctypeslib.as_array(rows_of(self._context), (made, width))
+                        rows = rows[wanted] if every_row else rows
+                        out[order[: len(rows)]] = rows
+                        order = order[len(rows) :]
         except EdgeInferError:
             for place in places:
                 self._cut(place, place.length)

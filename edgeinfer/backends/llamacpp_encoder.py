@@ -15,7 +15,8 @@ from edgeinfer.backends.base import Logits, Slice
 from edgeinfer.backends.checks import require_causal
 from edgeinfer.backends.groups import groups
 from edgeinfer.backends.llamacpp import LlamaCppEngine
-from edgeinfer.backends.llamacpp_batch import WANTED, Place, table
+from edgeinfer.backends.llamacpp_adapters import by_adapters
+from edgeinfer.backends.llamacpp_batch import Place, table
 from edgeinfer.errors import ContextFullError
 
 MOST_TEXTS = 64  # in a call of llama.cpp
@@ -45,23 +46,30 @@ class LlamaCppEncoder(LlamaCppEngine):
         """As ``Embedder.embed``, each slice a text of its own."""
         api, width = self._api, self.config.width
         with self._lock:
-            self._check(batch)
+            places = self._check(batch)
             lengths = [len(part.tokens) for part in batch]
             longest = max(lengths, default=0)
             if longest > self._plan.batch:
                 raise ContextFullError(
                     f"a text of {longest} tokens: at most {self._plan.batch} are read in one step"
                 )
-            found = [np.empty((0, width), np.float32)]
-            for which in groups(lengths, most_tokens=self._plan.batch, most_texts=MOST_TEXTS):
-                group = batch[which]
-                work = table(group, [Place(slot) for slot in range(len(group))])
-                self._decode(work)
-                rows = np.ctypeslib.as_array(
-                    api.llama_get_embeddings(self._context), (work.shape[1], width)
-                )
-                found.append(rows[work[WANTED] != 0])  # a copy
-            return np.concatenate(found)
+            found: dict[int, NDArray[np.float32]] = {}
+            for uses, which in by_adapters(places):
+                self._adapters.switch(self._context, uses)
+                sizes = [lengths[i] for i in which]
+                for part in groups(sizes, most_tokens=self._plan.batch, most_texts=self._slots):
+                    texts = which[part]
+                    work = table([batch[i] for i in texts], [Place(n) for n in range(len(texts))])
+                    self._decode(work)
+                    rows = np.ctypeslib.as_array(
+                        api.llama_get_embeddings(self._context), (work.shape[1], width)
+                    )
+                    ends = np.cumsum([lengths[i] for i in texts])
+                    for i, end in zip(texts, ends, strict=True):
+                        found[i] = rows[end - batch[i].wants_logits : end].copy()
+            return np.concatenate(
+                [np.empty((0, width), np.float32), *(found[i] for i in range(len(batch)))]
+            )
 
     def trim(self, sequence: int, length: int) -> int:
         """As ``Engine.trim``: a sequence has no tokens after a step."""
@@ -76,12 +84,14 @@ class LlamaCppEncoder(LlamaCppEngine):
         with self._lock:
             self._place(sequence)
             del self._places[sequence]
+            self._adapters.free(self._context, self._places.values())
 
     def _resize(self, slots: int) -> None:
         """Makes the one context, for so many texts as a call may have."""
-        options = self._options(MOST_TEXTS)
+        # More texts than tokens of a call end the process.
+        self._slots = min(MOST_TEXTS, self._plan.batch)
+        options = self._options(self._slots)
         options.n_ctx = max(self._plan.batch, self._plan.context)
         options.n_outputs_max = self._plan.batch
         options.embeddings = True
-        self._context, self._free_context = self._made_context(options, MOST_TEXTS)
-        self._slots = MOST_TEXTS
+        self._context, self._free_context = self._made_context(options, self._slots)

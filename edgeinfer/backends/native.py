@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch import by_gguf_name, config_from_gguf, engine_tensors, gguf_architecture
+from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Support
 from edgeinfer.backends.checks import require_causal
@@ -167,17 +167,9 @@ class NativeEngine:
 
     def add_adapter(self, path: Path) -> int:
         """As ``Adaptable.add_adapter``."""
-        from edgeinfer.arch.lora import graph_changes
-        from edgeinfer.formats.adapter import read_adapter
+        from edgeinfer.backends.adapters import read_changes
 
-        adapter = read_adapter(path)
-        if adapter.architecture != self.config.architecture:
-            raise UnsupportedError(
-                f"{path}: an adapter for {adapter.architecture}, "
-                f"the model is {self.config.architecture}"
-            )
-        arch = by_gguf_name(adapter.architecture)
-        changes = graph_changes(arch, self.config, adapter.changes)
+        changes = read_changes(path, self.config)
         with _translated():
             return self._engine.add_adapter([(name, c.a, c.b) for name, c in changes.items()])
 

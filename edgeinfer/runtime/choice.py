@@ -153,7 +153,8 @@ class Choice:
         if self.job.adapters and not isinstance(engine, Adaptable):
             engine.shutdown()
             raise UnsupportedError(
-                f"the backend {runner.name} has no adapters", hint="--backend native has"
+                f"the backend {runner.name} has no adapters",
+                hint="--backend native and llamacpp have",
             )
         return engine
 

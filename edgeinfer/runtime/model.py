@@ -33,6 +33,7 @@ from edgeinfer.runtime.generator import Task, collect, generate
 from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
+from edgeinfer.runtime.sequence import ADAPTABLE
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
 from edgeinfer.runtime.speeds import Expectation
@@ -251,9 +252,7 @@ class Model:
         """
         engine = self._live()
         if not isinstance(engine, Adaptable):
-            raise UnsupportedError(
-                f"the backend {self.backend!r} has no adapters", hint="use backend='native'"
-            )
+            raise UnsupportedError(f"the backend {self.backend!r} has no adapters", hint=ADAPTABLE)
         return engine.add_adapter(Path(path))
 
     def remove_adapter(self, adapter: int) -> None:

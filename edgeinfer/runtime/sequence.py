@@ -16,6 +16,7 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
     return min(len(a), len(b))
 
 
+ADAPTABLE = "backend='native' and backend='llamacpp' have"
 SINKS = 4  # first tokens that attention leans on
 
 
@@ -55,7 +56,7 @@ class Sequence:
         if self.adapters == tuple(adapters):
             return
         if not isinstance(self.engine, Adaptable):
-            raise UnsupportedError("the backend has no adapters", hint="use backend='native'")
+            raise UnsupportedError("the backend has no adapters", hint=ADAPTABLE)
         self.rewind(0)
         try:
             self.engine.set_adapters(self.number, adapters)

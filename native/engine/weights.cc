@@ -336,6 +336,16 @@ void Weights::bind(const ModelConfig& c) {
     } else if (c.mixer(static_cast<int64_t>(i)) == Mixer::kShortConv) {
       adapt("shortconv.in_proj", layer.mix_in);
       adapt("shortconv.out_proj", layer.mix_out);
+    } else {
+      adapt("ssm_qkv", layer.mix_in);
+      adapt("ssm_gate", layer.delta_gate);
+      if (c.delta_tiled) {
+        adapt("ssm_beta", layer.beta);
+        adapt("ssm_alpha", layer.alpha);
+      } else {
+        adapt("ssm_ba", layer.beta_alpha);
+      }
+      adapt("ssm_out", layer.mix_out);
     }
     if (layer.router) continue;
     if (c.gated) adapt("ffn_gate", layer.experts.front().gate);

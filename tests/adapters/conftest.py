@@ -23,6 +23,10 @@ ADAPTED = [
         "olmo2-mha64",
         "starcoder2-gqa64",  # no gate
         "qwen3moe-gqa128",  # attention only
+        "gpt2-mha64",  # matrices stored the other way round
+        "lfm2-gqa64",
+        "qwen3next-gqa64",  # one matrix becomes two, in another order
+        "qwen35-three-heads-a-key",  # values change their order, of rows and of columns
     )
 ]
 

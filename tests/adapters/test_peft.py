@@ -17,6 +17,11 @@ from edgeinfer_converters.gguf import convert
 from support.ours import our_engine, reference_logits
 
 Make = Callable[..., Adapted]
+PATTERNS = {
+    "use_rslora": True,
+    "rank_pattern": {"(o|c|out)_proj": 2},
+    "alpha_pattern": {"k_proj|qkv_proj|c_attn": 5},
+}
 models = pytest.mark.parametrize("model", ADAPTED, ids=str)
 
 
@@ -69,12 +74,23 @@ def test_scales_of_peft(adapted: Make) -> None:
         ("use_dora", True),
         ("bias", "all"),
         ("modules_to_save", ["lm_head"]),
-        ("fan_in_fan_out", True),
+        ("init_lora_weights", "pissa_niter_4"),
+        ("arrow_config", {"top_k": 2}),
     ],
 )
 def test_other_mathematics_is_refused(key: str, value: object, adapted: Make) -> None:
-    with pytest.raises(UnsupportedError, match=key):
+    with pytest.raises(UnsupportedError, match=key) as caught:
         adapted(ADAPTED[0], **{key: value})
+    assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("init_lora_weights", "gaussian"), ("fan_in_fan_out", True)]
+)
+def test_what_changes_nothing_is_taken(key: str, value: object, adapted: Make) -> None:
+    plain, other = (read_adapter(adapted(ADAPTED[0], **c).adapter) for c in ({}, {key: value}))
+    for name, change in plain.changes.items():
+        np.testing.assert_array_equal(change.b, other.changes[name].b)
 
 
 def rewrite(folder: Path, adapted: Adapted, **tensors: Any) -> Path:
@@ -101,6 +117,14 @@ BEGIN = "base_model.model.model.layers.0.self_attn.q_proj.lora_"
         ({BEGIN + "A.weight": None}, CorruptFileError, "do not match"),
         ({BEGIN + "A.weight": np.zeros((5, 256), np.float32)}, CorruptFileError, "do not match"),
         ({BEGIN + "A.weight": np.zeros((4, 64), np.float32)}, CorruptFileError, "has shape"),
+        ({BEGIN + "B.weight": np.zeros((100, 4), np.float32)}, CorruptFileError, "has shape"),
+        (
+            {BEGIN + "A.weight": np.zeros((8, 256), np.float32)}
+            | {BEGIN + "B.weight": np.zeros((256, 8), np.float32)},
+            CorruptFileError,
+            "rank 8",
+        ),
+        ({BEGIN + "A.weight": np.zeros((4, 256, 1), np.float32)}, UnsupportedError, "shape"),
         ({BEGIN + "A.weight": np.full((4, 256), np.nan, np.float32)}, CorruptFileError, "numbers"),
         ({"base_model.model.lm_head.weight": np.zeros(3, np.float32)}, UnsupportedError, "lm_head"),
         (
@@ -134,8 +158,17 @@ def test_options_that_make_no_sense(adapted: Make, tmp_path: Path) -> None:
         convert(case.folder, tmp_path / "out.gguf", lora=case.peft, quant="q4_0")
     with pytest.raises(UsageError, match="as it is"):
         convert(case.folder, tmp_path / "out.gguf", lora=case.peft, merge_lora=case.peft)
-    with pytest.raises(NotFoundError, match="adapter_config"):
+    with pytest.raises(NotFoundError, match="adapter_config") as caught:
         convert(case.folder, tmp_path / "out.gguf", lora=tmp_path)
+    assert "PEFT" in (caught.value.hint or "")
+    with pytest.raises(NotFoundError, match="no folder"):
+        convert(case.folder, tmp_path / "out.gguf", lora=case.peft / "adapter_model.safetensors")
+    pickled = tmp_path / "pickled"
+    pickled.mkdir()
+    (pickled / "adapter_config.json").write_bytes((case.peft / "adapter_config.json").read_bytes())
+    (pickled / "adapter_model.bin").write_bytes(b"PK")
+    with pytest.raises(UnsupportedError, match="runs code"):
+        convert(case.folder, tmp_path / "out.gguf", lora=pickled)
 
 
 def test_a_bad_pattern_is_a_corrupt_file(adapted: Make, tmp_path: Path) -> None:
@@ -172,11 +205,11 @@ def test_command_line_and_api(adapted: Make, tmp_path: Path) -> None:
 
 @pytest.mark.peer
 @pytest.mark.filterwarnings("ignore:.is_gradient_checkpointing. is deprecated:FutureWarning")
-@pytest.mark.filterwarnings("ignore:The following alpha_pattern keys:RuntimeWarning")  # Phi-3's
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False:UserWarning")  # GPT-2's
 @models
 @pytest.mark.parametrize(
     "config",
-    [{}, {"use_rslora": True, "rank_pattern": {"o_proj": 2}, "alpha_pattern": {"k_proj": 5}}],
+    [{}, PATTERNS],
     ids=["plain", "patterns"],
 )
 def test_logits_are_those_of_peft(model: Any, config: dict[str, Any], adapted: Make) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import numpy as np
 from edgeinfer.arch import config_from_hf
 from edgeinfer.arch.lora import ADAPTABLE
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
+from edgeinfer.arch.transforms import transform_of
 from support.tiny import Tiny
 
 RANK, ALPHA = 4, 6
@@ -25,16 +27,16 @@ def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Pa
     folder.mkdir(parents=True, exist_ok=True)
     ranks: Mapping[str, int] = config.get("rank_pattern", {})
     numbers = config_from_hf(model.config)
-    modules, tensors = set(), {}
+    tensors, modules = {}, {}
     for ours, theirs in checkpoint_names(model.arch, numbers, {}).items():
         kind = split_name(ours)[1]
-        if kind not in ADAPTABLE:
-            continue
-        rows, columns = file_shape(model.arch, numbers, kind)
-        module = theirs.removesuffix(".weight")
+        if kind in ADAPTABLE:
+            transform = transform_of(model.arch, kind)
+            shape = transform.stored(numbers, file_shape(model.arch, numbers, kind))
+            modules[theirs.removesuffix(".weight")] = shape[::-1] if transform.transposed else shape
+    for module, (rows, columns) in modules.items():
         last = module.rpartition(".")[2]
-        modules.add(last)
-        rank = ranks.get(last, RANK)
+        rank = next((r for pattern, r in ranks.items() if re.fullmatch(pattern, last)), RANK)
         a, b = rng.standard_normal((rank, columns)), rng.standard_normal((rows, rank))
         name = f"base_model.model.{module}"
         tensors[f"{name}.lora_A.weight"] = (a / np.sqrt(columns)).astype(np.float32)
