@@ -140,7 +140,8 @@ def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
                 hint="leave the environment variable EDGEINFER_ONNX_PROVIDER out",
             ) from error
         raise CorruptFileError(
-            f"{folder.path}: ONNX Runtime does not load it: {error}", hint="export the model again"
+            f"{folder.path}: ONNX Runtime {library.__version__} does not load it: {error}",
+            hint="export the model again, or pip install -U onnxruntime",
         ) from error
     return session
 
