@@ -207,7 +207,7 @@ def qualities(
                 (kl_ratio, kl_error), (peer_ratio, peer_error) = ratio(*kl), ratio(*in_peer)
                 yield {
                     "recipe": name,
-                    "model": "768 wide" if padded else "576 wide",
+                    "model": f"{made['embedding_length']} wide",
                     "bpw": report.bits_per_weight,
                     "error": error,
                     "peer_error": peer_weight_error,
@@ -245,7 +245,8 @@ def times(model: Path) -> list[Any]:
     tensors = requantize.read(model).tensors.values()
     largest = max(tensors, key=lambda tensor: tensor.size)
     columns = 1536  # whole blocks of every type
-    x = np.ascontiguousarray(largest.reshape(-1)[:TIMED_VALUES].reshape(-1, columns))
+    rows_of = min(largest.size, TIMED_VALUES) // columns
+    x = np.ascontiguousarray(largest.reshape(-1)[: rows_of * columns].reshape(-1, columns))
     importance = np.random.default_rng(0).lognormal(0, 1, columns).astype(np.float32)
     rows = []
     for type_ in quant.all_types():
@@ -267,6 +268,7 @@ def times(model: Path) -> list[Any]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", type=Path, required=True, help="SmolLM2 as a GGUF")
+    parser.add_argument("--name", default="", help="of the results, where it is another model")
     parser.add_argument("--recipes", nargs="*", help="by default all that can be written")
     parser.add_argument("--tokens", type=int, default=16 * CHUNK)
     parser.add_argument("--threads", type=int, default=os.cpu_count())
@@ -280,7 +282,9 @@ def main() -> None:
     timed = times(options.model)
     print(record.table(timed, TIMES), flush=True)
     if options.times:
+        record.save("encoders_times", about, timed)
         return
+    results = "_".join(filter(None, ["encoders", options.name, "calibrated" * options.calibrate]))
     recipes = [get_recipe(name).name for name in options.recipes or known]
     about |= {"tokens": options.tokens, "chunk": CHUNK, "times": timed}
     rows = []
@@ -289,7 +293,7 @@ def main() -> None:
     ):
         rows.append(row)
         print(record.table([row], QUALITY).splitlines()[-1], flush=True)
-        record.save("encoders_calibrated" if options.calibrate else "encoders", about, rows)
+        record.save(results, about, rows)
     print(record.table(rows, QUALITY))
 
 
