@@ -196,7 +196,7 @@ def qualities(
                     output=mine,
                     threads=threads,
                     overrides=overrides,
-                    **({"importance": importance} if importance else {}),
+                    importance=importance,
                 )
                 llama_quantize(source, peer, name, threads, importance)
                 error, peer_weight_error = compare_weights(source, mine, peer, importance)
