@@ -11,7 +11,6 @@ from __future__ import annotations
 import ctypes
 import logging
 import os
-import sys
 import threading
 import weakref
 from collections.abc import Callable, Sequence
@@ -31,6 +30,7 @@ from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Suppo
 from edgeinfer.backends.llamacpp_adapters import Adapters, by_adapters
 from edgeinfer.backends.llamacpp_batch import WANTED, Place, check, pieces, table
 from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.device.resident import trim_heap
 from edgeinfer.errors import (
     ClosedError,
     DoesNotFitError,
@@ -270,7 +270,7 @@ class LlamaCppEngine:
             self._adapters.free(self._context, self._places.values())
             if self._slots > max(1, len(self._places)):
                 self._resize(max(1, len(self._places)))
-                _trim_heap()
+                trim_heap()
 
     def shutdown(self) -> None:
         """As ``Engine.shutdown``."""
@@ -280,7 +280,7 @@ class LlamaCppEngine:
             self._guard.close()
             self._context = None
             self._places.clear()
-            _trim_heap()
+            trim_heap()
 
     # ---- inside --------------------------------------------------------------------------
 
@@ -479,11 +479,3 @@ def _made(pointer: Any, failure: str, plan: MemoryPlan) -> Any:
             suggest="close other programs, or use a shorter context (-c)",
         )
     raise UnsupportedError(f"{failure}{_said()}", hint="--backend auto takes another")
-
-
-def _trim_heap() -> None:
-    """Gives what was freed back to the system; glibc keeps blocks below 32 MiB for itself."""
-    if sys.platform == "linux":
-        trim = getattr(ctypes.CDLL(None), "malloc_trim", None)  # musl has none, and needs none
-        if trim is not None:
-            trim(0)

@@ -27,10 +27,11 @@ from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.gguf import nameless
 from edgeinfer_converters.one_pass import one_pass
 from edgeinfer_converters.onnx import data_file, genai
-from edgeinfer_converters.onnx.cache import Cache, CacheScales, check_type, measured
+from edgeinfer_converters.onnx.cache import Cache, CacheScales, check_type
 from edgeinfer_converters.onnx.decoder import beyond_the_graph, draw
 from edgeinfer_converters.onnx.forms import Recipe, get_recipe
 from edgeinfer_converters.onnx.graph import Graph
+from edgeinfer_converters.onnx.scales import measured, pieces
 from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
 from edgeinfer_converters.onnx.verify import verify as check
 from edgeinfer_converters.onnx.weights import Weights
@@ -38,7 +39,6 @@ from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
 from edgeinfer_converters.verify import Forward, Verification
 
 INSTALL = "pip install 'edgeinfer[onnx]'"
-_WITH_FLOATS = "floats.onnx"  # the graph with a cache of floats, while scales are measured
 MOST_CONTEXT = 32768  # tokens of rotary tables, unless more are asked for
 
 
@@ -230,16 +230,17 @@ class OnnxExport:
         )
 
     def _scales(self) -> CacheScales:
-        """Runs the graph with its cache of floats, to see how large keys and values are."""
+        """Lets the written layers read a text, to see how large keys and values are."""
         self._file.flush()
-        path = self._folder.part / _WITH_FLOATS
-        path.write_bytes(self._graph)
-        tokenizer = load_tokenizer(self._folder.part)
-        found = measured(
-            path, self._config, tokenizer, context=self._context, threads=self._threads
+        return measured(
+            self._file,
+            self._config,
+            self._weights,
+            pieces(load_tokenizer(self._folder.part), self._context),
+            folder=self._folder.part,
+            context=self._context,
+            threads=self._threads,
         )
-        path.unlink()
-        return found
 
     def _describe(self) -> None:
         """Writes everything but the data."""

@@ -6,7 +6,7 @@ given: ``num_logits``, after how many of the last tokens logits are wanted (1).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
 from typing import TYPE_CHECKING, Any
@@ -72,6 +72,13 @@ def draw(graph: Graph, config: ModelConfig, weights: Weights, context: int, cach
     _Decoder(graph, config, weights, context, cache).draw()
 
 
+def draw_layer(
+    graph: Graph, config: ModelConfig, weights: Weights, context: int, cache: Cache, layer: int
+) -> None:
+    """Draws a layer of the decoder alone, from ``hidden_states`` to ``layer_states``."""
+    _Decoder(graph, config, weights, context, cache).draw_layer(layer)
+
+
 class _Decoder:
     def __init__(
         self, graph: Graph, config: ModelConfig, weights: Weights, context: int, cache: Cache
@@ -82,54 +89,58 @@ class _Decoder:
         self.attention = "float16" if cache.type == "f16" else "float"
         self.stream: ir.Value  # the residual stream, (batch, tokens, width)
         self.pending: ir.Value | None = None  # a block's output, not yet added to it
+        self.ropes: dict[int, tuple[ir.Value, ir.Value]] = {}  # by the number of the table
         self.sums: dict[ir.Value, ir.Value] = {}  # of blocks of columns, by the value
 
     def draw(self) -> None:
         graph, config = self.graph, self.config
         tokens = graph.input("input_ids", "int64", ["batch_size", "sequence_length"])
-        mask = graph.input("attention_mask", "int64", ["batch_size", _TOTAL])
-        self.lengths = self._lengths(mask)
-        self.ropes = [
-            self._rope(number, table)
-            for number, table in enumerate(config.rope_tables)
-            if number in config.layer_rope
-        ]
-        past = [
-            [self._cache("past_key_values", i, part) for part in ("key", "value")]
-            for i in range(config.layers)
-        ]
+        self.lengths = self._lengths()
+        past = [self._past(i) for i in range(config.layers)]
         wanted = graph.option("num_logits", 1)
         self.stream = self._scaled(self._embedded(tokens), config.embedding_scale)
         present = []
         for i in range(config.layers):
-            attended, *caches = self._attention(i, past[i])
-            present.append(caches)
-            self._block_output(attended, f"blk.{i}.post_attention_norm")
-            self._block_output(self._feed_forward(i), f"blk.{i}.post_ffw_norm")
+            present.append(self._layer(i, past[i]))
         hidden = self._last(self._normed("output_norm"), wanted)
         logits = self._logits(hidden)
         # Declared as for the default; more rows come when more are wanted.
         graph.output(logits, "logits", "float", ["batch_size", 1, config.vocab_size])
         for i, caches in enumerate(present):
-            for part, value in zip(("key", "value"), caches, strict=True):
-                shape = _shape(
-                    "batch_size", config.kv_heads, "total_sequence_length", config.head_dim
-                )
-                graph.output(value, f"present.{i}.{part}", self._cache_type(), shape)
+            self._present(i, caches)
         graph.output(hidden, "hidden_states", "float", ["batch_size", 1, config.width])
+
+    def draw_layer(self, i: int) -> None:
+        graph, width = self.graph, self.config.width
+        shape = _shape("batch_size", "sequence_length", width)
+        self.stream = graph.input("hidden_states", "float", shape)
+        self.lengths = self._lengths()
+        self._present(i, self._layer(i, self._past(i)))
+        assert self.pending is not None
+        graph.output(
+            graph.node("Add", self.stream, self.pending), "layer_states", "float", list(shape)
+        )
 
     # ---- the ends ------------------------------------------------------------------------
 
-    def _lengths(self, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
+    def _lengths(self) -> tuple[ir.Value, ir.Value]:
         """The place of each sequence's last token, and the longest length."""
         graph = self.graph
+        mask = graph.input("attention_mask", "int64", ["batch_size", _TOTAL])
         axis, one = graph.constant([1], "int64"), graph.constant(1, "int64")
         last = graph.node("Sub", graph.node("ReduceSum", mask, axis, keepdims=0), one)
         longest = graph.node("Gather", graph.node("Shape", mask), one, axis=0)
         return graph.cast(last, "int32"), graph.cast(longest, "int32")
 
-    def _rope(self, number: int, table: RopeTable) -> tuple[ir.Value, ir.Value]:
-        """Cosines and sines, (context, lanes / 2) each."""
+    def _rope(self, number: int) -> tuple[ir.Value | None, ir.Value | None]:
+        """Cosines and sines, (context, lanes / 2) each; none for layers without rotation."""
+        if number < 0:
+            return None, None
+        if number not in self.ropes:
+            self.ropes[number] = self._rotations(number, self.config.rope_tables[number])
+        return self.ropes[number]
+
+    def _rotations(self, number: int, table: RopeTable) -> tuple[ir.Value, ir.Value]:
         angles = np.outer(np.arange(self.context), np.asarray(table.inverse_frequencies))
         names = ((f"rope.{number}.cos", np.cos), (f"rope.{number}.sin", np.sin))
         cos, sin = (
@@ -144,10 +155,21 @@ class _Decoder:
         )
         return cos, sin
 
-    def _cache(self, kind: str, layer: int, part: str) -> ir.Value:
+    def _past(self, layer: int) -> list[ir.Value]:
+        """The inputs with keys and values."""
         config = self.config
         shape = _shape("batch_size", config.kv_heads, "past_sequence_length", config.head_dim)
-        return self.graph.input(f"{kind}.{layer}.{part}", self._cache_type(), shape)
+        return [
+            self.graph.input(f"past_key_values.{layer}.{part}", self._cache_type(), shape)
+            for part in ("key", "value")
+        ]
+
+    def _present(self, layer: int, caches: Sequence[ir.Value]) -> None:
+        """The outputs with keys and values."""
+        config = self.config
+        shape = _shape("batch_size", config.kv_heads, _TOTAL, config.head_dim)
+        for part, value in zip(("key", "value"), caches, strict=True):
+            self.graph.output(value, f"present.{layer}.{part}", self._cache_type(), shape)
 
     def _cache_type(self) -> str:
         return "int8" if self.cache.scales else self.attention
@@ -211,6 +233,13 @@ class _Decoder:
 
     # ---- blocks --------------------------------------------------------------------------
 
+    def _layer(self, i: int, past: list[ir.Value]) -> list[ir.Value]:
+        """Returns the caches with the layer's keys and values."""
+        attended, *caches = self._attention(i, past)
+        self._block_output(attended, f"blk.{i}.post_attention_norm")
+        self._block_output(self._feed_forward(i), f"blk.{i}.post_ffw_norm")
+        return caches
+
     def _attention(self, i: int, past: list[ir.Value]) -> list[ir.Value]:
         """Returns the attention's output, and the caches with its keys and values."""
         graph, config = self.graph, self.config
@@ -226,7 +255,7 @@ class _Decoder:
             queries = self._head_norm(queries, f"blk.{i}.attn_q_norm")
             keys = self._head_norm(keys, f"blk.{i}.attn_k_norm")
         rope = config.layer_rope[i]
-        cos, sin = self._ropes_of(rope)
+        cos, sin = self._rope(rope)
         if self.cache.scales:
             scales = self.cache.scales[i]
             names = [f"past_key_values.{i}.{part}.scales" for part in ("key", "value")]
@@ -266,12 +295,6 @@ class _Decoder:
         if value is None or self.attention == "float":
             return value
         return self.graph.cast(value, type)
-
-    def _ropes_of(self, number: int) -> tuple[ir.Value | None, ir.Value | None]:
-        if number < 0:
-            return None, None
-        used = sorted(set(self.config.layer_rope) - {-1})
-        return self.ropes[used.index(number)]
 
     def _feed_forward(self, i: int) -> ir.Value:
         inputs = self._normed(f"blk.{i}.ffn_norm")

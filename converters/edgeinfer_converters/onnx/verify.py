@@ -21,8 +21,8 @@ from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.quant import get
 from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
-from edgeinfer_converters.onnx.data_file import DataFile, Stored, blocks_of
-from edgeinfer_converters.onnx.forms import Form, encoded, unpacked
+from edgeinfer_converters.onnx.data_file import blocks_of
+from edgeinfer_converters.onnx.forms import Form, encoded
 from edgeinfer_converters.onnx.weights import Matrix, Use, Weights
 from edgeinfer_converters.tensors import GivenTensor
 from edgeinfer_converters.verify import (
@@ -117,7 +117,7 @@ def _error(
         part = use.part
         for low, high in blocks_of(part.row_count, matrix.columns, BLOCK_VALUES):
             expected = use.tensor.read(part.row_start + low, part.row_start + high)
-            found = _rows(file, weights.data, matrix, use.at + low, use.at + high)
+            found = weights.read(file, matrix, use.at + low, use.at + high)
             # By float64 sums of squares: a vocabulary's rows would drown in float32.
             difference += float(np.square(found - expected, dtype=np.float64).sum())
             size += float(np.square(expected, dtype=np.float64).sum())
@@ -126,26 +126,6 @@ def _error(
     limit = min(WEIGHT_MARGIN * form_error(matrix.form, floats) + LEAST_ERROR, MOST_ERROR)
     kind = matrix.form.name if matrix.form.bits else floats
     return TensorError(name=matrix.values.name, type=kind, error=error, limit=limit)
-
-
-def _rows(
-    file: BufferedRandom, data: DataFile, matrix: Matrix, first: int, last: int
-) -> NDArray[np.float32]:
-    """Rows of a matrix as the kernels multiply them."""
-
-    def read(stored: Stored) -> NDArray[Any]:
-        return data.read(file, stored, first, last)
-
-    form, columns = matrix.form, matrix.columns
-    if matrix.scales is None:
-        return read(matrix.values).astype(np.float32)
-    codes = unpacked(read(matrix.values), form.bits).astype(np.float32)
-    codes -= 2 ** (form.bits - 1)
-    values = codes * np.repeat(read(matrix.scales).astype(np.float32), form.block, axis=1)
-    if matrix.offsets is not None:
-        offsets = _rows(file, data, matrix.offsets, first, last)
-        values += np.repeat(offsets, form.block, axis=1)
-    return values[:, :columns]
 
 
 @cache

@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,7 @@ from edgeinfer_converters.onnx.forms import (
     offset_codes,
     own_form,
     packed,
+    unpacked,
 )
 from edgeinfer_converters.onnx.gguf_blocks import Codes, Floats
 from edgeinfer_converters.pipeline import Piece
@@ -186,6 +188,25 @@ class Weights:
         """Writes the tables that the exporter has made itself."""
         for stored, table in self._given.values():
             yield stored.name, stored.type, self.data.write(file, stored, 0, table)
+
+    def read(
+        self, file: BufferedRandom, matrix: Matrix, first: int, last: int
+    ) -> NDArray[np.float32]:
+        """Reads rows of a matrix back as the kernels multiply them, float32 (rows, columns)."""
+
+        def stored(place: Stored) -> NDArray[Any]:
+            return self.data.read(file, place, first, last)
+
+        form, columns = matrix.form, matrix.columns
+        if matrix.scales is None:
+            return stored(matrix.values).astype(np.float32)
+        codes = unpacked(stored(matrix.values), form.bits).astype(np.float32)
+        codes -= 2 ** (form.bits - 1)
+        values = codes * np.repeat(stored(matrix.scales).astype(np.float32), form.block, axis=1)
+        if matrix.offsets is not None:
+            offsets = self.read(file, matrix.offsets, first, last)
+            values += np.repeat(offsets, form.block, axis=1)
+        return values[:, :columns]
 
     def _use(self, place: Matrix | Stored, parts: Sequence[tuple[Tensor, EngineTensor]]) -> None:
         at = 0

@@ -277,27 +277,31 @@ def peak():
     status = Path("/proc/self/status").read_text()
     return int(status.split("VmHWM:")[1].split()[0]) * 1024
 
-convert(sys.argv[1], sys.argv[3], quant=sys.argv[4])  # imports and allocates what any will
+def run(source):
+    convert(source, sys.argv[3], quant=sys.argv[4], cache=sys.argv[5])
+
+run(sys.argv[1])  # imports and allocates what any will
 before = peak()
-convert(sys.argv[2], sys.argv[3], quant=sys.argv[4])
+run(sys.argv[2])
 print(peak() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc/self/status")
-@pytest.mark.parametrize("quant", ["f32", "int4"])
-def test_the_resident_peak_does_not_grow_with_the_checkpoint(quant, tmp_path):
+@pytest.mark.parametrize(("quant", "cache"), [("f32", "f32"), ("int4", "f32"), ("int4", "int8")])
+def test_the_resident_peak_does_not_grow_with_the_checkpoint(quant, cache, tmp_path):
     small = tiny.BY_NAME["llama-gqa64-tied"]
     shape = {"vocab_size": 96_000, "intermediate_size": 8_192}
     large = tiny.Tiny(name="llama-large", config={**small.config, **shape})
     folders = [tiny.write(small, tmp_path / "small"), tiny.write(large, tmp_path / "large")]
 
     run = subprocess.run(
-        [sys.executable, "-c", MEASURE, *folders, tmp_path / "out", quant],
+        [sys.executable, "-c", MEASURE, *folders, tmp_path / "out", quant, cache],
         check=True,
         capture_output=True,
         text=True,
     )
 
-    # A block of 4 MiB of float32, its source and its encoding, not a tensor of 98 MB.
+    # A block of 4 MiB of float32, its source and its encoding, not a tensor of 98 MB; scales of
+    # a cache are measured with the weights of one layer.
     assert int(run.stdout) < 40 << 20

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from edgeinfer.arch.config import RopeStyle, RopeTable
-from edgeinfer_converters.onnx.cache import _largest
+from edgeinfer_converters.onnx.scales import _largest
 
 FREQUENCIES = 10000.0 ** (-np.arange(24) / 24)  # the slowest turns by 0.7 in 10,000 tokens
 CONFIG = SimpleNamespace(
