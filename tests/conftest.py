@@ -13,12 +13,16 @@ from support.installed import install  # noqa: F401 - a fixture
 
 
 @pytest.fixture(autouse=True)
-def _logging_as_it_was() -> Iterator[None]:
-    """The program directs the package's log to its own output; other tests listen to it."""
+def _log_that_is_heard() -> Iterator[None]:
+    """The program directs the package's log to its own output; other tests listen to it.
+
+    Not as it was before the test: fixtures of a module have run by then, and pytest's own
+    handlers are among those of a log that was directed elsewhere.
+    """
     log = logging.getLogger("edgeinfer")
-    handlers, propagate = log.handlers, log.propagate
+    log.handlers, log.propagate = [], True
     yield
-    log.handlers, log.propagate = handlers, propagate
+    log.handlers, log.propagate = [], True
 
 
 @pytest.fixture(scope="session")

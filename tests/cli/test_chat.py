@@ -292,11 +292,29 @@ def test_history_can_be_switched_off(keys, tmp_path, monkeypatch):
 # ---- a terminal ------------------------------------------------------------------------------
 
 PROGRAM = """
-import sys
+import os, signal, sys, time
+from contextlib import contextmanager
 from types import SimpleNamespace
 from support.fake_model import fake_model
-from edgeinfer.cli import _fetch, _program
+from edgeinfer.backends import fake
+from edgeinfer.cli import _answer, _fetch, _program
 from edgeinfer.runtime import loading
+
+class Heard(_answer.Interrupts):  # says that a first Ctrl-C came
+    @contextmanager
+    def watched(self):
+        with super().watched():
+            handler = signal.getsignal(signal.SIGINT)
+            def told(number, frame):
+                handler(number, frame)
+                os.write(1, b"[heard]")
+            signal.signal(signal.SIGINT, told)
+            yield
+
+_answer.Interrupts = Heard
+chunks = iter([0, 600])  # seconds: the second chunk of a long prompt takes for ever
+fake.time = SimpleNamespace(
+    sleep=lambda seconds: time.sleep(next(chunks) if seconds > 3 else seconds))
 stored = SimpleNamespace(reference="fake", path="fake")
 _fetch.fetch = lambda reference, **options: stored
 loading.load = lambda reference, **options: fake_model(
@@ -408,11 +426,11 @@ def test_the_first_interrupt_stops_the_answer_and_keeps_it(terminal):
 
 def test_the_second_interrupt_leaves_with_130(terminal):
     terminal.wait_for(">>>")
-    # A step over 64 tokens of the long prompt takes 3 seconds: both come within one.
     terminal.type("be slow " + "x" * 600 + "\r")
     terminal.wait_for("reading the prompt")
     terminal.type("\x03")
-    time.sleep(0.5)  # two that are pending at once count as one
+    terminal.wait_for("[heard]")  # two that are pending at once count as one
+    assert terminal.process.poll() is None
     terminal.type("\x03")
 
     assert terminal.exit_code() == 130

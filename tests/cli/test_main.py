@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import subprocess
 import sys
 
@@ -54,6 +55,20 @@ def raiser(error):
         raise error
 
     return function
+
+
+@pytest.fixture(scope="module")
+def ran() -> int:
+    return _program.run(["--version"])
+
+
+def test_what_a_module_s_fixture_ran_leaves_the_log_to_other_tests(ran, caplog):
+    log = logging.getLogger("edgeinfer")
+
+    log.warning("once")
+
+    assert ran == 0 and log.propagate and log.handlers == []
+    assert [record.getMessage() for record in caplog.records] == ["once"]
 
 
 @pytest.mark.parametrize(("error", "code"), ERRORS, ids=lambda value: type(value).__name__)
