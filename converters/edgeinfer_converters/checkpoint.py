@@ -5,7 +5,7 @@ Nothing but headers is read before it is asked for.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,7 +19,7 @@ from edgeinfer.arch import (
     numbers_from_hf,
 )
 from edgeinfer.arch.from_gguf import read_gguf
-from edgeinfer.errors import NotFoundError, UsageError
+from edgeinfer.errors import NotFoundError, UnsupportedError, UsageError
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.formats.mlc.chat_config import NAME as MLC_NAME
 from edgeinfer.formats.safetensors import open_checkpoint
@@ -124,9 +124,21 @@ def open_source(path: Path) -> HuggingFaceSource | GgufSource:
             from edgeinfer_converters.mlc.source import MlcSource
 
             return MlcSource(path)
+        _refuse_onnx(path, path.iterdir())
         return HuggingFaceSource(path)
     if not path.exists():
         raise NotFoundError(f"{path}: no such file or folder")
     if path.suffix == ".safetensors":
         raise UsageError(f"{path}: a file of a checkpoint", hint=f"give its folder, {path.parent}")
+    _refuse_onnx(path, [path])
     return GgufSource(path)
+
+
+def _refuse_onnx(path: Path, files: Iterable[Path]) -> None:
+    """Refuses what is ONNX and nothing else; checkpoints may have a graph beside their weights."""
+    kinds = {file.suffix for file in files}
+    if ".onnx" in kinds and not kinds & {".safetensors", ".bin"}:
+        raise UnsupportedError(
+            f"{path} is an exported ONNX model, which nothing else can be made of",
+            hint="convert the model that it was exported from",
+        )

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from edgeinfer.errors import EdgeInferError
+from edgeinfer.errors import EdgeInferError, UnsupportedError
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer_converters.gguf import convert
 from support import tiny
@@ -103,6 +103,22 @@ def test_a_source_that_is_not_there_is_not_found(tmp_path: Path) -> None:
         convert(tmp_path / "nothing", tmp_path / "out.gguf")
 
     assert caught.value.exit_code == 3
+
+
+@pytest.mark.parametrize("named", ["the folder", "the graph"])
+def test_an_onnx_folder_is_said_to_be_one(named: str, folder: Path, tmp_path: Path) -> None:
+    onnx = tmp_path / "onnx"
+    onnx.mkdir()
+    (onnx / "model.onnx").write_bytes(b"\x08\n")
+    (onnx / "config.json").write_bytes((folder / "config.json").read_bytes())  # as exports have
+    source = onnx if named == "the folder" else onnx / "model.onnx"
+
+    with pytest.raises(UnsupportedError, match="is an exported ONNX model") as caught:
+        convert(source, tmp_path / "out.gguf")
+
+    assert "exported from" in str(caught.value.hint)
+    (folder / "model.onnx").write_bytes(b"\x08\n")  # beside the weights it is no matter
+    convert(folder, tmp_path / "out.gguf", quant="q8_0")
 
 
 def test_a_weight_too_large_for_f16_is_an_error(folder: Path, tmp_path: Path) -> None:
