@@ -14,6 +14,7 @@ import argparse
 import json
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ COLUMNS = {
     "backend": "s",
     "context": "d",
     "cache": "s",
+    "lora": "s",
     "weights": ".0f",
     "kv": ".0f",
     "scratch": ".0f",
@@ -40,7 +42,9 @@ import edgeinfer
 from edgeinfer.device.resident import peak_resident_bytes
 
 path, backend, context, kv = sys.argv[1], sys.argv[2], int(sys.argv[3]), sys.argv[4]
-model = edgeinfer.load(path, context=context, backend=backend, kv_type_k=kv, kv_type_v=kv)
+model = edgeinfer.load(
+    path, context=context, backend=backend, kv_type_k=kv, kv_type_v=kv, lora=sys.argv[5:]
+)
 word = len(model.tokenizer.encode(" fox fox")) - len(model.tokenizer.encode(" fox"))
 done = model.generate(" fox" * ((context - 8) // word - 2), max_tokens=4, temperature=0)
 plan = model.plan
@@ -48,15 +52,18 @@ print(json.dumps({
     "measured": peak_resident_bytes(), "planned": plan.total_bytes,
     "weights": plan.weights_bytes, "kv": plan.kv_bytes,
     "scratch": plan.scratch_bytes, "runtime": plan.runtime_bytes,
-    "reclaimable": plan.reclaimable_bytes, "prompt_tokens": done.timings.prompt_tokens,
+    "reclaimable": plan.reclaimable_bytes, "adapters": plan.adapter_bytes,
+    "prompt_tokens": done.timings.prompt_tokens,
 }))
 """
 
 
-def measure(model: str, backend: str, context: int, kv: str) -> dict[str, Any]:
+def measure(
+    model: str, backend: str, context: int, kv: str, lora: Sequence[str] = ()
+) -> dict[str, Any]:
     """Runs one process; sizes in MiB."""
     done = subprocess.run(
-        [sys.executable, "-c", CHILD, model, backend, str(context), kv],
+        [sys.executable, "-c", CHILD, model, backend, str(context), kv, *lora],
         check=True,
         stdout=subprocess.PIPE,
         text=True,
@@ -68,6 +75,7 @@ def measure(model: str, backend: str, context: int, kv: str) -> dict[str, Any]:
         "backend": backend,
         "context": context,
         "cache": kv,
+        "lora": ",".join(Path(path).stem for path in lora),
         "prompt_tokens": tokens,
         **{name: count / MIB for name, count in found.items()},
         "error": found["planned"] / found["measured"] - 1,
@@ -75,7 +83,7 @@ def measure(model: str, backend: str, context: int, kv: str) -> dict[str, Any]:
 
 
 def _key(row: dict[str, Any]) -> tuple[Any, ...]:
-    return row["model"], row["backend"], row["context"], row["cache"]
+    return row["model"], row["backend"], row["context"], row["cache"], row.get("lora", "")
 
 
 def main() -> None:
@@ -88,6 +96,7 @@ def main() -> None:
         default=["512/f16", "2048/q8_0", "8192/f16"],
         metavar="CONTEXT/CACHE",
     )
+    parser.add_argument("--lora", nargs="+", default=[], help="GGUF adapters to compute with")
     parser.add_argument("--append", action="store_true", help="keep the rows of earlier runs")
     options = parser.parse_args()
 
@@ -97,7 +106,7 @@ def main() -> None:
         for setting in options.settings:
             context, _, kv = setting.partition("/")
             for backend in options.backends:
-                row = measure(model, backend, int(context), kv or "f16")
+                row = measure(model, backend, int(context), kv or "f16", options.lora)
                 rows = [old for old in rows if _key(old) != _key(row)] + [row]
                 print(record.table(rows[-1:], COLUMNS).splitlines()[-1], flush=True)
     print(record.table(rows, COLUMNS))

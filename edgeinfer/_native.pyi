@@ -1,6 +1,6 @@
 """edgeinfer's native kernels, engine and sampler."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Annotated, Any
 
 import numpy
@@ -444,23 +444,13 @@ class Engine:
 
     def add_adapter(
         self,
-        changes: Sequence[
-            tuple[
-                str,
-                Annotated[
-                    NDArray[numpy.float32],
-                    dict(shape=(None, None), order="C", device="cpu", writable=False),
-                ],
-                Annotated[
-                    NDArray[numpy.float32],
-                    dict(shape=(None, None), order="C", device="cpu", writable=False),
-                ],
-            ]
+        changes: Iterable[
+            tuple[str, numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]
         ],
     ) -> int:
         """
-        Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, and
-        returns the adapter's number.
+        Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, one after
+        the other, and returns the adapter's number.
         """
 
     def remove_adapter(self, adapter: int) -> None:

@@ -7,7 +7,7 @@ their changes share A and have rows of B each.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,6 +50,19 @@ class LowRank:
         return (self.b.shape[0], self.a.shape[1])
 
 
+def require_family(config: ModelConfig, architecture: str, path: object) -> None:
+    """Refuses an adapter of another family.
+
+    Raises:
+        UnsupportedError: naming both.
+    """
+    if architecture != config.architecture:
+        raise UnsupportedError(
+            f"{path}: an adapter for {architecture}, the model is {config.architecture}",
+            hint="an adapter fits the model that it was trained on, and its finetunes",
+        )
+
+
 def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, ...]) -> None:
     """Refuses the change of a tensor that the model cannot have.
 
@@ -80,22 +93,19 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
 
 
 def graph_changes(
-    arch: Architecture, config: ModelConfig, changes: Mapping[str, LowRank]
-) -> dict[str, LowRank]:
+    arch: Architecture, config: ModelConfig, changes: Iterable[tuple[str, LowRank]]
+) -> Iterator[tuple[str, LowRank]]:
     """Takes the changes of a file's tensors apart into those of the graph's matrices.
 
     Raises:
         UnsupportedError: a tensor cannot be adapted.
         CorruptFileError: it has another shape in the model.
     """
-    found: dict[str, LowRank] = {}
-    for name, change in changes.items():
+    for name, change in changes:
         check(arch, config, name, change.shape)
         block, kind = split_name(name)
         first = 0
         for part in arch.fused.get(kind, (kind,)):
             rows = graph_shape(config, part)[0]
-            b = np.ascontiguousarray(change.b[first : first + rows])
-            found[block + part] = LowRank(a=change.a, b=b)
+            yield block + part, LowRank(a=change.a, b=change.b[first : first + rows])
             first += rows
-    return found

@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 
 from edgeinfer.arch import by_gguf_name
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.arch.lora import LowRank, graph_changes
-from edgeinfer.errors import UnsupportedError
-from edgeinfer.formats.adapter import read_adapter
+from edgeinfer.arch.lora import LowRank, graph_changes, require_family
+from edgeinfer.formats.adapter import open_adapter
 
 
-def read_changes(path: str | os.PathLike[str], config: ModelConfig) -> dict[str, LowRank]:
-    """Reads what an adapter changes of the matrices of a model's graph.
+def changes_of(path: str | os.PathLike[str], config: ModelConfig) -> Iterator[tuple[str, LowRank]]:
+    """Reads what an adapter changes, matrix after matrix of the model's graph.
 
     Raises:
         NotFoundError: there is no such file.
         CorruptFileError: it is damaged, no adapter, or of a model of another shape.
         UnsupportedError: it is for another family, or changes what cannot be changed.
     """
-    adapter = read_adapter(path)
-    if adapter.architecture != config.architecture:
-        raise UnsupportedError(
-            f"{path}: an adapter for {adapter.architecture}, the model is {config.architecture}",
-            hint="an adapter fits the model that it was trained on, and its finetunes",
-        )
-    return graph_changes(by_gguf_name(adapter.architecture), config, adapter.changes)
+    with open_adapter(path) as adapter:
+        header = adapter.header
+        require_family(config, header.architecture, path)
+        yield from graph_changes(by_gguf_name(header.architecture), config, adapter.changes())

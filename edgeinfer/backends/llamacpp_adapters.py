@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.backends.adapters import read_changes
+from edgeinfer.backends.adapters import changes_of
 from edgeinfer.backends.base import AdapterUse
 from edgeinfer.backends.llamacpp_batch import Place, Uses
 from edgeinfer.errors import UnsupportedError
@@ -33,7 +33,8 @@ class Adapters:
 
     def add(self, path: Path, config: ModelConfig) -> int:
         """As ``Adaptable.add_adapter``."""
-        read_changes(path, config)
+        for _ in changes_of(path, config):  # llama.cpp looks at less
+            pass
         made = self._api.llama_adapter_lora_init(self._model, os.fsencode(path))
         if not made:
             raise UnsupportedError(

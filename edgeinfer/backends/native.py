@@ -167,11 +167,11 @@ class NativeEngine:
 
     def add_adapter(self, path: Path) -> int:
         """As ``Adaptable.add_adapter``."""
-        from edgeinfer.backends.adapters import read_changes
+        from edgeinfer.backends.adapters import changes_of
 
-        changes = read_changes(path, self.config)
+        changes = ((name, change.a, change.b) for name, change in changes_of(path, self.config))
         with _translated():
-            return self._engine.add_adapter([(name, c.a, c.b) for name, c in changes.items()])
+            return self._engine.add_adapter(changes)
 
     def remove_adapter(self, adapter: int) -> None:
         """As ``Adaptable.remove_adapter``."""

@@ -64,6 +64,13 @@ _CACHE_TYPES = (
         help="Values in the KV cache.",
     ),
 )
+_ADAPTERS = click.option(
+    "--lora",
+    multiple=True,
+    callback=_read_adapters,
+    metavar="FILE[=SCALE]",
+    help="A GGUF adapter to compute with; may be repeated.",
+)
 _MODEL = (
     click.option("-c", "--context", "--ctx-size", type=int, help="Tokens of context."),
     click.option("-t", "--threads", type=int, help="Compute threads, at most."),
@@ -72,13 +79,7 @@ _MODEL = (
     *_CACHE_TYPES,
     click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all."),
     click.option("-md", "--model-draft", "draft", metavar="MODEL", help="Guesses tokens ahead."),
-    click.option(
-        "--lora",
-        multiple=True,
-        callback=_read_adapters,
-        metavar="FILE[=SCALE]",
-        help="A GGUF adapter to compute with; may be repeated.",
-    ),
+    _ADAPTERS,
     click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB."),
     click.option("--backend", default="auto", show_default=True, help="What runs the model."),
     click.option("--offline", is_flag=True, help="Never ask the network."),
@@ -201,6 +202,11 @@ def model_options(function: F) -> F:
 def cache_type_options(function: F) -> F:
     """Adds the types of the KV cache, of a verb that plans and does not load."""
     return _add(_CACHE_TYPES, function)
+
+
+def adapter_option(function: F) -> F:
+    """Adds the adapters that a verb computes with or plans for."""
+    return _add((_ADAPTERS,), function)
 
 
 def sampling_options(function: F) -> F:

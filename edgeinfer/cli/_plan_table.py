@@ -23,9 +23,20 @@ def show(
     device: DeviceProfile,
     rejected: Sequence[Rejection],
     *,
+    adapters: Sequence[str] = (),
     every: bool,
 ) -> None:
-    """Prints what was surveyed, and the pick; ``every``: all rows rather than two cuts."""
+    """Prints what was surveyed, and the pick.
+
+    Args:
+        survey: what was surveyed.
+        shown: the row that the cuts go through.
+        model: its name.
+        device: where it would run.
+        rejected: the backends that were not planned for.
+        adapters: the options --lora.
+        every: print all rows rather than two cuts.
+    """
     outline, plan = shown.variant.outline, shown.plan
     config = outline.config
     ui.emit(
@@ -65,11 +76,14 @@ def show(
     if plan.reclaimable_bytes:
         taken = ui.format_bytes(plan.reclaimable_bytes)
         ui.emit(f"{taken} of {plan.backend}'s weights are pages of the file, not needed again")
-    _emit_pick(survey, plan.context)
+    if plan.adapter_bytes:
+        taken = ui.format_bytes(plan.adapter_bytes)
+        ui.emit(f"{taken} of {plan.backend}'s weights are of {' and '.join(adapters)}")
+    _emit_pick(survey, plan.context, adapters)
     ui.emit("fits" if plan.fits else "does not fit")
 
 
-def _emit_pick(survey: Survey, context: int) -> None:
+def _emit_pick(survey: Survey, context: int, adapters: Sequence[str]) -> None:
     pick = survey.pick
     if pick is None:
         return
@@ -82,6 +96,7 @@ def _emit_pick(survey: Survey, context: int) -> None:
     options = f"--backend {plan.backend} -c {context}"
     if plan.kv_types != "f16":
         options += f" -ctk {plan.kv_type_k} -ctv {plan.kv_type_v}"
+    options += "".join(f" --lora {adapter}" for adapter in adapters)
     ui.emit(f"      edgeinfer chat MODEL {options}")
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.cli._model_options import adapter_option
 
 if TYPE_CHECKING:
     from edgeinfer.device import DeviceProfile
@@ -30,6 +31,7 @@ DEFAULT_CACHE = "f16"
 @click.option("-t", "--threads", type=int, help="Compute threads.")
 @click.option("-ctk", "--cache-type-k", metavar="TYPE", help="Keys in the KV cache.")
 @click.option("-ctv", "--cache-type-v", metavar="TYPE", help="Values in the KV cache.")
+@adapter_option
 @click.option("--all", "show_all", is_flag=True, help="Print every combination.")
 @click.option("--offline", is_flag=True, help="Never ask the network.")
 @click.option("--json", "as_json", is_flag=True, help="Print a record with every combination.")
@@ -43,6 +45,7 @@ def command(
     threads: int | None,
     cache_type_k: str | None,
     cache_type_v: str | None,
+    lora: tuple[tuple[str, float], ...],
     show_all: bool,
     offline: bool,
     as_json: bool,
@@ -53,9 +56,11 @@ def command(
     nothing fits.
     """
     from edgeinfer.cli import _plan_table
+    from edgeinfer.formats.adapter import read_header
     from edgeinfer.planner import parse_bytes
     from edgeinfer.planner.survey import Wish, survey
 
+    given = [path if scale == 1 else f"{path}={scale:g}" for path, scale in lora]
     caches = None
     if cache_type_k is not None or cache_type_v is not None:
         caches = (cache_type_k or DEFAULT_CACHE, cache_type_v or DEFAULT_CACHE)
@@ -64,6 +69,7 @@ def command(
         context=context,
         threads=threads,
         kv_types=caches,
+        adapters=tuple(read_header(path) for path, _ in lora),
     )
     device = _device(board)
     variants, format_ = _variants(model, quant, offline=offline)
@@ -84,7 +90,9 @@ def command(
             }
         )
     else:
-        _plan_table.show(found, shown, model, device, backends.rejected, every=show_all)
+        _plan_table.show(
+            found, shown, model, device, backends.rejected, adapters=given, every=show_all
+        )
     if refusal is not None:
         if not as_json:
             ui.error(refusal.message, refusal.suggest)
@@ -177,6 +185,7 @@ def _refusal(
             kv_type_v=least.plan.kv_type_v,
             backend=least.plan.backend,
             predictor=predictors[least.plan.backend],
+            adapters=wish.adapters,
         )
     except DoesNotFitError as error:
         return error

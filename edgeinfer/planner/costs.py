@@ -12,7 +12,14 @@ from math import prod
 
 from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import CONVOLUTIONS, LOOKED_UP, engine_tensors, split_name
+from edgeinfer.arch.tensors import (
+    CONVOLUTIONS,
+    LOOKED_UP,
+    engine_tensors,
+    graph_shape,
+    split_name,
+)
+from edgeinfer.formats.adapter import AdapterHeader
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Footprint, Setting
 from edgeinfer.planner.outline import EMBEDDING, Outline, Tensor
@@ -26,16 +33,21 @@ _MIN_PARTIALS = 64  # rows of partial attention results, at least
 # Earlier states that a sequence keeps: as many as take so many bytes, within limits.
 _KEPT_BYTES, _LEAST_KEPT, _MOST_KEPT = 16 << 20, 2, 16
 _SHARED_GATE = "ffn_gate_inp_shexp.weight"
+_PAGE = 4096
+_SHARING = 4  # matrices that share their input
 _KV_BLOCK = 256  # positions of the cache that become resident together
 
 
 def footprint(model: Outline, setting: Setting) -> Footprint:
     """Returns what the native engine takes of a model."""
+    adapters = sum(adapter_bytes(model, adapter) for adapter in setting.adapters)
     return Footprint(
-        weights_bytes=_packed(model),
+        weights_bytes=_packed(model) + adapters,
+        adapter_bytes=adapters,
         kv_bytes=kv_bytes(model.config, setting.context, setting.kv_type_k, setting.kv_type_v),
         scratch_bytes=scratch_bytes(model.config, setting.batch)
-        + step_kv_bytes(model.config, setting.batch, setting.kv_type_k, setting.kv_type_v),
+        + step_kv_bytes(model.config, setting.batch, setting.kv_type_k, setting.kv_type_v)
+        + reduced_bytes(setting),
         runtime_bytes=runtime_bytes(model.config.vocab_size, model.merges),
     )
 
@@ -70,6 +82,24 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
             size = _round_up(part.row_count, _GROUP_ROWS) * _packed_row_bytes(source)
         total += _round_up(size, _ALIGNMENT)
     return total
+
+
+def adapter_bytes(model: Outline, adapter: AdapterHeader) -> int:
+    """Returns the bytes of an adapter's matrices, packed as float32, each in pages of its own."""
+    total = 0
+    for name, change in adapter.shapes.items():
+        _, columns = change.shape
+        for part in model.arch.fused.get(split_name(name)[1], (split_name(name)[1],)):
+            rows = graph_shape(model.config, part)[0]
+            for height, width in ((change.rank, columns), (rows, change.rank)):
+                total += _round_up(4 * _round_up(height, _GROUP_ROWS) * width, _PAGE)
+    return total
+
+
+def reduced_bytes(setting: Setting) -> int:
+    """Returns the bytes of what a step's tokens are reduced to by adapters' first matrices."""
+    ranks = (max(c.rank for c in a.shapes.values()) for a in setting.adapters if a.shapes)
+    return 4 * _SHARING * setting.batch * sum(ranks)
 
 
 def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, runtime_checkable
 
+from edgeinfer.errors import UnsupportedError
+from edgeinfer.formats.adapter import AdapterHeader
 from edgeinfer.planner.outline import Outline
 
 
@@ -22,6 +24,7 @@ class Setting:
     kv_type_k: str
     kv_type_v: str
     isas: tuple[str, ...] = ()  # kernel sets of the device, best first
+    adapters: tuple[AdapterHeader, ...] = ()  # that texts are computed with, all at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +33,7 @@ class Footprint:
 
     ``reclaimable_bytes`` are pages of the model's file that are counted as the process's, but
     are never read again: the system takes them back when memory is short, at no cost.
+    ``adapter_bytes`` are those of the weights that are adapters'.
     """
 
     weights_bytes: int
@@ -37,6 +41,7 @@ class Footprint:
     scratch_bytes: int
     runtime_bytes: int
     reclaimable_bytes: int = 0
+    adapter_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,3 +74,16 @@ class Predictor(Protocol):
 
     def pace(self, model: Outline) -> Pace | None:
         """How near the machine's ceilings it comes; None if that is not known."""
+
+
+def refuse_adapters(setting: Setting) -> None:
+    """What a backend without adapters says to them.
+
+    Raises:
+        UnsupportedError: there are some.
+    """
+    if setting.adapters:
+        raise UnsupportedError(
+            "this backend has no adapters",
+            hint="native and llamacpp have; or edgeinfer convert MODEL --merge-lora ADAPTER",
+        )

@@ -48,8 +48,10 @@ def footprint(model: Outline, setting: Setting) -> Footprint:
     context = -(-setting.context // _CONTEXT_STEP) * _CONTEXT_STEP
     repacked = repacked_bytes(model, setting.isas)
     own = _LIBRARIES_BYTES + _TOKEN_BYTES * config.vocab_size + _MERGE_BYTES * model.merges
+    adapters = sum(adapter.nbytes for adapter in setting.adapters)
     return Footprint(
-        weights_bytes=model.file_bytes + repacked,
+        weights_bytes=model.file_bytes + repacked + adapters,
+        adapter_bytes=adapters,
         kv_bytes=kv_bytes(config, context, setting.kv_type_k, setting.kv_type_v),
         scratch_bytes=compute_bytes(config, context, setting) + _work_bytes(config, setting),
         runtime_bytes=runtime_bytes(model.config.vocab_size, model.merges) + own,

@@ -12,7 +12,7 @@ from dataclasses import replace
 from edgeinfer.arch import by_gguf_name
 from edgeinfer.arch.tensors import graph_shape
 from edgeinfer.formats.mlc.folder import MlcFolder
-from edgeinfer.planner.footprint import Footprint, Pace, Setting
+from edgeinfer.planner.footprint import Footprint, Pace, Setting, refuse_adapters
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, Retyped, tensor_bytes
 from edgeinfer.planner.paces import native_pace
 from edgeinfer.planner.resident import runtime_bytes
@@ -65,6 +65,7 @@ def outline(folder: MlcFolder) -> Outline:
 
 def footprint(model: Outline, setting: Setting) -> Footprint:
     """Returns what a model takes, through our backend."""
+    refuse_adapters(setting)
     config = model.config
     positions = setting.context * config.layers * config.kv_heads * config.head_dim
     kinds = setting.kv_type_k, setting.kv_type_v

@@ -13,7 +13,7 @@ from math import prod
 
 from edgeinfer.arch import by_gguf_name
 from edgeinfer.formats.onnx_folder import NEAREST, OnnxFolder
-from edgeinfer.planner.footprint import Footprint, Pace, Setting
+from edgeinfer.planner.footprint import Footprint, Pace, Setting, refuse_adapters
 from edgeinfer.planner.outline import EMBEDDING, OUTPUT, Outline, Retyped, tensor_bytes
 from edgeinfer.planner.paces import llamacpp_pace
 from edgeinfer.planner.resident import runtime_bytes
@@ -51,6 +51,7 @@ def outline(folder: OnnxFolder) -> Outline:
 
 def footprint(model: Outline, setting: Setting) -> Footprint:
     """Returns what ONNX Runtime takes of a model, through our backend for it."""
+    refuse_adapters(setting)
     config = model.config
     positions = setting.context * config.layers * config.kv_heads * config.head_dim
     kinds = setting.kv_type_k, setting.kv_type_v

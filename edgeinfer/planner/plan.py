@@ -43,6 +43,7 @@ class MemoryPlan:
     chosen_because: str = ""  # why this backend
     rejected: tuple[Rejection, ...] = ()  # the other backends
     reclaimable_bytes: int = 0  # of the weights: file pages that are not read again
+    adapter_bytes: int = 0  # of the weights: what adapters take
     # Predicted, where the device's ceilings are known; of the first tokens, and the last.
     prefill_tokens_per_second: float | None = None
     decode_tokens_per_second: float | None = None
@@ -83,8 +84,8 @@ class MemoryPlan:
             f"{self.threads} threads{self._more_threads()}, context {self.context}, "
             f"{self.kv_types} cache, "
             f"{format_bytes(self.total_bytes)} of {format_bytes(self.budget_bytes)}: "
-            f"weights {format_bytes(self.weights_bytes)}, cache {format_bytes(self.kv_bytes)}, "
-            f"scratch {format_bytes(self.scratch_bytes)}, "
+            f"weights {format_bytes(self.weights_bytes)}{self._adapters()}, "
+            f"cache {format_bytes(self.kv_bytes)}, scratch {format_bytes(self.scratch_bytes)}, "
             f"runtime {format_bytes(self.runtime_bytes)}",
             *self._more(),
             *self.notes,
@@ -103,6 +104,10 @@ class MemoryPlan:
                 f"{self.decode_full_tokens_per_second:.3g} with a full context, "
                 f"prompt {self.prefill_tokens_per_second or 0:.3g} tokens/s"
             )
+
+    def _adapters(self) -> str:
+        taken = self.adapter_bytes
+        return f" ({format_bytes(taken)} of adapters)" if taken else ""
 
     def _more_threads(self) -> str:
         if self.batch_threads in (None, self.threads):
@@ -132,6 +137,7 @@ class MemoryPlan:
             "chosen_because": self.chosen_because,
             "rejected": [{"backend": r.backend, "reason": r.reason} for r in self.rejected],
             "reclaimable_bytes": self.reclaimable_bytes,
+            "adapter_bytes": self.adapter_bytes,
             "prefill_tokens_per_second": self.prefill_tokens_per_second,
             "decode_tokens_per_second": self.decode_tokens_per_second,
             "decode_full_tokens_per_second": self.decode_full_tokens_per_second,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
+from edgeinfer.arch import lora
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.errors import DoesNotFitError, UsageError
+from edgeinfer.formats.adapter import AdapterHeader
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner import costs
 from edgeinfer.planner.footprint import Pace, Predictor, Setting
@@ -50,6 +52,7 @@ def plan_model(
     backend: str = "native",
     batch: int = DEFAULT_BATCH,
     predictor: Predictor | None = _NATIVE,
+    adapters: Sequence[AdapterHeader] = (),
     refuse: bool = True,
 ) -> MemoryPlan:
     """Plans a model for a device.
@@ -67,13 +70,15 @@ def plan_model(
         backend: the way to run it.
         batch: tokens of a prefill step.
         predictor: what the backend says it takes; None: memory as the native one, no speed.
+        adapters: what texts are computed with, all of them.
         refuse: raise if it does not fit, rather than return a plan that says so.
 
     Raises:
         DoesNotFitError: with a change that does fit, where there is one.
         UsageError: a parameter makes no sense.
-        UnsupportedError: the architecture is not known.
-        CorruptFileError: the header contradicts itself.
+        UnsupportedError: the architecture is not known, an adapter is for another, or the backend
+            has none.
+        CorruptFileError: the header contradicts itself, or an adapter is of another shape.
     """
     for name, value in (
         ("context", context),
@@ -84,7 +89,11 @@ def plan_model(
         if value is not None and value < 1:
             raise UsageError(f"{name} is {value}, it must be at least 1")
     model = header if isinstance(header, Outline) else Outline.of_gguf(header)
-    planner = _Planner(predictor, device, backend)
+    for adapter in adapters:
+        lora.require_family(model.config, adapter.architecture, adapter.path)
+        for name, change in adapter.shapes.items():
+            lora.check(model.arch, model.config, name, change.shape)
+    planner = _Planner(predictor, device, backend, tuple(adapters))
     kv_types = _kv_types(model, kv_type_k, kv_type_v)
     trained, most = model.config.context, model.longest_context
     if context is not None and context > most:
@@ -180,8 +189,10 @@ def _changes(
     """Yields changes, the least painful first, each with its plan."""
     types = refused.kv_type_k, refused.kv_type_v
 
-    def plan(model: Outline, context: int, kv_types: tuple[str, str] = types) -> MemoryPlan:
-        return planner.plan(
+    def plan(
+        model: Outline, context: int, kv_types: tuple[str, str] = types, by: _Planner = planner
+    ) -> MemoryPlan:
+        return by.plan(
             model,
             context=context,
             threads=refused.threads,
@@ -198,6 +209,9 @@ def _changes(
                 yield f"use -ctk {kind} -ctv {kind}", smaller_cache
     for context in _powers_below(refused.context):
         yield f"use -c {context}", plan(model, context)
+    if planner.adapters:
+        merge = "merge the adapter: edgeinfer convert MODEL --merge-lora ADAPTER"
+        yield merge, plan(model, refused.context, by=replace(planner, adapters=()))
     for kind, embedding in () if model.kv_type else _SMALLER:
         smaller = requantised(model, kind, embedding)
         if smaller.file_bytes < model.file_bytes:
@@ -214,6 +228,7 @@ class _Planner:
     predictor: Predictor | None
     device: DeviceProfile
     backend: str
+    adapters: tuple[AdapterHeader, ...] = ()
 
     def plan(
         self,
@@ -236,13 +251,16 @@ class _Planner:
                 kv_type_k=kv_types[0],
                 kv_type_v=kv_types[1],
                 isas=device.isas,
+                adapters=self.adapters,
             ),
         )
         speed = None
         pace = self.predictor.pace(model) if self.predictor is not None else None
         if device.ceilings is not None and pace is not None:
             limits = limits_of(device.ceilings, threads, batch_threads or threads)
-            speed = forecast(model, pace, limits, context, takes.kv_bytes)
+            speed = forecast(
+                model, pace, limits, context, takes.kv_bytes, adapter_bytes=takes.adapter_bytes
+            )
         writes = model.config.causal
         return MemoryPlan(
             backend=self.backend,
@@ -258,6 +276,7 @@ class _Planner:
             scratch_bytes=takes.scratch_bytes,
             runtime_bytes=takes.runtime_bytes,
             reclaimable_bytes=takes.reclaimable_bytes,
+            adapter_bytes=takes.adapter_bytes,
             budget_bytes=budget,
             prefill_tokens_per_second=speed.prefill if speed else None,
             decode_tokens_per_second=speed.decode if speed and writes else None,

@@ -75,7 +75,15 @@ def cautious_ceilings(device: DeviceProfile) -> CeilingsByThreads:
     return CeilingsByThreads(points=points, source=GUESSED)
 
 
-def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes: int) -> Forecast:
+def forecast(
+    model: Outline,
+    pace: Pace,
+    limits: Limits,
+    context: int,
+    kv_bytes: int,
+    *,
+    adapter_bytes: int = 0,
+) -> Forecast:
     """Predicts the speeds of a model.
 
     Args:
@@ -84,9 +92,10 @@ def forecast(model: Outline, pace: Pace, limits: Limits, context: int, kv_bytes:
         limits: the ceilings.
         context: tokens it can hold.
         kv_bytes: of the cache when it is full.
+        adapter_bytes: of adapters, which a step reads besides.
     """
     layers, output, stored = work_of(model)
-    nbytes = stored * pace.read
+    nbytes = stored * pace.read + adapter_bytes
     overhead = pace.layer_seconds * model.config.layers
 
     def decode(depth: int) -> float:

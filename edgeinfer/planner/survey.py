@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from edgeinfer.device.profile import DeviceProfile
+from edgeinfer.formats.adapter import AdapterHeader
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.footprint import Predictor
 from edgeinfer.planner.outline import Outline
@@ -34,6 +35,7 @@ class Wish:
     context: int | None = None
     threads: int | None = None
     kv_types: tuple[str, str] | None = None
+    adapters: tuple[AdapterHeader, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,6 +122,7 @@ def _plans(
                 kv_type_v=values,
                 backend=backend,
                 predictor=predictor,
+                adapters=wish.adapters,
                 refuse=False,
             )
 

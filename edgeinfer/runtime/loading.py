@@ -72,12 +72,15 @@ def load(
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.device.measured import ceilings
+    from edgeinfer.formats.adapter import read_header
     from edgeinfer.planner import parse_bytes, plan_model
     from edgeinfer.planner.planner import DEFAULT_BATCH
     from edgeinfer.runtime.choice import Choice, Job
     from edgeinfer.runtime.opened import opened
     from edgeinfer.store import resolve
 
+    uses = [use if isinstance(use, tuple) else (use, 1.0) for use in lora]
+    headers = [read_header(path) for path, _ in uses]
     stored = resolve(os.fspath(reference), offline=offline, progress=progress)
     device = detect()
     device = replace(device, ceilings=ceilings(device))
@@ -98,6 +101,7 @@ def load(
                 backend=name,
                 predictor=registry.predictor(name),
                 batch=DEFAULT_BATCH if batch is None else batch,
+                adapters=headers,
             )
             return replace(planned, gpu_layers=gpu_layers)
 
@@ -112,7 +116,7 @@ def load(
             files=files,
             device=device,
             plan=plan,
-            adapters=bool(lora),
+            adapters=bool(uses),
             causal=model_on_disk.causal,
         )
         choice = Choice(backend, job)
@@ -149,10 +153,7 @@ def load(
         )
     )
     try:
-        model.adapters = tuple(
-            (model.add_adapter(path), scale)
-            for path, scale in (use if isinstance(use, tuple) else (use, 1.0) for use in lora)
-        )
+        model.adapters = tuple((model.add_adapter(path), scale) for path, scale in uses)
     except BaseException:
         model.close()
         raise

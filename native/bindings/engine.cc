@@ -340,22 +340,32 @@ void bind_engine(nb::module_& m) {
           "Makes an empty sequence as if it had read the tokens of a state.")
       .def(
           "add_adapter",
-          [](PyEngine& e, const std::vector<LowRankTuple>& changes) {
-            std::vector<LowRankSource> sources;
-            for (const auto& [name, a, b] : changes) {
+          [](PyEngine& e, const nb::iterable& changes) {
+            const nb::iterator end = nb::iterator::sentinel();
+            nb::iterator next = nb::iter(changes);
+            LowRankTuple change;
+            return e.get()->add_adapter([&](LowRankSource& source) {
+              if (next == end) return false;
+              change = nb::cast<LowRankTuple>(*next);
+              ++next;
+              const auto& [name, a, b] = change;
               if (a.shape(0) != b.shape(1))
                 throw std::invalid_argument("the adapter's ranks of " + name + " differ");
-              sources.push_back({name, a.data(), b.data(), static_cast<int64_t>(a.shape(0)),
-                                 static_cast<int64_t>(b.shape(0)),
-                                 static_cast<int64_t>(a.shape(1))});
-            }
-            const std::shared_ptr<Engine> engine = e.get();
-            const nb::gil_scoped_release unlocked;
-            return engine->add_adapter(sources);
+              source = {name,
+                        a.data(),
+                        b.data(),
+                        static_cast<int64_t>(a.shape(0)),
+                        static_cast<int64_t>(b.shape(0)),
+                        static_cast<int64_t>(a.shape(1))};
+              return true;
+            });
           },
           nb::arg("changes"),
-          "Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, and\n"
-          "returns the adapter's number.")
+          nb::sig("def add_adapter(self, changes: collections.abc.Iterable[tuple[str, "
+                  "numpy.typing.NDArray[numpy.float32], numpy.typing.NDArray[numpy.float32]]]) "
+                  "-> int"),
+          "Takes low-rank changes in, (matrix, A (rank, columns), B (rows, rank)) each, one after\n"
+          "the other, and returns the adapter's number.")
       .def(
           "remove_adapter", [](PyEngine& e, int64_t adapter) { e.get()->remove_adapter(adapter); },
           nb::arg("adapter"), "Forgets an adapter; sequences that use it still do.")

@@ -7,8 +7,7 @@
 
 namespace edgeinfer {
 
-Adapter::Adapter(const Weights& weights, const std::vector<LowRankSource>& sources,
-                 const KernelSet& kernels)
+Adapter::Adapter(const Weights& weights, const NextLowRank& next, const KernelSet& kernels)
     : changes_(weights.adaptable().size()) {
   const auto pack = [&](const float* values, int64_t rows, int64_t cols) {
     regions_.emplace_back(static_cast<size_t>(quant_info(kF32).packed_bytes(rows, cols)),
@@ -17,7 +16,8 @@ Adapter::Adapter(const Weights& weights, const std::vector<LowRankSource>& sourc
     kernels.pack[kF32](reinterpret_cast<const uint8_t*>(values), rows, cols, to);
     return Matrix{to, kF32, rows, cols};
   };
-  for (const LowRankSource& s : sources) {
+  LowRankSource s;
+  while (next(s)) {
     const auto it = weights.adaptable().find(s.name);
     if (it == weights.adaptable().end())
       throw std::invalid_argument("tensor " + s.name + " cannot be adapted");

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -23,6 +24,9 @@ struct LowRankSource {
   int64_t cols = 0;
 };
 
+/// Sets the next change, which is valid until the next call; false if there is none.
+using NextLowRank = std::function<bool(LowRankSource&)>;
+
 struct LowRank {
   Matrix a, b;
 };
@@ -31,8 +35,7 @@ class Adapter {
  public:
   /// Throws std::invalid_argument naming a matrix that the model does not have, that cannot be
   /// adapted (a router, an expert, the vocabulary), that has another shape or occurs twice.
-  Adapter(const Weights& weights, const std::vector<LowRankSource>& sources,
-          const KernelSet& kernels);
+  Adapter(const Weights& weights, const NextLowRank& next, const KernelSet& kernels);
 
   /// The change of a matrix, or null.
   const LowRank* find(const Matrix& matrix) const {

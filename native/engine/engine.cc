@@ -143,8 +143,8 @@ void Engine::copy(const uint8_t* from, size_t bytes, uint8_t* to) {
   });
 }
 
-int64_t Engine::add_adapter(const std::vector<LowRankSource>& sources) {
-  auto adapter = std::make_shared<const Adapter>(weights_, sources, kernels_);
+int64_t Engine::add_adapter(const NextLowRank& next) {
+  auto adapter = std::make_shared<const Adapter>(weights_, next, kernels_);
   const std::lock_guard lock(mutex_);
   adapters_[next_adapter_] = std::move(adapter);
   return next_adapter_++;

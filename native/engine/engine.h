@@ -79,8 +79,9 @@ class Engine {
   /// Makes an empty sequence as if it had read the `length` tokens of a state.
   void restore(int64_t sequence, const uint8_t* state, size_t bytes, int64_t length);
 
-  /// Takes low-rank changes of the weights in and returns their number.
-  int64_t add_adapter(const std::vector<LowRankSource>& sources);
+  /// Takes low-rank changes of the weights in, as long as `next` gives one, and returns their
+  /// number.
+  int64_t add_adapter(const NextLowRank& next);
   /// Forgets it; sequences that use it still do.
   void remove_adapter(int64_t adapter);
   /// Computes an empty sequence with adapters, each with a scale, from now on.

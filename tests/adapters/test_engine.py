@@ -10,11 +10,9 @@ import pytest
 from adapters.conftest import ADAPTED, Adapted
 from numpy.typing import NDArray
 
-from edgeinfer.arch import by_gguf_name
-from edgeinfer.arch.lora import graph_changes
+from edgeinfer.backends.adapters import changes_of
 from edgeinfer.backends.base import AdapterUse, Slice
 from edgeinfer.errors import CorruptFileError, UnsupportedError
-from edgeinfer.formats.adapter import read_adapter
 from support import reference, tiny
 from support.ours import OurEngine, our_engine, read_tensors
 
@@ -26,9 +24,7 @@ def wanted(path: Path, tokens: Sequence[int], *adapters: tuple[Path, float]) -> 
     """What the reference gives with the adapters' changes in the weights."""
     config, tensors = read_tensors(path)
     for adapter, scale in adapters:
-        read = read_adapter(adapter)
-        changes = graph_changes(by_gguf_name(read.architecture), config, read.changes)
-        for name, change in changes.items():
+        for name, change in changes_of(adapter, config):
             tensors[name] = tensors[name] + scale * (change.b.astype(np.float64) @ change.a)
     return reference.forward(config, tensors, tokens)
 

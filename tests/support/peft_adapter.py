@@ -20,7 +20,14 @@ RANK, ALPHA = 4, 6
 
 
 def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Path:
-    """Writes an adapter of every projection that can be adapted; strong, so that it shows."""
+    """Writes an adapter of every projection that can be adapted; strong, so that it shows.
+
+    Args:
+        model: whose numbers are read.
+        folder: to write.
+        seed: of the values.
+        config: of PEFT; "r" is the rank.
+    """
     from safetensors.numpy import save_file
 
     rng = np.random.default_rng(seed)
@@ -36,7 +43,10 @@ def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Pa
             modules[theirs.removesuffix(".weight")] = shape[::-1] if transform.transposed else shape
     for module, (rows, columns) in modules.items():
         last = module.rpartition(".")[2]
-        rank = next((r for pattern, r in ranks.items() if re.fullmatch(pattern, last)), RANK)
+        rank = next(
+            (r for pattern, r in ranks.items() if re.fullmatch(pattern, last)),
+            config.get("r", RANK),
+        )
         a, b = rng.standard_normal((rank, columns)), rng.standard_normal((rows, rank))
         name = f"base_model.model.{module}"
         tensors[f"{name}.lora_A.weight"] = (a / np.sqrt(columns)).astype(np.float32)
