@@ -252,9 +252,10 @@ class MergedTensor:
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows of W + B A."""
-        sums: NDArray[np.float32] = self.tensor.read(first, last) + (
-            self.change.b[first:last] @ self.change.a
-        )
+        with np.errstate(over="ignore", invalid="ignore"):  # what is not finite is refused later
+            sums: NDArray[np.float32] = self.tensor.read(first, last) + (
+                self.change.b[first:last] @ self.change.a
+            )
         return sums
 
 
@@ -285,7 +286,8 @@ def _pairs(checkpoint: Checkpoint) -> dict[str, tuple[NDArray[np.float32], NDArr
         if match is None:
             raise UnsupportedError(
                 f"{checkpoint.path}: tensor {name!r}",
-                hint="pairs of A and B are known, of matrices in blocks; not of embeddings",
+                hint="pairs of A and B of matrices in blocks are known; no biases, embeddings or "
+                "magnitudes",
             )
         values = checkpoint.read_float32(name)
         if values.ndim != 2:
@@ -319,12 +321,13 @@ def _scale(settings: Mapping[str, Any], module: str, rank: int) -> float:
 
 def _of_module(patterns: object, module: str, default: Any) -> Any:
     """The value of the first pattern that is the module's name or the end of it, as PEFT has it."""
-    if isinstance(patterns, Mapping):
-        for pattern, value in patterns.items():
-            try:
-                found = re.fullmatch(rf"(.*\.)?({pattern})", module)
-            except re.error as error:
-                raise CorruptFileError(f"{CONFIG}: pattern {pattern!r:.60}: {error}") from error
-            if found:
-                return value
+    if not isinstance(patterns, Mapping | None):
+        raise CorruptFileError(f"{CONFIG}: {patterns!r:.60} in place of patterns")
+    for pattern, value in (patterns or {}).items():
+        try:
+            found = re.fullmatch(rf"(.*\.)?({pattern})", module)
+        except re.error as error:
+            raise CorruptFileError(f"{CONFIG}: pattern {pattern!r:.60}: {error}") from error
+        if found:
+            return value
     return default

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from edgeinfer.arch import by_gguf_name
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.lora import LowRank, graph_changes, require_family
+from edgeinfer.backends.base import Adaptable, AdapterUse, Engine
+from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.adapter import open_adapter
+
+NONE, HINT = "the backend has no adapters", "the backends native and llamacpp have"
 
 
 def changes_of(path: str | os.PathLike[str], config: ModelConfig) -> Iterator[tuple[str, LowRank]]:
@@ -23,3 +27,18 @@ def changes_of(path: str | os.PathLike[str], config: ModelConfig) -> Iterator[tu
         header = adapter.header
         require_family(config, header.architecture, path)
         yield from graph_changes(by_gguf_name(header.architecture), config, adapter.changes())
+
+
+def open_adapted(engine: Engine, adapters: Sequence[AdapterUse]) -> int:
+    """Opens a sequence that is computed with adapters.
+
+    Raises:
+        UnsupportedError: the engine has none.
+    """
+    number = engine.open()
+    if adapters:
+        if not isinstance(engine, Adaptable):
+            engine.close(number)
+            raise UnsupportedError(NONE, hint=HINT)
+        engine.set_adapters(number, adapters)
+    return number

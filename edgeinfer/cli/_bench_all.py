@@ -103,6 +103,7 @@ def _add_divergence(
                 Path(folder, "reference.logits"),
                 batch=most_exact.plan.batch,
                 about={},
+                adapters=most_exact.adapters,
             )
         for record, model in zip(records, models, strict=True):
             with opened(record["backend"], model) as compared:

@@ -38,10 +38,15 @@ def _read_adapters(
     adapters = []
     for value in values:
         path, found, scale = value.rpartition("=")
+        if not found or os.path.exists(value):  # a name may have the sign in it
+            adapters.append((value, 1.0))
+            continue
         try:
-            adapters.append((path, float(scale)) if found else (value, 1.0))
+            adapters.append((path, float(scale)))
         except ValueError:
             raise click.BadParameter(f"{value!r} is not FILE or FILE=SCALE") from None
+        if not path:
+            raise click.BadParameter(f"{value!r} names no file")
     return tuple(adapters)
 
 

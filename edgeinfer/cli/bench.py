@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeinfer.cli import ui
-from edgeinfer.cli._model_options import cache_type_options
+from edgeinfer.cli._model_options import adapter_option, cache_type_options
 
 if TYPE_CHECKING:
     from edgeinfer.cli._model_options import ModelOptions
@@ -56,6 +56,7 @@ def _counts(
 )  # fmt: skip
 @click.option("-b", "--batch", "--batch-size", type=int, help="Prompt tokens a step.")
 @cache_type_options
+@adapter_option
 @click.option(
     "--sustained", type=click.FloatRange(1), is_flag=False, flag_value=60.0, metavar="[SECONDS]",
     help="Then generate for so long (60) and say how the speed holds.",
@@ -149,6 +150,8 @@ def _given(counts: dict[str, tuple[int, ...]], loading: dict[str, Any]) -> list[
     for name, option in _PASSED_ON.items():
         if loading[name] is not None:
             given += [option, str(loading[name])]
+    for path, scale in loading["lora"]:
+        given += ["--lora", f"{path}={scale}"]
     return given + ["--offline"] * loading["offline"]
 
 
@@ -191,7 +194,7 @@ def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, A
     with options.open(stored.reference) as model:
         loaded = time.perf_counter()
         plan = model.plan
-        bench = benchmark.Bench(model.engine, batch=plan.batch)
+        bench = benchmark.Bench(model.engine, batch=plan.batch, adapters=model.adapters)
         prompt = wanted.tests[0].prompt_tokens or 1
         bench.fill(prompt)
         first = time.perf_counter()
@@ -224,6 +227,7 @@ def _time(options: ModelOptions, reference: str, wanted: _Wanted) -> dict[str, A
         "context": plan.context,
         "kv_type_k": plan.kv_type_k,
         "kv_type_v": plan.kv_type_v,
+        "lora": [list(use) for use in options.lora],
         "machine": _machine(),
         "load_seconds": loaded - started,
         "first_token_prompt": prompt,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from edgeinfer.cli import ui
-from edgeinfer.cli._model_options import cache_type_options
+from edgeinfer.cli._model_options import adapter_option, cache_type_options
 
 if TYPE_CHECKING:
     from edgeinfer.backends.registry import Candidate
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 @click.option("-tb", "--threads-batch", type=int, help="The same, to read prompts.")
 @click.option("-b", "--batch", "--batch-size", type=int, help="Tokens a step.")
 @cache_type_options
+@adapter_option
 @click.option("-ngl", "--gpu-layers", type=int, help="Layers on the GPU, -1 for all.")
 @click.option("--memory", metavar="SIZE", help="Use at most so much, such as 2GiB.")
 @click.option("--offline", is_flag=True, help="Never ask the network.")
@@ -70,6 +71,7 @@ def command(
     (the same model as f16, say) also the Kullback-Leibler divergence from it, how often both
     hold the same token for the likeliest, and the error of probabilities. The reference's
     logits are kept on disk for the next time, at two bytes a token and word of the vocabulary.
+    Adapters are of MODEL, not of the reference.
     """
     from edgeinfer.cli._fetch import fetch
     from edgeinfer.cli._model_options import ModelOptions
@@ -170,7 +172,7 @@ class _Reference:
         from edgeinfer.runtime.evaluation import reference_logits
 
         chunks = self._text.chunks(self._stored)
-        options = replace(self._options, backend=self._candidate.name)
+        options = replace(self._options, backend=self._candidate.name, lora=())
         key = {name: value for name, value in self.about.items() if name != "model"}
         with ui.progress("reference", len(chunks), "chunk") as bar:
             return reference_logits(
@@ -237,7 +239,7 @@ def _measure(
             text=text.about,
             reference=exact.about if exact else None,
             seconds=time.perf_counter() - start,
-        )
+        ) | {"lora": [list(use) for use in options.lora]}
 
 
 def _show(records: Sequence[Mapping[str, Any]]) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from edgeinfer.backends.base import Engine, Slice
+from edgeinfer.backends.adapters import open_adapted
+from edgeinfer.backends.base import AdapterUse, Engine, Slice
 from edgeinfer.errors import UsageError
 from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.evaluation.compact import ReferenceLogits, ReferenceWriter
@@ -32,6 +33,7 @@ def evaluate(
     *,
     batch: int,
     reference: ReferenceLogits | None = None,
+    adapters: Sequence[AdapterUse] = (),
     progress: Progress | None = None,
 ) -> Surprise:
     """Scores every token of the second halves of the chunks.
@@ -41,6 +43,7 @@ def evaluate(
         chunks: of the text.
         batch: tokens a step.
         reference: what another model said of the same chunks.
+        adapters: what it computes with.
         progress: called after each chunk.
 
     Returns:
@@ -53,7 +56,7 @@ def evaluate(
     if reference is not None:
         check_same_text(reference, chunks, engine.config.vocab_size)
     scores: list[Surprise] = []
-    for number, pieces in enumerate(_read(engine, chunks, batch)):
+    for number, pieces in enumerate(_read(engine, chunks, batch, adapters)):
         rows = None if reference is None else reference.chunk(number)
         for at, logits in pieces:
             part = slice(at, at + len(logits))
@@ -75,6 +78,7 @@ def record(
     *,
     batch: int,
     about: Mapping[str, Any],
+    adapters: Sequence[AdapterUse] = (),
     progress: Progress | None = None,
 ) -> ReferenceLogits:
     """Writes what a model says of the chunks, for others to be measured against.
@@ -85,6 +89,7 @@ def record(
         path: the file; it appears when it is complete.
         batch: tokens a step.
         about: what the file says of its origin.
+        adapters: what it computes with.
         progress: called after each chunk.
 
     Raises:
@@ -97,7 +102,7 @@ def record(
         vocab=engine.config.vocab_size,
         about={**about, "text": chunks.digest()},
     ) as writer:
-        for number, pieces in enumerate(_read(engine, chunks, batch)):
+        for number, pieces in enumerate(_read(engine, chunks, batch, adapters)):
             for at, logits in pieces:
                 writer.write(logits, chunks.targets[number, at : at + len(logits)])
             if progress is not None:
@@ -137,9 +142,11 @@ def check_same_text(reference: ReferenceLogits, chunks: Chunks, vocab: int) -> N
         )
 
 
-def _read(engine: Engine, chunks: Chunks, batch: int) -> Iterator[Iterator[tuple[int, Logits]]]:
+def _read(
+    engine: Engine, chunks: Chunks, batch: int, adapters: Sequence[AdapterUse] = ()
+) -> Iterator[Iterator[tuple[int, Logits]]]:
     """For each chunk the pieces of its scored rows: (first row, logits)."""
-    sequence = engine.open()
+    sequence = open_adapted(engine, adapters)
     try:
         for tokens in chunks.tokens:
             engine.trim(sequence, 0)

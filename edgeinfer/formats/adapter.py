@@ -22,6 +22,7 @@ from edgeinfer.formats.gguf import GGUFFile, open_gguf
 from edgeinfer.quant import by_ggml_id, decode
 
 A, B = ".lora_a", ".lora_b"
+MADE_BY = "edgeinfer convert MODEL --lora FOLDER makes one of a PEFT adapter"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +87,8 @@ def open_adapter(path: str | os.PathLike[str]) -> Adapter:
         CorruptFileError: it is damaged, or no adapter.
         UnsupportedError: an adapter of another kind.
     """
+    if os.path.isdir(path):
+        raise CorruptFileError(f"{os.fspath(path)}: a folder, not a GGUF file", hint=MADE_BY)
     file = open_gguf(path)
     try:
         return Adapter(file)
@@ -104,7 +107,7 @@ def _header(file: GGUFFile) -> AdapterHeader:
     if file.metadata.get("general.type") != "adapter":
         raise CorruptFileError(
             f"{file.path}: not an adapter ('general.type' is not 'adapter')",
-            hint="edgeinfer convert MODEL --lora FOLDER makes one of a PEFT adapter",
+            hint=MADE_BY,
         )
     kind = file.metadata.get("adapter.type")
     if kind != "lora" or "adapter.alora.invocation_tokens" in file.metadata:

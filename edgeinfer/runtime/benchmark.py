@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 
 from edgeinfer.arch.tensors import LOOKED_UP
-from edgeinfer.backends.base import Engine, Slice
+from edgeinfer.backends.adapters import open_adapted
+from edgeinfer.backends.base import AdapterUse, Engine, Slice
 from edgeinfer.device.ceilings import Ceilings
 
 LEAST_SECONDS = 0.2  # a sample; shorter tests are repeated
@@ -147,12 +148,19 @@ class Result:
 class Bench:
     """Runs tests on an engine. One sequence holds the context; it is refilled only to grow."""
 
-    def __init__(self, engine: Engine, *, batch: int, least_seconds: float = LEAST_SECONDS) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        batch: int,
+        least_seconds: float = LEAST_SECONDS,
+        adapters: Sequence[AdapterUse] = (),
+    ) -> None:
         self._engine = engine
         self._batch = batch
         self._least_seconds = least_seconds
         self._random = np.random.default_rng(0)
-        self._sequence = engine.open()
+        self._sequence = open_adapted(engine, adapters)
         self._length = 0  # tokens in the sequence
 
     def fill(self, depth: int) -> None:

@@ -52,9 +52,15 @@ def evaluate(
     progress: Progress | None = None,
 ) -> Measures:
     """Measures a model on the chunks of a text; as ``edgeinfer.evaluation.run.evaluate``."""
-    batch = model.plan.batch
     return measures(
-        score(model.engine, chunks, batch=batch, reference=reference, progress=progress)
+        score(
+            model.engine,
+            chunks,
+            batch=model.plan.batch,
+            reference=reference,
+            adapters=model.adapters,
+            progress=progress,
+        )
     )
 
 

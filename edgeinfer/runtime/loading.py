@@ -77,9 +77,11 @@ def load(
     from edgeinfer.planner.planner import DEFAULT_BATCH
     from edgeinfer.runtime.choice import Choice, Job
     from edgeinfer.runtime.opened import opened
+    from edgeinfer.runtime.sequence import require_scales
     from edgeinfer.store import resolve
 
     uses = [use if isinstance(use, tuple) else (use, 1.0) for use in lora]
+    require_scales(scale for _, scale in uses)
     headers = [read_header(path) for path, _ in uses]
     stored = resolve(os.fspath(reference), offline=offline, progress=progress)
     device = detect()

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.backends.adapters import HINT
 from edgeinfer.backends.base import (
     Adaptable,
     AdapterUse,
@@ -33,7 +34,6 @@ from edgeinfer.runtime.generator import Task, collect, generate
 from edgeinfer.runtime.running import Listed
 from edgeinfer.runtime.sampler import check_params
 from edgeinfer.runtime.scheduler import Scheduler
-from edgeinfer.runtime.sequence import ADAPTABLE
 from edgeinfer.runtime.sequence import Sequence as TextSequence
 from edgeinfer.runtime.session import Session
 from edgeinfer.runtime.speeds import Expectation
@@ -252,7 +252,7 @@ class Model:
         """
         engine = self._live()
         if not isinstance(engine, Adaptable):
-            raise UnsupportedError(f"the backend {self.backend!r} has no adapters", hint=ADAPTABLE)
+            raise UnsupportedError(f"the backend {self.backend!r} has no adapters", hint=HINT)
         return engine.add_adapter(Path(path))
 
     def remove_adapter(self, adapter: int) -> None:

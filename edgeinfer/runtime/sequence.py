@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 
+from edgeinfer.backends import adapters as adapters_
 from edgeinfer.backends.base import Adaptable, AdapterUse, Engine
 from edgeinfer.errors import ContextFullError, UnsupportedError, UsageError
 
@@ -16,7 +18,7 @@ def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
     return min(len(a), len(b))
 
 
-ADAPTABLE = "backend='native' and backend='llamacpp' have"
+LARGEST_SCALE = float.fromhex("0x1.fffffep127")  # of float32
 SINKS = 4  # first tokens that attention leans on
 
 
@@ -28,6 +30,17 @@ def shifted(tokens: Tokens[int], context: int) -> list[int]:
     """
     last = max(context // 2 - SINKS, 1)
     return [*tokens[:SINKS], *tokens[max(SINKS, len(tokens) - last) :]]
+
+
+def require_scales(scales: Iterable[float]) -> None:
+    """Refuses what is no strength of an adapter.
+
+    Raises:
+        UsageError: a scale is no number that can be computed with.
+    """
+    for scale in scales:
+        if not abs(scale) <= LARGEST_SCALE:
+            raise UsageError(f"an adapter's scale is {scale}", hint="1 is as it was trained")
 
 
 class Sequence:
@@ -55,8 +68,9 @@ class Sequence:
         """
         if self.adapters == tuple(adapters):
             return
+        require_scales(scale for _, scale in adapters)
         if not isinstance(self.engine, Adaptable):
-            raise UnsupportedError("the backend has no adapters", hint=ADAPTABLE)
+            raise UnsupportedError(adapters_.NONE, hint=adapters_.HINT)
         self.rewind(0)
         try:
             self.engine.set_adapters(self.number, adapters)

@@ -11,7 +11,7 @@ from support.whole_model import write_whole_model
 
 RECORD = {
     "model", "file_bytes", "parameters", "quant", "backend", "threads", "batch", "context",
-    "kv_type_k", "kv_type_v", "machine", "load_seconds", "first_token_prompt",
+    "kv_type_k", "kv_type_v", "lora", "machine", "load_seconds", "first_token_prompt",
     "first_token_seconds", "peak_resident_bytes", "tests", "sustained",
 }  # fmt: skip
 TEST = {

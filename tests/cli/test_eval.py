@@ -12,7 +12,7 @@ from support.whole_model import write_whole_model
 PLAIN = {
     "model", "format", "quant", "file_bytes", "backend", "version", "threads", "kv_type_k",
     "kv_type_v", "text", "context", "chunks", "reference", "machine", "edgeinfer", "seconds",
-    "tokens_per_second", "tokens", "perplexity", "perplexity_error", "nll", "nll_error",
+    "tokens_per_second", "tokens", "perplexity", "perplexity_error", "nll", "nll_error", "lora",
 }  # fmt: skip
 TEXT = "hello, hell: what is the bell that fell in the well? " * 6
 
