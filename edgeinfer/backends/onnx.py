@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Logits, ModelFiles, Slice, Support
 from edgeinfer.backends.checks import check_batch, check_trim
+from edgeinfer.backends.onnx_graph import check_graph
 from edgeinfer.backends.onnx_prepacked import prepacked
 from edgeinfer.backends.onnx_providers import PROCESSOR, available, started, wanted
 from edgeinfer.backends.onnx_providers import session as on_provider
@@ -143,6 +144,7 @@ def _session(library: Any, folder: OnnxFolder, plan: MemoryPlan) -> Any:
             f"{folder.path}: ONNX Runtime {library.__version__} does not load it: {error}",
             hint="export the model again, or pip install -U onnxruntime",
         ) from error
+    check_graph(session, folder)
     return session
 
 

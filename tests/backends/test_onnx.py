@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -165,6 +167,53 @@ def test_a_damaged_graph_is_an_error_with_its_name(tmp_path):
     (folder / "model.onnx.data").unlink()
     with pytest.raises(CorruptFileError, match=r"model\.onnx\.data is missing"):
         edgeinfer.load(folder)
+
+
+def another_graph(graph):
+    from onnx import TensorProto, helper
+
+    x, y = (helper.make_tensor_value_info(name, TensorProto.FLOAT, [1]) for name in "xy")
+    node = helper.make_node("Add", ["x", "x"], ["y"])
+    graph.CopyFrom(helper.make_graph([node], "g", [x], [y]))
+
+
+def without_a_choice_of_rows(graph):
+    (option,) = (value for value in graph.input if value.name == "num_logits")
+    graph.input.remove(option)
+
+
+def with_one_more_input(graph):
+    graph.input.append(graph.input[0])
+    graph.input[-1].name = "position_ids"
+
+
+@pytest.mark.parametrize(
+    ("harm", "message"),
+    [
+        (another_graph, "it has no 'input_ids'"),
+        (without_a_choice_of_rows, "it has no 'num_logits'"),
+        (with_one_more_input, "it wants 'position_ids' as well"),
+        ("kv_heads", r"'past_key_values\.0\.key' is a tensor\(float\) of"),
+        ("vocab_size", r"'logits' .*, not a tensor\(float\) of \(any, any, 1\)"),
+    ],
+)
+def test_a_graph_other_than_the_record_tells_is_refused(harm, message, folder, tmp_path):
+    import onnx
+
+    wrong = shutil.copytree(folder, tmp_path / "wrong")
+    record = json.loads((wrong / "edgeinfer.json").read_text())
+    if isinstance(harm, str):
+        record["config"][harm] = 1
+    else:
+        model = onnx.load(wrong / "model.onnx", load_external_data=False)
+        harm(model.graph)
+        record["files"]["model.onnx"] = (wrong / "model.onnx").write_bytes(
+            model.SerializeToString()
+        )
+    (wrong / "edgeinfer.json").write_text(json.dumps(record))
+
+    with pytest.raises(CorruptFileError, match=message):
+        load(wrong)
 
 
 def test_without_the_library_it_says_what_to_install(folder, monkeypatch):
