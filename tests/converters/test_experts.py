@@ -15,31 +15,9 @@ from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.planner.outline import Outline
 from edgeinfer_converters.gguf import convert
 from support import tiny
+from support.mxfp4 import MATRICES, pack
 
 MODEL = tiny.BY_NAME["gptoss-gqa64-sinks"]
-LEVELS = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], np.float32)
-LEVELS = np.concatenate([LEVELS, -LEVELS])  # E2M1, by its four bits
-MATRICES = ("gate_up_proj", "down_proj")
-
-
-def packed(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """Puts random MXFP4 in place of a checkpoint's experts; returns (experts, rows, columns)."""
-    rng = np.random.default_rng(7)
-    tensors, meant = load_file(folder / "model.safetensors"), {}
-    for name in [name for name in tensors if name.endswith(MATRICES)]:
-        experts, columns, rows = tensors.pop(name).shape
-        blocks = rng.integers(0, 256, (experts, rows, columns // 32, 16), np.uint8)
-        scales = rng.integers(117, 123, (experts, rows, columns // 32), np.uint8)
-        tensors |= {f"{name}_blocks": blocks, f"{name}_scales": scales}
-        # A byte holds neighbours, the first in its lower half.
-        values = np.stack([LEVELS[blocks & 15], LEVELS[blocks >> 4]], axis=-1)
-        powers = 2.0 ** (scales.astype(np.float32) - 127)
-        values = values.reshape(*scales.shape, 32) * powers[..., None]
-        meant[name] = values.reshape(experts, rows, columns).astype(np.float32)
-    save_file(tensors, folder / "model.safetensors")
-    quantised = {"quantization_config": {"quant_method": "mxfp4"}}
-    tiny.write_config(folder, {**MODEL.config, **quantised})
-    return meant
 
 
 def experts_of(path: Path) -> dict[str, gguf.ReaderTensor]:
@@ -61,7 +39,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.mark.parametrize("quant", ["mxfp4_moe", "bf16", "f32"])
 def test_blocks_keep_every_weight(quant: str, folder: Path, tmp_path: Path) -> None:
-    meant = packed(folder)
+    meant = pack(MODEL, folder)
 
     report = convert(folder, tmp_path / "out.gguf", quant=quant)
 
@@ -76,7 +54,7 @@ def test_blocks_keep_every_weight(quant: str, folder: Path, tmp_path: Path) -> N
 
 
 def test_a_plan_counts_blocks_as_they_are(folder: Path) -> None:
-    packed(folder)
+    pack(MODEL, folder)
     shapes = {n: t.shape for n, t in load_file(folder / "model.safetensors").items()}
 
     outline = Outline.of_checkpoint(MODEL.config, shapes)
@@ -102,7 +80,7 @@ def test_floats_of_many_blocks_of_rows_are_read_in_order(
 
 
 def test_blocks_of_another_shape_or_type_are_refused(folder: Path, tmp_path: Path) -> None:
-    packed(folder)
+    pack(MODEL, folder)
     file = folder / "model.safetensors"
     tensors, name = load_file(file), "model.layers.1.mlp.experts.down_proj_scales"
     good = tensors[name]
@@ -131,7 +109,7 @@ def test_blocks_mean_what_transformers_reads(folder: Path, tmp_path: Path) -> No
     import torch
     from transformers.integrations.mxfp4 import convert_moe_packed_tensors
 
-    meant = packed(folder)
+    meant = pack(MODEL, folder)
     stored = load_file(folder / "model.safetensors")
 
     for name, weights in meant.items():
