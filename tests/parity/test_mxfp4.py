@@ -1,4 +1,4 @@
-"""gpt-oss with its very MXFP4 blocks: our engine and llama.cpp read a file of ours as it is meant."""
+"""gpt-oss with its very MXFP4 blocks: our engine and llama.cpp read our file as it is meant."""
 
 from __future__ import annotations
 
