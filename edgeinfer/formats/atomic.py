@@ -57,14 +57,7 @@ class AtomicFile:
     def reserve(self, size: int) -> None:
         """Makes sure, before any work is done, that the disk has room for ``size`` bytes."""
         with self._explained():
-            import shutil
-
-            free = shutil.disk_usage(self.path.parent).free
-        if size > free:
-            raise EdgeInferError(
-                f"{self.path}: {size} bytes to write, {free} bytes free on the disk",
-                hint="free some space, or choose another output",
-            )
+            check_room(self.path, size)
 
     def write(self, data: Octets) -> None:
         """Appends bytes."""
@@ -144,6 +137,23 @@ class AtomicFile:
             self.abort()
         elif not self.closed:
             self.commit()
+
+
+def check_room(path: Path, size: int) -> None:
+    """Makes sure that the disk has room for ``size`` more bytes beside ``path``.
+
+    Raises:
+        EdgeInferError: it has not.
+        OSError: it cannot be asked.
+    """
+    import shutil
+
+    free = shutil.disk_usage(path.parent).free
+    if size > free:
+        raise EdgeInferError(
+            f"{path}: {size} bytes to write, {free} bytes free on the disk",
+            hint="free some space, or choose another output",
+        )
 
 
 def _lock(fd: int) -> bool:

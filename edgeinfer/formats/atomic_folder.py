@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 
 from edgeinfer.errors import EdgeInferError, NotFoundError, UsageError
+from edgeinfer.formats.atomic import check_room
 
 YOUNG = 2.0  # seconds
 
@@ -51,6 +52,11 @@ class AtomicFolder:
             raise NotFoundError(f"{self.path.parent}: no such folder") from None
         except OSError as error:
             raise self._failure(error) from error
+
+    def reserve(self, size: int) -> None:
+        """Makes sure, before any work is done, that the disk has room for ``size`` bytes."""
+        with self.explained():
+            check_room(self.path, size)
 
     def sync(self) -> None:
         """Makes all files durable; ``commit`` does so too, and then has less to do."""

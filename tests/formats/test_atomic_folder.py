@@ -59,6 +59,16 @@ def test_a_full_disk_is_told_with_the_name(tmp_path):
         raise OSError(28, "No space left on device")
 
 
+def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path):
+    with (
+        pytest.raises(EdgeInferError, match=r"out: \d+ bytes to write, \d+ bytes free"),
+        AtomicFolder(tmp_path / "out", mark=MARK) as folder,
+    ):
+        folder.reserve(1 << 62)
+
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_folder_that_cannot_be_swapped_in_leaves_the_old_one(tmp_path, monkeypatch):
     with AtomicFolder(tmp_path / "out", mark=MARK) as folder:
         fill(folder.part, "old")

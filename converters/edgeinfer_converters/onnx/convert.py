@@ -167,6 +167,7 @@ class OnnxExport:
                 # The scales of an int8 cache are not known yet, and are seen with one of floats.
                 floats = recipe.floats if cache == "int8" else cache
                 self._graph = self._drawn(Cache(floats))
+                self._folder.reserve(self._weights.data.size)
                 self._ids = write_tokenizer(source, self._folder.part)
                 self._file = (self._folder.part / data_file.NAME).open("w+b")
                 self._file.truncate(self._weights.data.size)

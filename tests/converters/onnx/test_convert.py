@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from edgeinfer.quant.assignment import Overrides
 from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters.gguf import convert as to_gguf
 from edgeinfer_converters.onnx.convert import convert
+from edgeinfer_converters.onnx.weights import Weights
 from support import tiny
 from support.onnx_graph import Run, with_exact_products
 from support.peft_adapter import write_peft
@@ -190,6 +192,21 @@ def test_a_failure_leaves_the_old_folder_as_it_was(checkpoint, tmp_path):
 
     assert {path.name: path.read_bytes() for path in (tmp_path / "out").iterdir()} == before
     assert sorted(path.name for path in tmp_path.iterdir()) == ["broken", "out"]
+
+
+def test_a_disk_that_is_too_small_is_told_before_anything_is_encoded(
+    checkpoint, tmp_path, monkeypatch
+):
+    convert(checkpoint, tmp_path / "out", quant="int4")
+    before = (tmp_path / "out" / "model.onnx.data").read_bytes()
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+    monkeypatch.setattr(Weights, "write", None)
+
+    with pytest.raises(EdgeInferError, match="10000 bytes free on the disk"):
+        convert(checkpoint, tmp_path / "out", quant="int8")
+
+    assert (tmp_path / "out" / "model.onnx.data").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
 def test_other_things_in_the_way_are_not_touched(checkpoint, tmp_path):
