@@ -81,6 +81,10 @@ def read(folder: Path) -> OnnxFolder:
         CorruptFileError: the record makes no sense, or a file is missing or cut short.
     """
     path = folder / NAME
+    if folder.is_file() and (folder.parent / NAME).is_file():
+        raise UnsupportedError(
+            f"{folder} is a file of an exported model", hint=f"give its folder: {folder.parent}"
+        )
     if not path.is_file():
         raise UnsupportedError(
             f"{folder} was not exported by edgeinfer: it has no {NAME}",

@@ -154,6 +154,13 @@ def test_a_folder_is_not_for_backends_of_other_formats(folder):
         edgeinfer.load(folder, backend="native")
 
 
+def test_the_graph_in_place_of_its_folder_is_told_as_such(folder):
+    with pytest.raises(UnsupportedError, match=r"model\.onnx is a file of an exported model") as e:
+        edgeinfer.load(folder / "model.onnx")
+
+    assert str(folder) in str(e.value.hint)
+
+
 def test_a_damaged_graph_is_an_error_with_its_name(tmp_path):
     folder = export(tmp_path, "int4")
     graph = folder / "model.onnx"

@@ -19,6 +19,7 @@ from edgeinfer.device.resident import peak_resident_bytes
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats import onnx_folder
 from edgeinfer.formats.atomic_folder import AtomicFolder
+from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
 from edgeinfer.tokenizer import load_tokenizer
@@ -86,7 +87,7 @@ def convert(
         NotFoundError: the source, or a file of it, does not exist.
         CorruptFileError: a file is broken, or a tensor missing.
         UnsupportedError: the family is not known or has experts, or onnx-ir is not installed, or of
-            an int8 cache onnxruntime.
+            an int8 cache or ``verify`` onnxruntime.
     """
 
     def planned(opened: HuggingFaceSource | GgufSource) -> OnnxExport:
@@ -125,6 +126,8 @@ def export(
     cache = (cache or recipe.floats).lower()
     check_type(cache, recipe.floats)
     _require_library()
+    if cache == "int8" or verify is not None:
+        onnxruntime()  # which runs what was written, when all is
     return OnnxExport(
         source,
         output,

@@ -259,6 +259,19 @@ def test_what_cannot_be_expressed_is_refused(checkpoint, tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("option", [{"cache": "int8"}, {"verify": lambda *given: None}])
+def test_a_library_that_is_needed_at_the_end_is_asked_for_before_the_work(
+    option, checkpoint, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(sys.modules, "onnxruntime", None)
+    monkeypatch.setattr(Weights, "write", None)
+
+    with pytest.raises(UnsupportedError, match="onnxruntime") as caught:
+        convert(checkpoint, tmp_path / "out", quant="int4", **option)
+
+    assert "edgeinfer[onnx]" in str(caught.value.hint)
+
+
 @pytest.mark.parametrize("harm", ["missing", "short", "record", "version", "none"])
 def test_a_damaged_folder_says_what_is_wrong(harm, checkpoint, tmp_path):
     folder = tmp_path / "out"
