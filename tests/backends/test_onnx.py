@@ -8,6 +8,7 @@ import shutil
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -16,7 +17,7 @@ import edgeinfer
 from edgeinfer.backends.base import ModelFiles, Slice
 from edgeinfer.backends.onnx import OnnxBackend, OnnxEngine
 from edgeinfer.device.detect import detect
-from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
+from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError, UsageError
 from edgeinfer.planner.plan import MemoryPlan
 from support import tiny
 from support.golden import golden
@@ -113,6 +114,19 @@ def test_matrices_kept_in_order_give_the_same_logits_from_less_memory(tmp_path, 
     load(folder)
     (anew,) = (tmp_path / "home" / "prepacked").iterdir()
     assert anew != made
+
+
+def test_a_disk_without_room_for_matrices_in_order_is_told(folder, tmp_path, monkeypatch):
+    from edgeinfer.backends import onnx_prepacked
+
+    monkeypatch.setattr(onnx_prepacked, "home", lambda: tmp_path)
+    monkeypatch.setenv("EDGEINFER_ONNX_PREPACKED", "1")
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=10_000))
+
+    with pytest.raises(EdgeInferError, match="10000 bytes free on the disk"):
+        load(folder)
+
+    assert not list((tmp_path / "prepacked").iterdir())
 
 
 # ---- refusals --------------------------------------------------------------------------------
