@@ -44,8 +44,8 @@ from edgeinfer.planner.plan import MemoryPlan
 PREPACKED = "EDGEINFER_ONNX_PREPACKED"
 _SILENT = 3  # errors only: it warns of the rows of logits, whose number varies
 Number: TypeAlias = "type[np.floating[Any] | np.signedinteger[Any]]"
-_CACHES: dict[str, Number] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
-_OUTPUTS = ("logits", "hidden_states")
+_PAST = "past_key_values."
+_TYPES: dict[str, Number] = {"f32": np.float32, "f16": np.float16, "int8": np.int8}
 
 
 class OnnxBackend:
@@ -158,18 +158,24 @@ class _Sequence:
 
     def __init__(self, session: Any, shape: tuple[int, ...], kind: Number) -> None:
         self.length = 0
-        self.binding = session.io_binding()
-        for name in _OUTPUTS:  # first, so that their places are known
-            self.binding.bind_output(name, "cpu")
-        self._caches = []
-        for value in session.get_inputs():
-            if value.name.startswith("past_key_values."):
-                cache: NDArray[Any] = np.zeros(shape, kind)
-                self._caches.append(cache)
-                present = value.name.replace("past_key_values.", "present.")
-                place = ("cpu", 0, kind, shape, cache.ctypes.data)
-                self.binding.bind_input(value.name, *place)
-                self.binding.bind_output(present, *place)
+        self._session = session
+        self._caches: dict[str, NDArray[Any]] = {
+            value.name: np.zeros(shape, kind)
+            for value in session.get_inputs()
+            if value.name.startswith(_PAST)
+        }
+        self._bindings: dict[str, Any] = {}
+
+    def binding(self, output: str) -> Any:
+        """Binds the caches. A step gives what else is bound: of this output, and no other."""
+        if output not in self._bindings:
+            binding = self._bindings[output] = self._session.io_binding()
+            binding.bind_output(output, "cpu")  # first, so that its place is known
+            for name, cache in self._caches.items():
+                place = ("cpu", 0, cache.dtype.type, cache.shape, cache.ctypes.data)
+                binding.bind_input(name, *place)
+                binding.bind_output(name.replace(_PAST, "present."), *place)
+        return self._bindings[output]
 
 
 class OnnxEngine:
@@ -180,7 +186,7 @@ class OnnxEngine:
         self.provider: str = session.get_providers()[0]
         self._session = session
         self._context, self._batch = plan.context, plan.batch
-        self._cache = _CACHES[folder.cache]
+        self._cache, self._floats = _TYPES[folder.cache], _TYPES[folder.floats]
         self._lock = threading.Lock()
         self._sequences: dict[int, _Sequence] = {}
         self._opened = 0
@@ -247,7 +253,7 @@ class OnnxEngine:
             rows = [self._read(part, output, width) for part in batch]
             for part in batch:
                 self._sequences[part.sequence].length += len(part.tokens)
-            return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+            return _joined(rows, width)
 
     def _read(self, part: Slice, output: str, width: int) -> NDArray[np.float32]:
         """Appends a slice's tokens to its buffers, in pieces; its length stays what it was."""
@@ -259,8 +265,8 @@ class OnnxEngine:
             wanted = max(len(tokens) - unwanted, 0)
             made = self._piece(sequence, tokens, sequence.length + at + len(tokens), wanted, output)
             if wanted:
-                rows.append(made[0].astype(np.float32))
-        return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
+                rows.append(made[0].astype(np.float32, copy=False))
+        return _joined(rows, width)
 
     def _piece(
         self,
@@ -271,7 +277,7 @@ class OnnxEngine:
         output: str,
     ) -> NDArray[Any]:
         """Computes a piece; returns the output, (1, wanted, width), of one row at least."""
-        binding = sequence.binding
+        binding = sequence.binding(output)
         given = {
             "input_ids": tokens[None],
             "attention_mask": self._seen[:, :total],
@@ -279,11 +285,21 @@ class OnnxEngine:
         }
         for name, value in given.items():
             binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
-        for name in _OUTPUTS:  # bound anew, or the last step's would be taken again
-            binding.bind_output(name, "cpu")
+        made: NDArray[Any] | None = None
+        if wanted > 1:  # bound anew, or the last step's would be taken again
+            binding.bind_output(output, "cpu")
+        else:  # the graph declares one row, which can go where we want it
+            width = self.config.vocab_size if output == "logits" else self.config.width
+            made = np.empty((1, 1, width), self._floats)
+            binding.bind_output(output, "cpu", 0, self._floats, made.shape, made.ctypes.data)
         try:
             self._session.run_with_iobinding(binding, self._options)
-            made: NDArray[Any] = binding.get_outputs()[_OUTPUTS.index(output)].numpy()
+            return binding.get_outputs()[0].numpy() if made is None else made
         except Exception as error:  # its errors have no class in common
             raise EdgeInferError(f"ONNX Runtime cannot compute a step: {error}") from error
-        return made
+
+
+def _joined(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
+    if len(rows) == 1:
+        return rows[0]
+    return np.concatenate(rows) if rows else np.empty((0, width), np.float32)
