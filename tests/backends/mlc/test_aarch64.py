@@ -1,7 +1,6 @@
 """A library for ARM, run under emulation with TVM's runtime for ARM, says what this machine says.
 
-EDGEINFER_TVM_AARCH64 names a folder with the wheels of apache-tvm and apache-tvm-ffi for
-manylinux_2_28_aarch64, unpacked.
+EDGEINFER_TVM_AARCH64 names a folder that ``.ci/tvm_aarch64`` filled; ``make test-all`` does so.
 """
 
 from __future__ import annotations
