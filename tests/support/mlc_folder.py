@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -138,3 +139,29 @@ def read(folder: Path) -> MlcFolder:
             records[record["name"]] = record
             arrays[record["name"]] = array.reshape(record["shape"])
     return MlcFolder(config, index, records, arrays)
+
+
+def decoded(folder: Path, output: Path) -> Path:
+    """Writes a folder with the same values as float32."""
+    from edgeinfer_converters.mlc.shards import AS_IT_IS, Record, ShardWriter
+
+    held = read(folder)
+    shutil.copytree(folder, output, ignore=shutil.ignore_patterns("params_*", "*-cache.json"))
+    config = json.loads((output / "mlc-chat-config.json").read_text())
+    config["quantization"] = "q0f32"
+    (output / "mlc-chat-config.json").write_text(json.dumps(config))
+    width, ff = (config["model_config"][key] for key in ("hidden_size", "intermediate_size"))
+    values = {}
+    for name in sorted(held.names()):
+        found = held.values(name)
+        columns = ff if "down_proj" in name else width
+        values[name] = found if found.ndim == 1 else found[:, :columns]
+    records = [
+        Record(name=name, shape=value.shape, dtype="float32", format=AS_IT_IS)
+        for name, value in values.items()
+    ]
+    writer = ShardWriter(output, records)
+    for name, value in values.items():
+        writer.write(name, np.ascontiguousarray(value, np.float32))
+    writer.finish(1)
+    return output

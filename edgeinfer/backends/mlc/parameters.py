@@ -58,6 +58,7 @@ class Matrix:
         dtype: of its scales, or of itself where it has no codes.
         group: codes that share a scale, 0 for floats.
         bias: whether a vector is added to the product.
+        transposed: the folder has it with rows side by side.
     """
 
     rows: int
@@ -65,6 +66,7 @@ class Matrix:
     dtype: str
     group: int
     bias: bool
+    transposed: bool
 
     @property
     def tiles(self) -> int:
@@ -162,17 +164,18 @@ class _Finder:
         coded = bool(quant.bits) and (quant.ends or name not in _ENDS)
         parts = [f"{source}.{'q_scale' if coded else 'weight'}" for source in sources]
         biases = [f"{source}.bias" for source in sources]
+        transposed = coded and quant.transposed and name != "token_embd"
         matrix = Matrix(
             rows=rows,
             columns=columns,
             dtype=_bits(self.folder.tensor(parts[0])),
             group=quant.group if coded else 0,
             bias=biases[0] in self.folder.tensors,
+            transposed=transposed,
         )
         self.matrices[place] = matrix
         if coded:
             words = [f"{source}.q_weight" for source in sources]
-            transposed = quant.transposed and name != "token_embd"
             each = quant.groups(columns)
             self._rows(words, rows, each * quant.words_per_group, transposed)
             self._rows(parts, rows, each, transposed)

@@ -210,39 +210,13 @@ def test_a_cache_of_half_floats_is_near(folder: Path) -> None:
 def test_codes_are_multiplied_as_the_decoded_weights_are(quant: str, tmp_path: Path) -> None:
     """Against the same values as floats; what differs is the rounding of activations."""
     coded = export(tmp_path, quant, tiny.BY_NAME["llama-gqa64-tied"])
-    plain = decoded(coded, tmp_path / "plain")
+    plain = mlc_folder.decoded(coded, tmp_path / "plain")
     model = tiny.BY_NAME["llama-gqa64-tied"]
 
     expected, got = (logits(load(path), model) for path in (plain, coded))
 
     assert np.abs(got - expected).max() < 0.05 * np.ptp(expected)
     assert np.sqrt(np.mean((got - expected) ** 2)) < 0.01 * np.ptp(expected)
-
-
-def decoded(folder: Path, output: Path) -> Path:
-    """The same values as float32."""
-    from edgeinfer_converters.mlc.shards import AS_IT_IS, Record, ShardWriter
-
-    read = mlc_folder.read(folder)
-    shutil.copytree(folder, output, ignore=shutil.ignore_patterns("params_*", "*-cache.json"))
-    config = json.loads((output / "mlc-chat-config.json").read_text())
-    config["quantization"] = "q0f32"
-    (output / "mlc-chat-config.json").write_text(json.dumps(config))
-    width, ff = (config["model_config"][key] for key in ("hidden_size", "intermediate_size"))
-    values = {}
-    for name in sorted(read.names()):
-        found = read.values(name)
-        columns = ff if "down_proj" in name else width
-        values[name] = found if found.ndim == 1 else found[:, :columns]
-    records = [
-        Record(name=name, shape=value.shape, dtype="float32", format=AS_IT_IS)
-        for name, value in values.items()
-    ]
-    writer = ShardWriter(output, records)
-    for name, value in values.items():
-        writer.write(name, np.ascontiguousarray(value, np.float32))
-    writer.finish(1)
-    return output
 
 
 @pytest.mark.peer

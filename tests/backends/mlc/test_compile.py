@@ -110,8 +110,63 @@ def test_each_target_gets_its_file(target: str, compiled, tmp_path: Path) -> Non
     if not TARGETS[target].machine:
         assert not told["executed"] and told["needs"]
         assert any("kernels in" in found for found in told["checked"])
-    if target in ("android", "adreno") and shutil.which("clang-14"):
+    if target in ("android", "adreno") and (shutil.which("clang") or shutil.which("clang-14")):
         assert "clang parses them" in told["checked"]
+    if target == "webgpu" and graphics():
+        assert "wgpu compiles them" in told["checked"]
+
+
+def graphics() -> bool:
+    """Whether there is anything to compile shaders with."""
+    wgpu = pytest.importorskip("wgpu")
+    return bool(wgpu.gpu.enumerate_adapters_sync())
+
+
+@pytest.mark.peer
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("target", "quant"),
+    [
+        ("webgpu", "q4f32_1"),
+        ("webgpu", "q3f16_0"),
+        ("webgpu", "q4bf16_1"),
+        ("android", "q4f16_0"),
+        ("android", "q4bf16_1"),
+    ],
+)
+def test_devices_get_kernels_for_every_form(
+    target: str, quant: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from edgeinfer_converters.mlc.convert import convert
+
+    convert(tiny.write(tiny.BY_NAME["olmo2-mha64"], tmp_path / "hf"), tmp_path / "o", quant=quant)
+    capsys.readouterr()
+    arguments = ["compile", str(tmp_path / "o"), "--target", target, "--json"]
+    code = run([*arguments, "-o", str(tmp_path / "made.tar")])
+    told = capsys.readouterr()
+
+    if (target, quant) == ("webgpu", "q4bf16_1"):
+        assert code == UnsupportedError.exit_code
+        assert "no 16-bit numbers but float16" in told.out + told.err
+        return
+    assert code == 0, told.err
+    checked = json.loads(told.out)["checked"]
+    if target == "webgpu" and graphics():
+        assert "wgpu compiles them" in checked
+
+
+@pytest.mark.peer
+def test_a_shader_that_is_wrong_fails_the_check() -> None:
+    from edgeinfer.backends.mlc.compiler import sources
+
+    if not graphics():
+        pytest.skip("wgpu finds no graphics processor here")
+    heading = "// Function: one\n//----\n"
+    right = "@compute @workgroup_size(1)\nfn one() {}\n"
+
+    assert sources._by_wgpu(heading + heading + right) == "wgpu compiles them"
+    with pytest.raises(CheckFailedError, match=r"(?s)wgpu refuses one: .*u16"):
+        sources._by_wgpu(heading + "var<private> x : array<u16, 2>;\n" + right)
 
 
 @pytest.mark.peer

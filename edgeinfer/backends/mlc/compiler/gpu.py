@@ -1,6 +1,8 @@
 """The decoder's operations on graphics processors: tensor expressions, scheduled by TVM's rules.
 
-Matrices lie as in the folder, those that the graph has in one below each other.
+Matrices lie as in the folder, those that the graph has in one below each other, or beside each
+other where the folder has them transposed. Floats that it has the upper halves of come whole: so
+TVM's runtime loads them.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from edgeinfer.arch.config import Activation, ModelConfig, QkNorm
 from edgeinfer.backends.mlc.compiler.cpu import FLOATS
 from edgeinfer.backends.mlc.compiler.kernels.attention import PAGE, cache_shape
 from edgeinfer.backends.mlc.parameters import Matrix
+from edgeinfer.formats.mlc.quants import Quant
 
 if TYPE_CHECKING:
     from edgeinfer.backends.mlc.compiler.decoder import Where
@@ -31,23 +34,27 @@ class GpuKernels:
     """As ``KernelSet``.
 
     Args:
-        bits: of codes.
-        offset: the code that stands for zero.
+        quant: how the folder stores weights.
     """
 
-    def __init__(self, config: ModelConfig, kv_type: str, bits: int, offset: int) -> None:
-        self.config, self.bits, self.offset = config, bits, offset
+    def __init__(self, config: ModelConfig, kv_type: str, quant: Quant) -> None:
+        self.config, self.quant = config, quant
         self.cache_dtype = FLOATS[kv_type]
 
     def parameters(self, matrix: Matrix) -> list[tuple[str, tuple[int, ...], str]]:
         """As ``KernelSet.parameters``."""
-        held: list[tuple[str, tuple[int, ...], str]] = []
+        dtype = "float32" if self.quant.dtype == "float32" else matrix.dtype
         if matrix.group:
-            words = matrix.groups * matrix.group // (32 // self.bits)
-            held.append(("codes", (matrix.rows, words), "uint32"))
-            held.append(("scales", (matrix.rows, matrix.groups), matrix.dtype))
+            shapes = [
+                ("codes", matrix.groups * self.quant.words_per_group, "uint32"),
+                ("scales", matrix.groups, dtype),
+            ]
         else:
-            held.append(("floats", (matrix.rows, matrix.columns), matrix.dtype))
+            shapes = [("floats", matrix.columns, dtype)]
+        held: list[tuple[str, tuple[int, ...], str]] = [
+            (name, (width, matrix.rows) if matrix.transposed else (matrix.rows, width), kind)
+            for name, width, kind in shapes
+        ]
         if matrix.bias:
             held.append(("bias", (matrix.rows,), "float32"))
         return held
@@ -60,12 +67,15 @@ class GpuKernels:
         """A weight."""
         if not matrix.group:
             return _float(parts[0][row, column])
-        codes, scales = parts[:2]
-        each = 32 // self.bits
-        shift = (column % each * self.bits).astype("uint32")
-        code = codes[row, column // each] >> shift & tirx.const((1 << self.bits) - 1, "uint32")
-        factor = _float(scales[row, column // matrix.group])
-        return (code.astype("float32") - tirx.const(float(self.offset), "float32")) * factor
+        bits, each = self.quant.bits, self.quant.codes_per_word
+
+        def at(index: Any) -> tuple[Any, Any]:
+            return (index, row) if matrix.transposed else (row, index)
+
+        word, scale = parts[0][at(column // each)], parts[1][at(column // matrix.group)]
+        shift = (column % each * bits).astype("uint32")
+        code = (word >> shift & tirx.const((1 << bits) - 1, "uint32")).astype("float32")
+        return (code - tirx.const(float(self.quant.offset), "float32")) * _float(scale)
 
     def product(self, matrix: Matrix, parts: Mapping[str, Any], x: Any) -> Any:
         """As ``KernelSet.product``."""

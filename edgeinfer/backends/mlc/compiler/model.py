@@ -58,17 +58,17 @@ def compile_model(
         kernels = CpuKernels(folder.config, isa, kv_type)
         about["isa"] = isa.name
     else:
-        if folder.quant.transposed:
+        if target.name == "webgpu" and folder.quant.dtype == "bfloat16":
             raise UnsupportedError(
-                f"weights stored as {folder.quant.name}: kernels of {target.name} are for others",
-                hint="export the model as q4f16_1",
+                f"weights stored as {folder.quant.name}: WebGPU has no 16-bit numbers but float16",
+                hint="export the model as q4f16_1 or q4f32_1",
             )
         device = gpu_target(target.name)
-        offset = folder.quant.offset if folder.quant.bits else 0
-        kernels = GpuKernels(folder.config, kv_type, folder.quant.bits, offset)
+        about["quant"] = folder.quant.name
+        kernels = GpuKernels(folder.config, kv_type, folder.quant)
         schedules = gpu_schedules()
     with device:
-        executable = _built(folder, held, kernels, device, schedules, about)
+        executable = built(folder, held, kernels, device, schedules, about)
     checked = parsed(executable) if schedules else []
     part = output.with_name(f".{output.stem}.{os.getpid()}.part{output.suffix}")
     try:
@@ -79,7 +79,7 @@ def compile_model(
     return checked
 
 
-def _built(
+def built(
     folder: MlcFolder,
     held: Contents,
     kernels: KernelSet,
@@ -87,6 +87,16 @@ def _built(
     schedules: tuple[Any, ...],
     about: dict[str, Any],
 ) -> Any:
+    """Returns a model as TVM compiled it.
+
+    Args:
+        folder: the model.
+        held: its tensors.
+        kernels: what it is drawn with.
+        device: TVM's target.
+        schedules: passes that share loops among threads; none for kernels that do so themselves.
+        about: what the library tells of itself, beside the model.
+    """
     decoder = Decoder(folder.config, held, kernels)
     module, named, _ = decoder.export_tvm(spec=specification(decoder, kernels), allow_extern=True)
     names = [name for name, _ in named]
