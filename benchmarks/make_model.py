@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from edgeinfer import quant
 from edgeinfer.arch import numbers_from_hf, to_gguf
-from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
+from edgeinfer.arch.tensors import checkpoint_names, file_shape
 from edgeinfer.formats.gguf_values import WritableValue
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.quant.assignment import has_choice
@@ -157,7 +157,7 @@ class Stated:
         arch, numbers = numbers_from_hf(self.settings)
         config = numbers.model_config(arch)
         return {
-            name: file_shape(arch, config, split_name(name)[1])
+            name: file_shape(arch, config, name)
             for name in checkpoint_names(arch, config, self.settings)
         }
 

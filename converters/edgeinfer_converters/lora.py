@@ -200,7 +200,7 @@ def _change(
             hint="merge it with PEFT, and convert the result",
         )
     transform = transform_of(source.arch, kind)
-    stored = transform.stored(source.config, file_shape(source.arch, source.config, kind))
+    stored = transform.stored(source.config, file_shape(source.arch, source.config, name))
     # PEFT has A and B the usual way round, also of a matrix that the checkpoint has transposed.
     expected = stored[::-1] if transform.transposed else stored
     if (b.shape[0], a.shape[1]) != expected:

@@ -13,6 +13,7 @@ from edgeinfer.arch.tensors import (
     is_packed,
     packed_shapes,
     split_name,
+    unread,
     usual_name,
 )
 from edgeinfer.arch.transforms import transform_of
@@ -47,7 +48,7 @@ def map_tensors(
     missing = [theirs for theirs in wanted if theirs not in spelled]
     if missing:
         raise CorruptFileError(f"{checkpoint.path}: missing tensors: {_listed(missing)}")
-    unknown = spelled.keys() - set(wanted)
+    unknown = spelled.keys() - set(wanted) - set(unread(arch, config).values())
     if config.tied_output:
         unknown -= {MODEL_TENSORS["output.weight"]}  # a copy of the embeddings
     buffers = (*_BUFFERS, *arch.buffers)
@@ -59,7 +60,7 @@ def map_tensors(
     tensors: list[Tensor] = []
     last = LastExpert()
     for ours, theirs in names.items():
-        expected = file_shape(arch, config, split_name(ours)[1])
+        expected = file_shape(arch, config, ours)
         packed = is_packed(arch, theirs, spelled)
         stored = [spelled[name] for name in _each(theirs, config, packed=packed)]
         if "{}" in theirs:

@@ -7,7 +7,7 @@ engines have no branch on a family's name.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -123,6 +123,17 @@ class ModelConfig:
     delta_tiled: bool = False  # value head h has key head h % delta_key_heads, else neighbours do
     attention_gate: bool = False  # beside each head's query there is a gate of its output
     shared_expert: bool = False  # one that all tokens take, weighted by a gate of its own
+    dense_ff_width: int = 0  # of a block that all tokens take beside the experts, 0 for none
+    # Where layers differ, each one's; the numbers above are the largest then. Empty: all alike.
+    layer_head_dim: tuple[int, ...] = ()
+    layer_kv_heads: tuple[int, ...] = ()
+    layer_ff_width: tuple[int, ...] = ()
+    # Per layer, the one whose keys and values it reads; empty: each its own.
+    layer_kv: tuple[int, ...] = ()
+    # Per layer, whether its keys are its values, too, each with a norm of its own.
+    layer_key_is_value: tuple[bool, ...] = ()
+    value_norm: bool = False  # RMS norm of each head's values, without weights
+    per_layer_width: int = 0  # of the inputs that each layer has of every token, 0 for none
     attention_scale: float  # multiplies q.k; 1/sqrt(head_dim) unless the family says else
     attention_softcap: float = 0.0  # 0 is off
     output_softcap: float = 0.0  # 0 is off
@@ -136,6 +147,38 @@ class ModelConfig:
         assert len(self.layer_rope) == self.layers
         assert len(self.layer_window) == self.layers
         assert len(self.layer_mixer) in (0, self.layers)
+        for values in (
+            *(self.layer_head_dim, self.layer_kv_heads, self.layer_ff_width),
+            *(self.layer_kv, self.layer_key_is_value),
+        ):
+            assert len(values) in (0, self.layers)
+
+    def at(self, layer: int) -> ModelConfig:
+        """The numbers as a layer has them, where layers differ."""
+        if not (self.layer_head_dim or self.layer_kv_heads or self.layer_ff_width):
+            return self
+        return replace(
+            self,
+            head_dim=self.layer_head_dim[layer] if self.layer_head_dim else self.head_dim,
+            kv_heads=self.layer_kv_heads[layer] if self.layer_kv_heads else self.kv_heads,
+            ff_width=self.layer_ff_width[layer] if self.layer_ff_width else self.ff_width,
+        )
+
+    def has_kv(self, layer: int) -> bool:
+        """Whether a layer has keys and values of its own."""
+        if self.mixer(layer) is not Mixer.ATTENTION:
+            return False
+        return not self.layer_kv or self.layer_kv[layer] == layer
+
+    def key_is_value(self, layer: int) -> bool:
+        """Whether a layer's keys are its values, too."""
+        return bool(self.layer_key_is_value) and self.layer_key_is_value[layer]
+
+    @property
+    def kv_width(self) -> int:
+        """A token's keys in a layer, at most."""
+        each = (self.at(layer) for layer in range(self.layers))
+        return max(numbers.kv_heads * numbers.head_dim for numbers in each)
 
     def mixer(self, layer: int) -> Mixer:
         """What mixes the tokens of a layer."""

@@ -20,6 +20,7 @@ from edgeinfer.arch.hyperparameters import (
     default_attention_scale,
     mixers_of,
     period_pattern,
+    varied,
 )
 from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind, yarn_attention_factor
 from edgeinfer.arch.spec import Architecture
@@ -57,9 +58,14 @@ KEYS: Mapping[str, str] = {
     "attention_period": "full_attention_interval",
     "shared_ff_width": "expert_shared_feed_forward_length",
     "layers_ahead": "nextn_predict_layers",
+    "local_head_dim": "attention.key_length_swa",
+    "local_value_dim": "attention.value_length_swa",
+    "shared_kv_layers": "attention.shared_kv_layers",
+    "per_layer_width": "embedding_length_per_layer_input",
     "rope.sections": "rope.dimension_sections",
     "causal": "attention.causal",
     "rope.dim": "rope.dimension_count",
+    "rope.local_dim": "rope.dimension_count_swa",
     "rope.base": "rope.freq_base",
     "rope.local_base": "rope.freq_base_swa",
     "rope.kind": "rope.scaling.type",
@@ -139,7 +145,12 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
     _refuse_other_graphs(keys, arch, head_dim)
     experts = _experts(keys, arch)
     window = keys.optional("window", int, arch.default_window)
-    rope, local = _ropes(gguf, keys, arch, head_dim)
+    local_head_dim = keys.optional("local_head_dim", int, head_dim) if arch.windows_differ else 0
+    check_size("head_dim", local_head_dim or head_dim, keys.name)
+    rope, local = _ropes(gguf, keys, arch, head_dim, local_head_dim or head_dim)
+    widths = _widths(keys, arch, layers)
+    beside = experts > 0 and arch.dense_beside_experts
+    kv_heads = _layer_kv_heads(keys, arch, layers)
     delta = _delta(keys, arch)
     numbers = Hyperparameters(
         name=str(gguf.metadata.get("general.name", "")),
@@ -149,11 +160,16 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         layers=layers,
         width=width,
         heads=heads,
-        kv_heads=_kv_heads(keys, arch, heads),
+        kv_heads=max(kv_heads, default=0) or _kv_heads(keys, arch, heads),
         head_dim=head_dim,
-        ff_width=keys.optional("expert_ff_width", int, keys.per_layer("ff_width", None))
-        if experts
-        else keys.per_layer("ff_width", None),
+        ff_width=keys.optional("expert_ff_width", int, max(widths)) if experts else max(widths),
+        dense_ff_width=max(widths) if beside else 0,
+        local_head_dim=0 if local_head_dim == head_dim else local_head_dim,
+        layer_kv_heads=varied(kv_heads),
+        layer_ff_width=varied(widths),
+        shared_kv_layers=keys.optional("shared_kv_layers", int, 0) if arch.shares_kv else 0,
+        key_is_value=_key_is_value(gguf, layers) if arch.keys_as_values else (),
+        per_layer_width=keys.optional("per_layer_width", int, 0) if arch.per_layer_inputs else 0,
         experts=experts,
         experts_used=keys.require("experts_used", int) if experts else 0,
         norm_eps=keys.require("norm_eps", float),
@@ -237,6 +253,13 @@ class _Keys:
             return tuple(self._checked(field, int(v), int) for v in value)
         return (self.require(field, int),)
 
+    def by_layer(self, field: str, layers: int) -> tuple[int, ...]:
+        """Reads each layer's number, or one that is that of all."""
+        found = self.numbers(field)
+        if len(found) not in (1, layers):
+            raise CorruptFileError(f"{self.name(field)} has {len(found)} values, of {layers}")
+        return found * (layers // len(found))
+
     def _checked(self, field: str, value: Any, kind: type[T]) -> T:
         if kind is float and type(value) is int:
             value = float(value)
@@ -249,6 +272,9 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None
     """Refuses what would run, but wrongly."""
     if keys.optional("value_dim", int, head_dim) != head_dim:
         raise UnsupportedError(f"{keys.name('value_dim')} differs from the {head_dim} of keys")
+    local = keys.optional("local_head_dim", int, head_dim)
+    if keys.optional("local_value_dim", int, local) != local:
+        raise UnsupportedError(f"{keys.name('local_value_dim')} differs from the {local} of keys")
     expert = keys.optional("expert_ff_width", int, 0)
     if arch.has_shared_expert and keys.optional("shared_ff_width", int, expert) != expert:
         raise UnsupportedError(
@@ -277,6 +303,30 @@ def _kv_heads(keys: _Keys, arch: Architecture, heads: int) -> int:
     if len(counts) != 1:
         raise UnsupportedError(f"{keys.name('kv_heads')} differs between layers with attention")
     return counts.pop()
+
+
+def _layer_kv_heads(keys: _Keys, arch: Architecture, layers: int) -> tuple[int, ...]:
+    """Returns each layer's number of KV heads, where they may differ."""
+    return keys.by_layer("kv_heads", layers) if arch.windows_differ else ()
+
+
+def _widths(keys: _Keys, arch: Architecture, layers: int) -> tuple[int, ...]:
+    """Returns the widths of feed-forward blocks: each layer's, or one."""
+    if arch.windows_differ:
+        return keys.by_layer("ff_width", layers)
+    return (keys.per_layer("ff_width", None),)
+
+
+def _key_is_value(gguf: GgufSource, layers: int) -> tuple[bool, ...]:
+    """Layers without a matrix of values, nor one that holds all; nothing if there are none.
+
+    Those that read another's keys have neither, and it makes no difference what is said of them.
+    """
+    found = tuple(
+        f"blk.{i}.attn_k.weight" in gguf.tensors and f"blk.{i}.attn_v.weight" not in gguf.tensors
+        for i in range(layers)
+    )
+    return found if any(found) else ()
 
 
 def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:
@@ -342,7 +392,7 @@ def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
 
 
 def _ropes(
-    gguf: GgufSource, keys: _Keys, arch: Architecture, head_dim: int
+    gguf: GgufSource, keys: _Keys, arch: Architecture, head_dim: int, local_head_dim: int
 ) -> tuple[Rope, Rope | None]:
     dim = keys.optional("rope.dim", int, head_dim)
     base = keys.optional("rope.base", float, 10000.0)
@@ -372,6 +422,8 @@ def _ropes(
     )
     if arch.local_rope_base is None:
         return rope, None
+    if arch.windows_differ:
+        dim = keys.optional("rope.local_dim", int, local_head_dim)
     return rope, Rope(dim=dim, base=keys.optional("rope.local_base", float, arch.local_rope_base))
 
 

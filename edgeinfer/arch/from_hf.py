@@ -17,6 +17,7 @@ from edgeinfer.arch.hyperparameters import (
     check_size,
     mixers_of,
     period_pattern,
+    varied,
 )
 from edgeinfer.arch.rope import Rope
 from edgeinfer.arch.rope_from_hf import checked_number, read_rope
@@ -48,6 +49,9 @@ KEYS: Mapping[str, str] = {
     "delta_heads": "linear_num_value_heads",
     "delta_key_heads": "linear_num_key_heads",
     "delta_dim": "linear_key_head_dim",
+    "shared_kv_layers": "num_kv_shared_layers",
+    "per_layer_width": "hidden_size_per_layer_input",
+    "expert_ff_width": "moe_intermediate_size",
 }
 
 _ACTIVATIONS = {
@@ -90,10 +94,18 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     head_dim = check_size("head_dim", keys.number("head_dim", int, width // heads), _name)
     context = keys.number("context", int)
     experts = 0
-    if arch.only_experts:
+    if arch.only_experts or (arch.experts and keys.get("enable_moe_block")):
         experts = check_size("experts", keys.number("experts", int), _name)
     window = keys.number("window", int, 0) if keys.get("use_sliding_window", True) else 0
-    rope, local_rope = _ropes(keys, arch, head_dim, context)
+    kv_heads = keys.number("kv_heads", int, heads)
+    windowed = _windowed(keys, arch, layers) if window else (False,) * layers
+    head_dims, layer_kv_heads = _layer_heads(keys, arch, windowed, head_dim, kv_heads)
+    head_dim, local_head_dim = _by_window(head_dims, windowed)
+    rope, local_rope = _ropes(keys, arch, head_dim, local_head_dim or head_dim, context)
+    ff_width = _ff_width(keys, arch.ff_factor * width or None)
+    beside = experts > 0 and arch.dense_beside_experts
+    shared = keys.number("shared_kv_layers", int, 0) if arch.shares_kv else 0
+    widths = _widths(keys, ff_width, layers, shared)
     scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
     delta = _delta(keys, arch)
     numbers = Hyperparameters(
@@ -103,16 +115,23 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         layers=layers,
         width=width,
         heads=heads,
-        kv_heads=keys.number("kv_heads", int, heads),
+        kv_heads=max(layer_kv_heads, default=kv_heads),
         head_dim=head_dim,
-        ff_width=_ff_width(keys, arch.ff_factor * width or None),
+        ff_width=keys.number("expert_ff_width", int) if beside else max(widths, default=ff_width),
+        dense_ff_width=ff_width if beside else 0,
+        local_head_dim=local_head_dim,
+        layer_kv_heads=varied(layer_kv_heads),
+        layer_ff_width=widths,
+        shared_kv_layers=shared,
+        key_is_value=_key_is_value(keys, arch, windowed, shared),
+        per_layer_width=_per_layer_width(keys, arch),
         experts=experts,
         experts_used=keys.number("experts_used", int) if experts else 0,
         norm_eps=keys.number("norm_eps", float),
         rope=rope,
         local_rope=local_rope if window else None,
         window=window,
-        windowed=_windowed(keys, arch, layers) if window else (False,) * layers,
+        windowed=windowed,
         rotated=_rotated(keys, arch, layers),
         mixers=_mixers(keys, arch, layers),
         conv_taps=keys.number("conv_taps", int) if arch.recurrent else 0,
@@ -120,7 +139,9 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         delta_key_heads=delta.get("delta_key_heads", 0),
         delta_dim=delta.get("delta_dim", 0),
         attention_scale=keys.number(
-            "attention_scale", float, scale_width**-0.5 if scale_width > 0 else math.nan
+            "attention_scale",
+            float,
+            arch.attention_scale or (scale_width**-0.5 if scale_width > 0 else math.nan),
         ),
         attention_softcap=keys.number("attention_softcap", float, 0.0),
         output_softcap=keys.number("output_softcap", float, 0.0),
@@ -183,7 +204,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture) -> None:
         _refuse_other_experts(keys, arch)
     if arch.biases and keys.get("use_bias") is False:
         raise UnsupportedError(f"{arch.name} without biases ('use_bias')")
-    if keys.get("use_bidirectional_attention"):
+    # "vision" is for the tokens of pictures.
+    if keys.get("use_bidirectional_attention") not in (None, False, "vision"):
         raise UnsupportedError("bidirectional attention ('use_bidirectional_attention')")
     for key, usual in arch.hf_required.items():
         if keys.get(key, usual) != usual:
@@ -220,6 +242,69 @@ def _ff_width(keys: _Keys, default: int | None) -> int:
     return width
 
 
+def _layer_heads(
+    keys: _Keys, arch: Architecture, windowed: tuple[bool, ...], head_dim: int, kv_heads: int
+) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Returns each layer's length of heads and number of KV heads; the latter if they may differ.
+
+    What config.json says beside "per_layer_config" is of layers with a window, and of others unless
+    it says so for them.
+    """
+    if not arch.windows_differ:
+        return (head_dim,) * len(windowed), ()
+    stated = keys.get("per_layer_config")
+    if isinstance(stated, Mapping):
+        layers = [_Keys(stated.get(str(i), {}), arch) for i in range(len(windowed))]
+        return (
+            tuple(layer.number("head_dim", int, head_dim) for layer in layers),
+            tuple(layer.number("kv_heads", int, kv_heads) for layer in layers),
+        )
+    dim = keys.number("global_head_dim", int)
+    other = keys.number("num_global_key_value_heads", int, kv_heads)
+    heads = other if keys.get("attention_k_eq_v") else kv_heads
+    return (
+        tuple(head_dim if local else dim for local in windowed),
+        tuple(kv_heads if local else heads for local in windowed),
+    )
+
+
+def _by_window(dims: tuple[int, ...], windowed: tuple[bool, ...]) -> tuple[int, int]:
+    """Returns the length of heads in layers without a window and, where it is another, with one."""
+    local = {dim for dim, here in zip(dims, windowed, strict=True) if here}
+    others = {dim for dim, here in zip(dims, windowed, strict=True) if not here} or local
+    if len(others) > 1 or len(local) > 1:
+        raise UnsupportedError("heads of more lengths than with a window and without one")
+    dim = others.pop()
+    return dim, 0 if local <= {dim} else local.pop()
+
+
+def _key_is_value(
+    keys: _Keys, arch: Architecture, windowed: tuple[bool, ...], shared: int
+) -> tuple[bool, ...]:
+    if not (arch.keys_as_values and keys.get("attention_k_eq_v")):
+        return ()
+    first = len(windowed) - shared  # that has no keys
+    found = tuple(i < first and not local for i, local in enumerate(windowed))
+    return found if any(found) else ()
+
+
+def _per_layer_width(keys: _Keys, arch: Architecture) -> int:
+    width = keys.number("per_layer_width", int, 0) if arch.per_layer_inputs else 0
+    vocab = keys.number("vocab_size", int)
+    if width and keys.number("vocab_size_per_layer_input", int, vocab) != vocab:
+        raise UnsupportedError(
+            f"{arch.name} with inputs of layers for another vocabulary "
+            "('vocab_size_per_layer_input')"
+        )
+    return width
+
+
+def _widths(keys: _Keys, ff_width: int, layers: int, shared: int) -> tuple[int, ...]:
+    """The widths of feed-forward blocks, if those of layers without keys are wider."""
+    wide = 2 if keys.get("use_double_wide_mlp") else 1
+    return varied(ff_width * (1 if i < layers - shared else wide) for i in range(layers))
+
+
 def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:
     if arch.recurrent is not Mixer.DELTA_NET:
         return {}
@@ -253,17 +338,22 @@ def _windowed(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
         unknown = sorted({str(t) for t in types} - set(_LAYER_TYPES))
         if unknown:
             raise UnsupportedError(f"layers of type {', '.join(unknown)} ('layer_types')")
-        return tuple(_LAYER_TYPES[t] for t in types)
+        return _but_last(arch, tuple(_LAYER_TYPES[t] for t in types))
     first = keys.get("max_window_layers")
     if first is not None:
         first = checked_number("config.json: 'max_window_layers'", first, int)
         return tuple(i >= first for i in range(layers))
     period = keys.get("sliding_window_pattern", arch.window_period)
-    return period_pattern(
+    pattern = period_pattern(
         checked_number("config.json: 'sliding_window_pattern'", period, int),
         layers,
         first=arch.window_first,
     )
+    return _but_last(arch, pattern)
+
+
+def _but_last(arch: Architecture, windowed: tuple[bool, ...]) -> tuple[bool, ...]:
+    return (*windowed[:-1], False) if arch.last_is_global else windowed
 
 
 def _rotated(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
@@ -279,7 +369,7 @@ def _rotated(keys: _Keys, arch: Architecture, layers: int) -> tuple[bool, ...]:
 
 
 def _ropes(
-    keys: _Keys, arch: Architecture, head_dim: int, context: int
+    keys: _Keys, arch: Architecture, head_dim: int, local_head_dim: int, context: int
 ) -> tuple[Rope, Rope | None]:
     """Reads the embedding of the global layers and, where it is another, of the local ones."""
     stated = keys.get("rope_parameters") or keys.get("rope_scaling") or {}
@@ -288,7 +378,7 @@ def _ropes(
     original = keys.get("original_max_position_embeddings")
     beside = {"original_max_position_embeddings": original} if original else {}
 
-    def read(layer_type: str, flat: Mapping[str, Any], base: Any) -> Rope:
+    def read(layer_type: str, flat: Mapping[str, Any], base: Any, dim: int) -> Rope:
         nested = stated.get(layer_type)
         return read_rope(
             {
@@ -298,11 +388,12 @@ def _ropes(
                 **beside,
             },
             arch,
-            head_dim=head_dim,
+            head_dim=dim,
             context=context,
         )
 
-    rope = read("full_attention", stated, keys.get("rope_theta"))
+    rope = read("full_attention", stated, keys.get("rope_theta"), head_dim)
     if arch.local_rope_base is None:
         return rope, None
-    return rope, read("sliding_attention", {}, keys.get("rope_local_base_freq"))
+    local = keys.get("rope_local_base_freq")
+    return rope, read("sliding_attention", {}, local, local_head_dim)

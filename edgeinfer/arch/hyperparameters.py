@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edgeinfer.arch.config import Mixer, ModelConfig, Pooling, RopeTable
 from edgeinfer.arch.rope import NEEDS_ORIGINAL, Rope, RopeKind
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.errors import CorruptFileError
+from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 # Largest values that any known model comes near; beyond them a file is broken or hostile.
 _LIMITS = {
@@ -32,7 +32,14 @@ _LIMITS = {
     "delta_key_heads": 1 << 12,
     "delta_dim": 1 << 12,
 }
-_MOST_TYPES = 1 << 12
+# The same of what is 0 where there is none.
+_OPTIONAL_LIMITS = {
+    "token_types": 1 << 12,
+    "dense_ff_width": 1 << 20,
+    "local_head_dim": 1 << 12,
+    "shared_kv_layers": 1 << 10,
+    "per_layer_width": 1 << 16,
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,6 +56,13 @@ class Hyperparameters:
         mixers: per layer, what mixes its tokens; empty for attention in all.
         conv_taps: of the causal convolutions of recurrent layers.
         delta_heads, delta_key_heads, delta_dim: of gated delta nets.
+        dense_ff_width: of a feed-forward block beside the experts, 0 for none.
+        local_head_dim: of layers with a window, 0 if it is that of the others.
+        layer_kv_heads, layer_ff_width: per layer, empty if all have the same.
+        shared_kv_layers: so many of the last layers read the keys and values of the last one
+            before them that is windowed as they are.
+        key_is_value: per layer, whether its keys are its values; empty for none.
+        per_layer_width: of the inputs that layers have of their own, 0 for none.
         pooling: what the file says of embeddings, None if it does not.
     """
 
@@ -75,6 +89,13 @@ class Hyperparameters:
     delta_heads: int = 0
     delta_key_heads: int = 0
     delta_dim: int = 0
+    dense_ff_width: int = 0
+    local_head_dim: int = 0
+    layer_kv_heads: tuple[int, ...] = ()
+    layer_ff_width: tuple[int, ...] = ()
+    shared_kv_layers: int = 0
+    key_is_value: tuple[bool, ...] = ()
+    per_layer_width: int = 0
     attention_scale: float
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
@@ -110,7 +131,18 @@ class Hyperparameters:
             width=self.width,
             heads=self.heads,
             kv_heads=self.kv_heads,
-            head_dim=self.head_dim,
+            head_dim=max(self.head_dim, self.local_head_dim),
+            layer_head_dim=varied(
+                self.local_head_dim or self.head_dim if windowed else self.head_dim
+                for windowed in self.windowed
+            ),
+            layer_kv_heads=self.layer_kv_heads,
+            layer_ff_width=self.layer_ff_width,
+            layer_kv=self._layer_kv(),
+            layer_key_is_value=self.key_is_value,
+            value_norm=arch.value_norm,
+            per_layer_width=self.per_layer_width,
+            dense_ff_width=self.dense_ff_width,
             ff_width=self.ff_width,
             experts=self.experts,
             experts_used=self.experts_used,
@@ -146,6 +178,14 @@ class Hyperparameters:
             pooling=self.pooling or Pooling.MEAN,
         )
 
+    def _layer_kv(self) -> tuple[int, ...]:
+        """Returns the layer whose keys and values each layer reads; nothing if all their own."""
+        first = self.layers - self.shared_kv_layers
+        if not self.shared_kv_layers:
+            return ()
+        last = {self.windowed[i]: i for i in range(first)}
+        return tuple(i if i < first else last[self.windowed[i]] for i in range(self.layers))
+
     def check(self, key: Callable[[str], str]) -> None:
         """Checks the ranges and how the numbers fit each other.
 
@@ -155,10 +195,9 @@ class Hyperparameters:
         Raises:
             CorruptFileError: a number makes no sense.
         """
-        if not 0 <= self.token_types <= _MOST_TYPES:
-            raise CorruptFileError(
-                f"{key('token_types')} is {self.token_types}, expected 0 to {_MOST_TYPES}"
-            )
+        for field, most in _OPTIONAL_LIMITS.items():
+            if not 0 <= (size := getattr(self, field)) <= most:
+                raise CorruptFileError(f"{key(field)} is {size}, expected 0 to {most}")
         for field in _LIMITS:
             is_there = {"experts": self.experts, "conv_taps": self.mixers}
             if field.startswith("delta"):
@@ -191,9 +230,29 @@ class Hyperparameters:
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
                 raise CorruptFileError(f"{key(field)} is {value}, expected at least 0")
-        for rope in (self.rope, self.local_rope):
+        for heads in self.layer_kv_heads:
+            if heads < 1 or self.heads % heads:
+                raise CorruptFileError(f"{key('kv_heads')} has {heads}, of {self.heads} heads")
+        for width in self.layer_ff_width:
+            check_size("ff_width", width, key)
+        first = self.layers - self.shared_kv_layers
+        if self.shared_kv_layers and not set(self.windowed[:first]) >= set(self.windowed):
+            raise CorruptFileError(
+                f"{key('shared_kv_layers')} is {self.shared_kv_layers}: none of the first {first} "
+                "layers has keys and values for all others"
+            )
+        if len(set(self.layer_ff_width)) > 1 and self.experts:
+            raise UnsupportedError("experts, and layers of different widths")
+        local = self.local_head_dim or self.head_dim
+        for rope, head_dim in ((self.rope, self.head_dim), (self.local_rope, local)):
             if rope is not None:
-                _check_rope(rope, self.head_dim, key)
+                _check_rope(rope, head_dim, key)
+
+
+def varied(values: Iterable[int]) -> tuple[int, ...]:
+    """Returns each layer's number; nothing if all have the same."""
+    numbers = tuple(values)
+    return numbers if len(set(numbers)) > 1 else ()
 
 
 def check_size(field: str, size: int, key: Callable[[str], str]) -> int:
@@ -254,5 +313,7 @@ def default_attention_scale(
     arch: Architecture, *, layers: int, width: int, heads: int, head_dim: int
 ) -> float:
     """Returns what multiplies q.k where the file does not say."""
+    if arch.attention_scale:
+        return arch.attention_scale
     per_head = width / heads if arch.wide_scale_layers == layers else head_dim
     return 1.0 / math.sqrt(per_head)

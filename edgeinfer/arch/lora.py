@@ -15,7 +15,14 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.spec import Architecture
-from edgeinfer.arch.tensors import file_shape, graph_shape, graph_tensors, split_name
+from edgeinfer.arch.tensors import (
+    at_layer,
+    file_shape,
+    graph_shape,
+    graph_tensors,
+    lacking,
+    split_name,
+)
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 OTHER_MODEL = "it was made for another model"
@@ -76,18 +83,18 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
         raise CorruptFileError(
             f"the adapter has {name!r}, the model {config.layers} layers", hint=OTHER_MODEL
         )
-    known = graph_tensors(arch, config, config.mixer(layer))
+    known = set(graph_tensors(arch, config, config.mixer(layer))) - lacking(arch, config, layer)
     parts = arch.fused.get(kind, (kind,))
-    if not block or kind not in ADAPTABLE or not set(parts) <= set(known):
+    if not block or kind not in ADAPTABLE or not set(parts) <= known:
         raise UnsupportedError(
             f"an adapter of {name!r}, which is not adapted here",
             hint="the matrices of attention, of what stands in its place, and of dense "
             "feed-forward blocks are",
         )
-    if file_shape(arch, config, kind) != tuple(shape):
+    if file_shape(arch, config, name) != tuple(shape):
         raise CorruptFileError(
             f"the adapter's {name!r} has shape {tuple(shape)}, "
-            f"the model's {file_shape(arch, config, kind)}",
+            f"the model's {file_shape(arch, config, name)}",
             hint=OTHER_MODEL,
         )
 
@@ -106,6 +113,6 @@ def graph_changes(
         block, kind = split_name(name)
         first = 0
         for part in arch.fused.get(kind, (kind,)):
-            rows = graph_shape(config, part)[0]
+            rows = graph_shape(at_layer(config, name), part)[0]
             yield block + part, LowRank(a=change.a, b=change.b[first : first + rows])
             first += rows

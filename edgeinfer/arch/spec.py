@@ -88,6 +88,31 @@ BIAS_TENSORS: Mapping[str, Mapping[str, str]] = MappingProxyType(
     }
 )
 
+# Inputs that every layer has of its own: a table of them and what the embedding adds, and how a
+# block takes them in.
+PER_LAYER_MODEL: Mapping[str, str] = MappingProxyType(
+    {
+        "per_layer_token_embd.weight": "model.embed_tokens_per_layer.weight",
+        "per_layer_model_proj.weight": "model.per_layer_model_projection.weight",
+        "per_layer_proj_norm.weight": "model.per_layer_projection_norm.weight",
+    }
+)
+PER_LAYER_BLOCK: Mapping[str, str] = MappingProxyType(
+    {
+        "inp_gate.weight": "per_layer_input_gate.weight",
+        "proj.weight": "per_layer_projection.weight",
+        "post_norm.weight": "post_per_layer_input_norm.weight",
+    }
+)
+
+# What layers lack that read another's keys and values.
+KV_TENSORS = frozenset(
+    {
+        *("attn_k.weight", "attn_v.weight", "attn_k.bias", "attn_v.bias"),
+        "attn_k_norm.weight",
+    }
+)
+
 # What stands in place of attention's tensors in layers that mix their tokens otherwise.
 MIXER_TENSORS: Mapping[Mixer, Mapping[str, str]] = MappingProxyType(
     {
@@ -146,6 +171,7 @@ class Architecture:
         scale_embedding: token embeddings are multiplied by sqrt(width).
         wide_scale_layers: with this many layers the attention scale is 1/sqrt(width/heads)
             instead of 1/sqrt(head_dim): how GGUF tells Gemma's 27B from the smaller ones.
+        attention_scale: what multiplies q.k; 0: as ``wide_scale_layers`` says.
         attention_softcap: cap of the attention scores where a GGUF has no key for it.
         output_softcap: cap of the logits where a GGUF has no key for it.
         yarn_truncates: YaRN's blend begins and ends at whole pairs.
@@ -154,6 +180,7 @@ class Architecture:
         tied_output: config.json's tie_word_embeddings where it does not say.
         experts: tensors of its models with experts, as ``EXPERT_TENSORS``; empty if there are none.
         only_experts: it has no models without experts.
+        dense_beside_experts: where there are experts, there is the block without them, too.
         expert_weights_norm: the weights of the experts that a token takes add up to 1.
         recurrent: what mixes the tokens in its layers without attention; None if all have it.
         recurrent_block: more tensors of its recurrent layers, beside ``MIXER_TENSORS``.
@@ -161,6 +188,13 @@ class Architecture:
         delta_tiled: the order of value heads in its GGUFs: all first ones of the key heads, then
             all second ones; else those of a key head are neighbours.
         attention_gate: beside each head's query there is a gate of its output.
+        windows_differ: layers with a window have another length of heads, and layers may have
+            other numbers of KV heads and widths of feed-forward blocks.
+        last_is_global: the last layer has no window, whatever the file says.
+        shares_kv: the last layers may read the keys and values of earlier ones.
+        keys_as_values: layers without a window may have no matrix of values.
+        value_norm: each head's values have a norm, without weights.
+        per_layer_inputs: its models may have ``PER_LAYER_MODEL``.
         rope_sections: how a GGUF divides rotary pairs between time and places in a picture, which
             are all the same for text; empty if it does not.
         predicts_ahead: files may have blocks that guess tokens ahead, which are not read.
@@ -207,6 +241,7 @@ class Architecture:
     local_rope_base: float | None = None
     scale_embedding: bool = False
     wide_scale_layers: int = 0
+    attention_scale: float = 0.0
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
     yarn_truncates: bool = True
@@ -215,12 +250,19 @@ class Architecture:
     tied_output: bool = False
     experts: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     only_experts: bool = False
+    dense_beside_experts: bool = False
     expert_weights_norm: bool = True
     recurrent: Mixer | None = None
     recurrent_block: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     attention_period: int = 1
     delta_tiled: bool = False
     attention_gate: bool = False
+    windows_differ: bool = False
+    last_is_global: bool = False
+    shares_kv: bool = False
+    keys_as_values: bool = False
+    value_norm: bool = False
+    per_layer_inputs: bool = False
     rope_sections: tuple[int, ...] = ()
     predicts_ahead: bool = False
     kv_heads_tell_mixers: bool = False
@@ -243,9 +285,16 @@ class Architecture:
     skipped: tuple[str, ...] = ()
     buffers: tuple[str, ...] = ()
 
-    def model_tensors(self, tied_output: bool) -> dict[str, str]:
-        """Returns the tensors outside the blocks: GGUF name -> checkpoint name."""
+    def model_tensors(self, tied_output: bool, per_layer: bool | None = None) -> dict[str, str]:
+        """Returns the tensors outside the blocks: GGUF name -> checkpoint name.
+
+        Args:
+            tied_output: the output matrix is the embedding.
+            per_layer: whether layers have inputs of their own; None: if any model of the family.
+        """
         merged = {**MODEL_TENSORS, **self.model}
+        if self.per_layer_inputs if per_layer is None else per_layer:
+            merged |= PER_LAYER_MODEL
         if tied_output:
             merged["output.weight"] = None
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}
@@ -261,7 +310,10 @@ class Architecture:
         return (Mixer.ATTENTION, self.recurrent) if self.recurrent else (Mixer.ATTENTION,)
 
     def block_tensors(
-        self, experts: bool | None = None, mixer: Mixer = Mixer.ATTENTION
+        self,
+        experts: bool | None = None,
+        mixer: Mixer = Mixer.ATTENTION,
+        per_layer: bool | None = None,
     ) -> dict[str, str]:
         """Returns the weights of a block: GGUF name -> checkpoint name, prefixes left off.
 
@@ -269,11 +321,15 @@ class Architecture:
             experts: whether the model has experts; None where the family's models all have or
                 all lack them.
             mixer: what mixes the tokens of the layer.
+            per_layer: as in ``model_tensors``.
         """
         merged = {**BLOCK_TENSORS, **self.block, **self.biases}
+        if self.per_layer_inputs if per_layer is None else per_layer:
+            merged |= PER_LAYER_BLOCK
         if mixer is not Mixer.ATTENTION:
             kept = {ours: theirs for ours, theirs in merged.items() if not is_of_attention(ours)}
             merged = {**kept, **MIXER_TENSORS[mixer], **self.recurrent_block}
         if self.only_experts if experts is None else experts:
-            merged = {**merged, **dict.fromkeys(_DENSE), **self.experts}
+            replaced = () if self.dense_beside_experts else _DENSE
+            merged = {**merged, **dict.fromkeys(replaced), **self.experts}
         return {ours: theirs for ours, theirs in merged.items() if theirs is not None}

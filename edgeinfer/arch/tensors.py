@@ -16,6 +16,7 @@ from edgeinfer.arch.from_gguf import ROPE_TENSORS
 from edgeinfer.arch.spec import (
     BIAS_TENSORS,
     HEADLESS,
+    KV_TENSORS,
     USUAL_BLOCKS,
     Architecture,
     is_of_attention,
@@ -50,9 +51,9 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "post_attention_norm.weight": ("width",),
     "ffn_norm.weight": ("width",),
     "ffn_norm.bias": ("width",),
-    "ffn_gate.weight": ("ff", "width"),
-    "ffn_up.weight": ("ff", "width"),
-    "ffn_down.weight": ("width", "ff"),
+    "ffn_gate.weight": ("dense_ff", "width"),
+    "ffn_up.weight": ("dense_ff", "width"),
+    "ffn_down.weight": ("width", "dense_ff"),
     "ffn_gate.bias": ("ff",),
     "ffn_up.bias": ("ff",),
     "ffn_down.bias": ("width",),
@@ -82,6 +83,18 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_gate_shexp.weight": ("ff", "width"),
     "ffn_up_shexp.weight": ("ff", "width"),
     "ffn_down_shexp.weight": ("width", "ff"),
+    "post_ffw_norm_1.weight": ("width",),
+    "pre_ffw_norm_2.weight": ("width",),
+    "post_ffw_norm_2.weight": ("width",),
+    "ffn_gate_inp.scale": ("width",),
+    "ffn_down_exps.scale": ("experts",),
+    "layer_output_scale.weight": ("one",),
+    "per_layer_token_embd.weight": ("vocab", "all_per_layer"),
+    "per_layer_model_proj.weight": ("all_per_layer", "width"),
+    "per_layer_proj_norm.weight": ("per_layer",),
+    "inp_gate.weight": ("per_layer", "width"),
+    "proj.weight": ("width", "per_layer"),
+    "post_norm.weight": ("width",),
     "layer_output_norm.weight": ("width",),
     "layer_output_norm.bias": ("width",),
 }
@@ -97,7 +110,7 @@ _STACKED: Mapping[str, str] = {
 }
 
 # Matrices of which a token takes a row, and which nothing is multiplied with.
-LOOKED_UP = frozenset({"position_embd.weight", "token_types.weight"})
+LOOKED_UP = frozenset({"position_embd.weight", "token_types.weight", "per_layer_token_embd.weight"})
 
 _OPTIONAL = frozenset(name for biases in BIAS_TENSORS.values() for name in biases)
 _BLOCK = re.compile(r"blk\.(\d+)\.(.+)")
@@ -124,7 +137,10 @@ def split_name(name: str) -> tuple[str, str]:
 
 
 def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
-    """Returns the shape of a tensor of the graph, such as "attn_q.weight"."""
+    """Returns the shape of a tensor of the graph, such as "attn_q.weight".
+
+    Where layers differ, ``config`` is that of the tensor's, as ``at_layer`` gives it.
+    """
     queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
     per_head = config.qk_norm is QkNorm.HEAD
     dimensions = {
@@ -141,6 +157,10 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "delta_dim": config.delta_dim,
         "token_types": config.token_types,
         "ff": config.ff_width,
+        "dense_ff": config.dense_ff_width or config.ff_width,
+        "one": 1,
+        "per_layer": config.per_layer_width,
+        "all_per_layer": config.layers * config.per_layer_width,
         "experts": config.experts,
         "heads": config.heads,
         "queries": queries,
@@ -151,20 +171,58 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
     return tuple(dimensions[d] for d in _SHAPES[kind])
 
 
+def at_layer(config: ModelConfig, name: str) -> ModelConfig:
+    """Returns the numbers of the layer to which a tensor such as "blk.3.attn_q.weight" belongs."""
+    match = _BLOCK.fullmatch(name)
+    return config.at(int(match[1])) if match and int(match[1]) < config.layers else config
+
+
+def lacking(arch: Architecture, config: ModelConfig, layer: int) -> frozenset[str]:
+    """Returns the kinds of tensor that the family's layers have, but not this one."""
+    kinds = frozenset(arch.not_first) if layer == 0 else frozenset()
+    if config.mixer(layer) is Mixer.ATTENTION and not config.has_kv(layer):
+        return kinds | KV_TENSORS
+    return kinds | {"attn_v.weight"} if config.key_is_value(layer) else kinds
+
+
+def unread(arch: Architecture, config: ModelConfig) -> dict[str, str]:
+    """Returns what files may have of layers that read another's keys and values.
+
+    Returns:
+        GGUF name -> checkpoint name.
+    """
+    biases = {ours: theirs for group in BIAS_TENSORS.values() for ours, theirs in group.items()}
+    kinds = {**biases, **arch.block_tensors()}
+    return {
+        f"blk.{i}.{kind}": arch.blocks.format(i) + kinds[kind]
+        for i in range(config.layers)
+        if config.mixer(i) is Mixer.ATTENTION and not config.has_kv(i)
+        for kind in sorted(KV_TENSORS & kinds.keys())
+    }
+
+
 def graph_tensors(
     arch: Architecture, config: ModelConfig, mixer: Mixer = Mixer.ATTENTION
 ) -> tuple[str, ...]:
     """Returns the kinds of tensor a block must have, fused ones taken apart."""
-    return _apart(arch, arch.block_tensors(config.experts > 0, mixer))
+    block = arch.block_tensors(config.experts > 0, mixer, config.per_layer_width > 0)
+    return _apart(arch, block)
 
 
 def _apart(arch: Architecture, kinds: Iterable[str]) -> tuple[str, ...]:
     return tuple(part for kind in kinds for part in arch.fused.get(kind, (kind,)))
 
 
-def file_shape(arch: Architecture, config: ModelConfig, kind: str) -> tuple[int, ...]:
-    """Returns the shape a converter writes for a kind of tensor: parts of a fused one add up."""
-    parts = [graph_shape(config, part) for part in arch.fused.get(kind, (kind,))]
+def file_shape(arch: Architecture, config: ModelConfig, name: str) -> tuple[int, ...]:
+    """Returns the shape a converter writes for a tensor: parts of a fused one add up.
+
+    Args:
+        arch: the family.
+        config: the model's numbers.
+        name: of the tensor, or only its kind, such as "attn_q.weight", where layers are alike.
+    """
+    kind, numbers = split_name(name)[1], at_layer(config, name)
+    parts = [graph_shape(numbers, part) for part in arch.fused.get(kind, (kind,))]
     return (sum(shape[0] for shape in parts), *parts[0][1:])
 
 
@@ -181,10 +239,11 @@ def checkpoint_names(
         settings: config.json; its switches say which biases there are.
     """
     blocks = {mixer: _block(arch, config, settings, mixer) for mixer in arch.mixers}
-    names = arch.model_tensors(config.tied_output)
+    names = arch.model_tensors(config.tied_output, config.per_layer_width > 0)
     for i in range(config.layers):
+        lacks = lacking(arch, config, i)
         for ours, theirs in blocks[config.mixer(i)].items():
-            if i == 0 and ours in arch.not_first:
+            if ours in lacks:
                 continue
             names[f"blk.{i}.{ours}"] = arch.blocks.format(i) + theirs
     return names
@@ -193,7 +252,7 @@ def checkpoint_names(
 def _block(
     arch: Architecture, config: ModelConfig, settings: Mapping[str, Any], mixer: Mixer
 ) -> dict[str, str]:
-    block = arch.block_tensors(config.experts > 0, mixer)
+    block = arch.block_tensors(config.experts > 0, mixer, config.per_layer_width > 0)
     for switch, biases in BIAS_TENSORS.items():
         if settings.get(switch):
             block |= {
@@ -251,19 +310,23 @@ def engine_tensors(
         CorruptFileError: a tensor is missing or has the wrong shape.
         UnsupportedError: a tensor is not part of the family's graph.
     """
-    unused = set(shapes) - set(ROPE_TENSORS.values())
+    unused = set(shapes) - set(ROPE_TENSORS.values()) - set(unread(arch, config))
     if arch.predicts_ahead:
         unused = {name for name in unused if not _is_beyond(name, config)}
     found: list[EngineTensor] = []
-    for kind in _apart(arch, arch.model_tensors(config.tied_output)):
+    for kind in _apart(arch, arch.model_tensors(config.tied_output, config.per_layer_width > 0)):
         found.append(_find(arch, config, shapes, "", kind))
     kinds = {mixer: graph_tensors(arch, config, mixer) for mixer in arch.mixers}
     for i in range(config.layers):
+        lacks = lacking(arch, config, i)
         for kind in kinds[config.mixer(i)]:
-            if i == 0 and kind in arch.not_first:
+            if kind in lacks:
                 continue
             tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
-            found += _unstacked(tensor, config) if kind in _STACKED else (tensor,)
+            if kind in _STACKED:
+                found += _unstacked(tensor, config, shapes[tensor.source])
+            else:
+                found.append(tensor)
     for kind in sorted(_OPTIONAL.difference(*kinds.values())):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
@@ -285,7 +348,8 @@ def _find_in_all_blocks(
     blocks = [
         f"blk.{i}."
         for i in range(config.layers)
-        if config.mixer(i) is Mixer.ATTENTION or not is_of_attention(kind)
+        if (config.mixer(i) is Mixer.ATTENTION or not is_of_attention(kind))
+        and kind not in lacking(arch, config, i)
     ]
     if any(_holder(arch, shapes, block, kind) for block in blocks):
         for block in blocks:
@@ -303,25 +367,32 @@ def _find(
     if holder is None:
         raise CorruptFileError(f"tensor '{block}{kind}' is missing")
     source, parts = holder
-    wanted = [graph_shape(config, part) for part in parts]
-    expected = (sum(shape[0] for shape in wanted), *wanted[0][1:])
+    numbers = at_layer(config, block + kind)
+    wanted = [graph_shape(numbers, part) for part in parts]
+    # Experts' matrices lie together expert by expert.
+    axis = 1 if len(wanted[0]) > 2 else 0
+    joined = sum(shape[axis] for shape in wanted)
+    expected = (*wanted[0][:axis], joined, *wanted[0][axis + 1 :])
     if tuple(shapes[source]) != expected:
         raise CorruptFileError(
             f"tensor '{source}' has shape {tuple(shapes[source])}, expected {expected}"
         )
-    rows = [shape[0] for shape in wanted]
+    rows = [shape[axis] for shape in wanted]
     at = parts.index(kind)
     return EngineTensor(block + kind, source, sum(rows[:at]), rows[at])
 
 
-def _unstacked(tensor: EngineTensor, config: ModelConfig) -> Iterator[EngineTensor]:
-    """Takes the experts' matrices, or their biases, apart."""
+def _unstacked(
+    tensor: EngineTensor, config: ModelConfig, source: tuple[int, ...]
+) -> Iterator[EngineTensor]:
+    """Takes the experts' matrices, or their biases, apart; ``source`` is the file's shape."""
     block, kind = split_name(tensor.name)
-    shape = graph_shape(config, kind)
-    rows = shape[1] if len(shape) > 2 else 1
+    matrices = len(source) > 2
+    rows, step = (tensor.row_count, source[1]) if matrices else (1, 1)
+    first = tensor.row_start if matrices else 0
     for expert in range(config.experts):
         name = block + _STACKED[kind].format(expert)
-        yield EngineTensor(name, tensor.source, expert * rows, rows)
+        yield EngineTensor(name, tensor.source, first + expert * step, rows)
 
 
 def _holder(

@@ -40,6 +40,7 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         "value_dim": numbers.head_dim,
         "ff_width": numbers.ff_width,
         "norm_eps": numbers.norm_eps,
+        **_by_layer(numbers, arch),
         **_experts(numbers, arch),
         **_window(numbers, arch),
         **_scales(numbers, arch),
@@ -79,8 +80,22 @@ def rope_tensors(numbers: Hyperparameters) -> dict[str, NDArray[np.float32]]:
 
 def _kv_heads(numbers: Hyperparameters, arch: Architecture) -> int | tuple[int, ...]:
     if not (arch.kv_heads_tell_mixers and numbers.mixers):
-        return numbers.kv_heads
+        return numbers.layer_kv_heads or numbers.kv_heads
     return tuple(numbers.kv_heads if mixer is Mixer.ATTENTION else 0 for mixer in numbers.mixers)
+
+
+def _by_layer(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
+    """What layers have of their own, or in common, where families have such."""
+    written: dict[str, GgufValue] = {}
+    if arch.windows_differ:
+        local = numbers.local_head_dim or numbers.head_dim
+        widths = numbers.layer_ff_width or numbers.dense_ff_width or numbers.ff_width
+        written |= {"local_head_dim": local, "local_value_dim": local, "ff_width": widths}
+    if arch.shares_kv:
+        written["shared_kv_layers"] = numbers.shared_kv_layers
+    if arch.per_layer_inputs:
+        written["per_layer_width"] = numbers.per_layer_width
+    return written
 
 
 def _recurrent(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValue]:
@@ -154,10 +169,13 @@ def _rope(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufValu
     rope = numbers.rope
     written: dict[str, GgufValue] = {"rope.dim": rope.dim, "rope.base": rope.base}
     if numbers.local_rope is not None:
-        plain = Rope(dim=rope.dim, base=numbers.local_rope.base)
+        dim = numbers.local_rope.dim if arch.windows_differ else rope.dim
+        plain = Rope(dim=dim, base=numbers.local_rope.base)
         if numbers.local_rope != plain:
             raise UnsupportedError("stretched RoPE in windowed layers: GGUF has no key for it")
         written["rope.local_base"] = plain.base
+        if arch.windows_differ:
+            written["rope.local_dim"] = dim
     if rope.kind is RopeKind.NONE:
         return written
     written["rope.kind"] = rope.kind.value

@@ -26,7 +26,10 @@ def recorded(engine: NativeEngine, chunks: Chunks) -> Iterator[Recorded]:
     """Reads each chunk in an empty context and yields the inputs, some tokens at a time."""
     config = engine.config
     queries = config.heads * config.head_dim
-    values = config.layers * (2 * config.width + queries + config.ff_width)  # a token's
+    inputs = config.width + config.per_layer_width if config.per_layer_width else 0
+    beside = config.width + config.dense_ff_width if config.dense_ff_width else 0
+    # A token's.
+    values = config.layers * (2 * config.width + queries + config.ff_width + inputs + beside)
     step = max(1, RECORD_VALUES // values)
     for chunk in chunks.tokens:
         sequence = engine.open()
@@ -90,7 +93,8 @@ def collect(
 
 def _squares(inputs: Recorded, experts: int) -> Iterator[tuple[str, NDArray[np.float64]]]:
     """Yields sums of squares over the tokens of a step, (layers, columns), or of each expert."""
-    for name in ("qkv", "o", "ffn", "output", *(() if experts else ("down",))):
+    more = [name for name in ("dense", "dense_down", "input_gate", "input_proj") if name in inputs]
+    for name in ("qkv", "o", "ffn", "output", *more, *(() if experts else ("down",))):
         rows = inputs[name]
         # In float32 over a few hundred tokens, in float64 over the text.
         yield name, np.einsum("...tc,...tc->...c", rows, rows).astype(np.float64)

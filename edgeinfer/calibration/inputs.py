@@ -35,7 +35,16 @@ _FIELDS: Mapping[str, str] = {
     "ffn_up_shexp.weight": "ffn",
     "ffn_down_shexp.weight": "down/shared",
 }
+# Of layers that have inputs of their own, and of blocks beside experts.
+_FIELDS_OF_INPUTS = {"inp_gate.weight": "input_gate", "proj.weight": "input_proj"}
+_FIELDS_BESIDE = {
+    "ffn_gate.weight": "dense",
+    "ffn_up.weight": "dense",
+    "ffn_down.weight": "dense_down",
+    "ffn_gate_inp.weight": "",  # it stays float32
+}
 _EXPERT = re.compile(r"\.\d+\.weight$")  # "ffn_gate.3.weight", the gate of expert 3
+_NOT_RECORDED = LOOKED_UP | {"per_layer_model_proj.weight"}  # which stays float32
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 
 
@@ -89,8 +98,12 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
         block, kind = split_name(_EXPERT.sub(".weight", parts[name][0].name))
         if kind == _EMBEDDING:
             field = "output" if config.tied_output else ""
-        elif kind in LOOKED_UP:
+        elif kind in _NOT_RECORDED:
             field = ""
+        elif config.dense_ff_width and len(shapes[name]) == 2 and kind in _FIELDS_BESIDE:
+            field = _FIELDS_BESIDE[kind]
+        elif kind in _FIELDS_OF_INPUTS:
+            field = _FIELDS_OF_INPUTS[kind]
         elif kind == _OUTPUT:
             field = "output"
         elif kind in _FIELDS:

@@ -15,6 +15,7 @@ from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import (
     CONVOLUTIONS,
     LOOKED_UP,
+    at_layer,
     engine_tensors,
     graph_shape,
     split_name,
@@ -90,7 +91,7 @@ def adapter_bytes(model: Outline, adapter: AdapterHeader) -> int:
     for name, change in adapter.shapes.items():
         _, columns = change.shape
         for part in model.arch.fused.get(split_name(name)[1], (split_name(name)[1],)):
-            rows = graph_shape(model.config, part)[0]
+            rows = graph_shape(at_layer(model.config, name), part)[0]
             for height, width in ((change.rank, columns), (rows, change.rank)):
                 total += _round_up(4 * _round_up(height, _GROUP_ROWS) * width, _PAGE)
     return total
@@ -110,8 +111,10 @@ def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) 
     """
     if not config.causal:
         return 0
-    attend = config.mixers.count(Mixer.ATTENTION)
-    return attend * _layer_kv_bytes(config, context, kv_type_k, kv_type_v) + state_bytes(config)
+    kept = (config.at(i) for i in range(config.layers) if config.has_kv(i))
+    return state_bytes(config) + sum(
+        _layer_kv_bytes(layer, context, kv_type_k, kv_type_v) for layer in kept
+    )
 
 
 def step_kv_bytes(config: ModelConfig, batch: int, kv_type_k: str, kv_type_v: str) -> int:
@@ -146,8 +149,9 @@ def one_state_bytes(config: ModelConfig) -> int:
 
 def scratch_bytes(config: ModelConfig, batch: int) -> int:
     """Returns the bytes of the buffers of a step of ``batch`` tokens, and a row of logits."""
-    queries, keys = config.heads * config.head_dim, config.kv_heads * config.head_dim
+    queries, keys = config.heads * config.head_dim, config.kv_width
     mixed = config.mixed_width
+    inputs = config.layers * config.per_layer_width
     ff_rows = batch * (config.experts_used + config.shared_expert or 1)
     partials = max(batch, _MIN_PARTIALS)
     rope = len(config.rope_tables) * batch * (config.head_dim // 2)
@@ -155,15 +159,17 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         *(batch * config.width,) * 3,  # residual stream, its norm, a block's output
         *(batch * mixed, batch * keys, batch * keys, batch * queries),  # q, k, v, q by head
         *(partials * queries, partials * config.heads, partials * config.heads),  # attention
-        ff_rows * config.ff_width,  # gated
+        max(ff_rows * config.ff_width, batch * config.dense_ff_width),  # gated
         *(rope, rope),  # cosines, sines
         batch * config.projected_width,  # inputs of recurrent layers
+        *(batch * inputs, batch * inputs, batch * config.per_layer_width),  # of layers' own inputs
+        batch * config.width if config.dense_ff_width else 0,  # of a block beside experts
     ]
     if Mixer.DELTA_NET in config.layer_mixer:
         values = batch * config.delta_heads * config.delta_dim
         heads = batch * config.delta_heads
         floats += [batch * config.conv_width(Mixer.DELTA_NET), values, 2 * heads, heads, heads]
-    quantised = [(max(config.width, mixed), batch), (config.ff_width, ff_rows)]
+    quantised = [(max(config.width, mixed, config.per_layer_width), batch)]
     if config.experts:
         blocks = config.experts + config.shared_expert
         floats += [
@@ -174,8 +180,10 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
             ff_rows * config.width,  # inputs and outputs of the experts
         ]
         quantised.append((config.width, ff_rows))
+    gated = ((config.ff_width, ff_rows), (config.dense_ff_width, batch))
     buffers = sum(_round_up(4 * count, _ALIGNMENT) for count in floats)
     blocks = sum(_round_up(cols, _ACT_BLOCK) // _ACT_BLOCK * rows for cols, rows in quantised)
+    blocks += max(_round_up(cols, _ACT_BLOCK) // _ACT_BLOCK * rows for cols, rows in gated)
     return buffers + blocks * _ACT_BLOCK_BYTES + 4 * config.vocab_size
 
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
-from edgeinfer.arch.config import Mixer, ModelConfig
+from edgeinfer.arch.config import ModelConfig
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner.costs import one_state_bytes
 from edgeinfer.planner.footprint import Footprint, Setting
@@ -74,10 +74,10 @@ def repacked_bytes(model: Outline, isas: tuple[str, ...]) -> int:
 def kv_bytes(config: ModelConfig, context: int, kv_type_k: str, kv_type_v: str) -> int:
     """Bytes of one sequence's keys and values, and of its running state."""
     kinds = BY_NAME[kv_type_k], BY_NAME[kv_type_v]
-    values = config.kv_heads * config.head_dim
-    row = sum(values // kind.block * kind.nbytes for kind in kinds)
-    layers = config.mixers.count(Mixer.ATTENTION) if config.causal else 0
-    return context * layers * row + one_state_bytes(config)
+    kept = [config.at(i) for i in range(config.layers) if config.causal and config.has_kv(i)]
+    values = [layer.kv_heads * layer.head_dim for layer in kept]
+    row = sum(count // kind.block * kind.nbytes for kind in kinds for count in values)
+    return context * row + one_state_bytes(config)
 
 
 def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:

@@ -115,7 +115,7 @@ class Outline:
         tensors = {}
         for name, theirs in checkpoint_names(arch, config, settings).items():
             kind = split_name(name)[1]
-            expected = file_shape(arch, config, kind)
+            expected = file_shape(arch, config, name)
             stored = transform_of(arch, kind).stored(config, expected)
             # Of experts, a checkpoint may have a tensor each, or blocks and scales.
             packed = is_packed(arch, theirs, found)

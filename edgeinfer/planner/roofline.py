@@ -115,12 +115,12 @@ def forecast(
 def attention_macs(model: Outline, depth: int) -> int:
     """Multiply-adds of one token's attention to ``depth`` tokens, windows respected."""
     config = model.config
-    positions = sum(
-        min(depth, window or depth)
-        for window, mixer in zip(config.layer_window, config.mixers, strict=True)
+    values = sum(
+        min(depth, window or depth) * config.at(i).head_dim
+        for i, (window, mixer) in enumerate(zip(config.layer_window, config.mixers, strict=True))
         if mixer is Mixer.ATTENTION
     )
-    return 2 * positions * config.heads * config.head_dim
+    return 2 * values * config.heads
 
 
 def work_of(model: Outline) -> tuple[float, int, float]:

@@ -45,6 +45,9 @@ _KINDS = {
 }
 _BY_LAYER = {"ffn_up", "ffn_gate", "ffn_down"}
 
+# The token embedding, and that of each layer, which is stored as the former is.
+_EMBEDDINGS = ("token_embd.weight", "per_layer_token_embd.weight")
+
 # What stores rows that are not whole blocks of 256; f16 stores any row.
 _SMALLER_BLOCK = {
     "q2_k": "q4_0",
@@ -91,7 +94,7 @@ def needs_importance(name: str, type_: QuantType, among: Collection[str] = NEED_
         type_: what it is to be stored as.
         among: the types of which that is said, a recipe's ``weighted_types``.
     """
-    ends = name in ("token_embd.weight", "output.weight")
+    ends = name in (*_EMBEDDINGS, "output.weight")
     return type_.name in among and not ends
 
 
@@ -146,7 +149,7 @@ class _Assignment:
 
     def _overriding(self, name: str) -> str | None:
         given = self.overrides
-        if name == "token_embd.weight" and given.embedding:
+        if name in _EMBEDDINGS and given.embedding and not self._is_named(name):
             return given.embedding
         if name == "output.weight" and given.output:
             return given.output
@@ -164,7 +167,7 @@ class _Assignment:
         if self._is_output(name):
             # Not the fall-back of the output's type: that would be for matrices of few bits.
             return recipe.output if columns % get(recipe.base).block == 0 else "q8_0"
-        if name == "token_embd.weight":
+        if name in _EMBEDDINGS:
             return recipe.embedding or recipe.base
         kinds = (_kind(name), "experts" if len(self.shapes[name]) == 3 else "")
         for rule in recipe.rules:
@@ -172,8 +175,12 @@ class _Assignment:
                 return rule.type
         return recipe.base
 
+    def _is_named(self, name: str) -> bool:
+        """The large embedding of layers follows the other unless a pattern says its type."""
+        return name != _EMBEDDINGS[0] and any(p.search(name) for p, _ in self.patterns)
+
     def _is_output(self, name: str) -> bool:
-        return name == "output.weight" or (self.tied and name == "token_embd.weight")
+        return name == "output.weight" or (self.tied and name in _EMBEDDINGS)
 
     def _compiled(self) -> list[tuple[re.Pattern[str], str]]:
         compiled = []

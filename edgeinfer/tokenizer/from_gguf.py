@@ -39,6 +39,8 @@ KINDS = {
         spaced=True,
         specials={"bos": 1, "eos": 2, "unknown": 0},
     ),
+    # The same by its merges: llama.cpp's own converter calls it so.
+    "gemma4": Kind(build=encoders.sentencepiece_bpe, codec=pieces.sentencepiece, add_bos=True),
     "bert": Kind(
         build=encoders.wordpiece,
         codec=pieces.wordpiece,

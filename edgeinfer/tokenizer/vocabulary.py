@@ -54,7 +54,7 @@ class Vocabulary:
     """The ``tokenizer.ggml.*`` metadata, lengths, ranges and types verified.
 
     Attributes:
-        model: the kind of tokenizer: ``gpt2``, ``llama``, ``bert``, ``t5``.
+        model: the kind of tokenizer: ``gpt2``, ``llama``, ``gemma4``, ``bert``, ``t5``.
         pre: the name of the pre-tokenizer, or None.
         tokens: the text of each id; none is empty, no two are equal.
         ids: the id of each text.

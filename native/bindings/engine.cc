@@ -96,6 +96,14 @@ ModelConfig config_from(const nb::dict& d) {
   c.delta_tiled = field<bool>(d, "delta_tiled");
   c.attention_gate = field<bool>(d, "attention_gate");
   c.shared_expert = field<bool>(d, "shared_expert");
+  c.dense_ff_width = field<int64_t>(d, "dense_ff_width");
+  c.layer_head_dim = field<std::vector<int64_t>>(d, "layer_head_dim");
+  c.layer_kv_heads = field<std::vector<int64_t>>(d, "layer_kv_heads");
+  c.layer_ff_width = field<std::vector<int64_t>>(d, "layer_ff_width");
+  c.layer_kv = field<std::vector<int32_t>>(d, "layer_kv");
+  c.layer_key_is_value = field<std::vector<bool>>(d, "layer_key_is_value");
+  c.value_norm = field<bool>(d, "value_norm");
+  c.per_layer_width = field<int64_t>(d, "per_layer_width");
   c.attention_scale = field<float>(d, "attention_scale");
   c.attention_softcap = field<float>(d, "attention_softcap");
   c.output_softcap = field<float>(d, "output_softcap");
@@ -207,9 +215,26 @@ class PyEngine {
                        array("ffn", {layers, rows, width}),
                        array("down", {layers, rows * used, static_cast<size_t>(c.ff_width)}),
                        nullptr,
+                       nullptr,
+                       nullptr,
+                       nullptr,
+                       nullptr,
                        count};
-    if (!c.layer_mixer.empty())  // some layers fill a part of it
+    if (c.dense_ff_width) {
+      record.dense = array("dense", {layers, rows, width});
+      record.dense_down =
+          array("dense_down", {layers, rows, static_cast<size_t>(c.dense_ff_width)});
+    }
+    if (c.per_layer_width) {
+      record.input_gate = array("input_gate", {layers, rows, width});
+      record.input_proj =
+          array("input_proj", {layers, rows, static_cast<size_t>(c.per_layer_width)});
+    }
+    // Some layers fill a part of these.
+    if (!c.layer_mixer.empty() || !c.layer_head_dim.empty())
       std::fill_n(record.o, layers * rows * static_cast<size_t>(c.mixed_width()), 0.0f);
+    if (!c.layer_ff_width.empty())
+      std::fill_n(record.down, layers * rows * used * static_cast<size_t>(c.ff_width), 0.0f);
     auto experts = std::make_unique<int32_t[]>(layers * rows * used);
     record.experts = experts.get();
     {

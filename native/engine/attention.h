@@ -41,8 +41,7 @@ class Attention {
         types_(types),
         step_kv_(step_kv),
         turn_keys_(quant_info(types.k).block > 1),
-        turn_values_(quant_info(types.v).block > 1),
-        turn_size_(std::min<int64_t>(config.head_dim & -config.head_dim, kMostTurned)) {}
+        turn_values_(quant_info(types.v).block > 1) {}
 
   /// Places that the texts of a step of `batch` tokens share, and where one of `count` tokens goes
   /// if `used` are taken: at a tile, and in another block only if it is longer than one, so that
@@ -59,8 +58,9 @@ class Attention {
 
   int64_t position(int64_t t) const { return tokens_[static_cast<size_t>(t)].position; }
 
-  /// Stores token t's row of keys and of values (kv_width,) in the cache of `layer`, and its
-  /// queries (q_width,) in the order in which they will be read. Keys and queries are roped.
+  /// Stores token t's row of keys and of values (kv_width,) in the cache of `layer`, if they are
+  /// its own, and its queries (q_width,) in the order in which they will be read. Keys and queries
+  /// are roped.
   void store(int64_t layer, int64_t t, const float* q, const float* k, const float* v);
 
   /// Attends for all stored queries; every thread of the team must call it. Ends at a barrier.
@@ -68,7 +68,7 @@ class Attention {
 
   /// Token t's weighted values (q_width,). With `sinks` (heads,), scores that each head's softmax
   /// counts beside those of the keys, and that have no value (Xiao et al., 2023); null without.
-  void merge(int64_t t, const float* sinks, float* out);
+  void merge(int64_t layer, int64_t t, const float* sinks, float* out);
 
  private:
   struct Token {
@@ -86,12 +86,14 @@ class Attention {
   static constexpr int64_t kMostTurned = 64;  // channels
 
   // Queries that share a KV head.
-  int64_t group() const { return config_.heads / config_.kv_heads; }
+  int64_t group(int64_t layer) const { return config_.heads / config_.kv_heads_of(layer); }
   // The first row of a partial result: of head's first query of token t, and a range of positions.
-  int64_t row(int64_t split, int64_t kv_head, int64_t t) const {
-    return ((split * config_.kv_heads + kv_head) * static_cast<int64_t>(tokens_.size()) + t) *
-           group();
+  int64_t row(int64_t layer, int64_t split, int64_t kv_head, int64_t t) const {
+    const int64_t kv_heads = config_.kv_heads_of(layer);
+    return ((split * kv_heads + kv_head) * static_cast<int64_t>(tokens_.size()) + t) * group(layer);
   }
+  // Channels that are turned together.
+  static int64_t turn_size(int64_t dim) { return std::min<int64_t>(dim & -dim, kMostTurned); }
   void attend(int64_t layer, int64_t kv_head, const QueryGroup& queries, int64_t split);
 
   const ModelConfig& config_;
@@ -103,7 +105,6 @@ class Attention {
   // out: queries and keys alike, which leaves their products as they are, or values, which turn
   // back when they are summed.
   const bool turn_keys_, turn_values_;
-  const int64_t turn_size_;
 
   // The step in progress.
   std::vector<Token> tokens_;

@@ -73,7 +73,8 @@ Decoder::Decoder(const ModelConfig& config, const Weights& weights, const Kernel
       step_kv_(config, config.causal ? 0 : Attention::places(batch), kv_types),
       attention_(config, kernels, s_, kv_types, step_kv_),
       causal_conv_(config, kernels),
-      delta_net_(config, kernels, s_, causal_conv_) {}
+      delta_net_(config, kernels, s_, causal_conv_),
+      ones_(config.value_norm ? static_cast<size_t>(config.head_dim) : 0, 1.0f) {}
 
 void Decoder::run(const std::vector<Span>& spans, const std::vector<int64_t>& wanted, Output output,
                   float* out, const InputRecord* record) {
@@ -107,6 +108,7 @@ void Decoder::forward(Team& team) {
   const auto each_token = [&](auto&& f) { for_each_token(team, f); };
 
   each_token([&](int64_t t) { embed(t); });
+  if (config_.per_layer_width) make_layer_inputs(team);
   for (int64_t i = 0; i < config_.layers; ++i) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
@@ -117,29 +119,12 @@ void Decoder::forward(Team& team) {
     mix(team, layer, i);
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, layer.attn_sum_norm, t); });
 
+    feed_forward(team, layer, i);
     each_token([&](int64_t t) {
-      normalise(s_.x, layer.ffn_norm, s_.h, t);
-      record(&InputRecord::ffn, i, s_.h, config_.width, t);
+      add_branch(layer.ffn_post_norm, layer.ffn_sum_norm, t);
+      if (!layer.input_gate) scale(layer, t);
     });
-    const Activations h{s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width};
-    const int64_t rows = tokens_ * config_.ff_rows_per_token(), n = config_.ff_width;
-    const Activations gated{s_.gated, s_.ff_blocks, n, rows, rows, n};
-    if (layer.router) {
-      project(team, h, {{layer.router, s_.router}});
-      if (layer.shared_gate) project(team, h, {{layer.shared_gate, s_.shared}});
-      each_token([&](int64_t t) { choose_experts(t); });
-      team.for_each(1, 1, [&](int64_t, int64_t) { sort_by_expert(); });
-      each_token([&](int64_t t) { gather(layer, t); });
-      expand(team, layer, {s_.ff_x, s_.ff_x_blocks, config_.width, rows, rows, config_.width});
-      if (record_) each_token([&](int64_t t) { record_gated(layer, i, t); });
-      contract(team, layer, gated, s_.ff_x);
-      each_token([&](int64_t t) { add_experts(t); });
-    } else {
-      expand(team, layer, h);
-      if (record_) each_token([&](int64_t t) { record_gated(layer, i, t); });
-      project(team, gated, {{layer.experts.front().down, s_.y}});
-    }
-    each_token([&](int64_t t) { add_branch(layer.ffn_post_norm, layer.ffn_sum_norm, t); });
+    if (layer.input_gate) take_layer_input(team, layer, i);
   }
   finish(team);
 }
@@ -218,27 +203,36 @@ void Decoder::add_branch(const NormWeights& post_norm, const NormWeights& sum_no
   if (sum_norm) norm(s_.x + t * n, sum_norm, s_.x + t * n);
 }
 
-// Calls f(feed-forward block, first row, rows, begin, end) for the groups [begin, end) of one
-// matrix of every block in use. How many are is known only when the tokens have chosen, so the
-// pieces are counted for as many as there can be.
+// The end of a block in families whose blocks have a factor.
+void Decoder::scale(const Layer& layer, int64_t t) {
+  if (!layer.scale) return;
+  float* const x = s_.x + t * config_.width;
+  for (int64_t i = 0; i < config_.width; ++i) x[i] *= *layer.scale;
+}
+
+// Calls f(feed-forward block, its share of the rows, begin, end) for the groups [begin, end) of one
+// matrix of every block in use: of the one there is, or of those that `shared` the rows. How many
+// are is known only when the tokens have chosen, so the pieces are counted for as many as there can
+// be.
 template <class F>
-void Decoder::for_each_expert(Team& team, const Layer& layer, Matrix FeedForward::* matrix, F&& f) {
-  const Matrix& m = layer.experts.front().*matrix;
+void Decoder::for_each_expert(Team& team, const std::vector<FeedForward>& blocks, bool shared,
+                              Matrix FeedForward::* matrix, F&& f) {
+  const Matrix& m = blocks.front().*matrix;
   const int64_t groups = m.groups();
-  const int64_t blocks =
-      std::min(static_cast<int64_t>(layer.experts.size()), tokens_ * config_.ff_rows_per_token());
-  const int64_t piece = piece_groups(team, m, blocks * groups);
+  const int64_t count =
+      std::min(static_cast<int64_t>(blocks.size()), tokens_ * config_.ff_rows_per_token());
+  const int64_t piece = piece_groups(team, m, count * groups);
   const auto each = [&](int64_t begin, int64_t end) {
     for (int64_t i = begin / groups; i * groups < end; ++i) {
       const int64_t g0 = std::max<int64_t>(begin - i * groups, 0);
       const int64_t g1 = std::min(end - i * groups, groups);
       const FfShare all{0, 0, static_cast<int32_t>(tokens_)};
-      const FfShare& share = layer.router ? s_.shares[i] : all;
-      if (share.count) f(layer.experts[static_cast<size_t>(share.expert)], share, g0, g1);
+      const FfShare& share = shared ? s_.shares[i] : all;
+      if (share.count) f(blocks[static_cast<size_t>(share.expert)], share, g0, g1);
     }
   };
-  const int64_t own = team.own_range(blocks * groups, piece).first;
-  team.for_each(blocks * groups, piece, each, Ahead(m, layer.router ? groups : own));
+  const int64_t own = team.own_range(count * groups, piece).first;
+  team.for_each(count * groups, piece, each, Ahead(m, shared ? groups : own));
 }
 
 // What makes of gate and up the input of the down projection.
@@ -258,8 +252,9 @@ Decoder::Gate Decoder::gate_kernel() const {
 
 // gated = activation(x * gate') * (x * up'), or activation(x * up') without a gate, and its
 // quantised form, a slice of rows and columns at a time: the products never reach memory.
-void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
-  const int64_t n = config_.ff_width;
+void Decoder::expand(Team& team, const std::vector<FeedForward>& blocks, bool shared,
+                     const Activations& x) {
+  const int64_t n = blocks.front().up.rows;
   const bool erf = config_.activation == Activation::kGeluErf;
   const auto activate = gate_kernel();
   const auto activate_alone = erf ? kernels_.gelu_erf : kernels_.gelu;
@@ -295,10 +290,9 @@ void Decoder::expand(Team& team, const Layer& layer, const Activations& x) {
       }
     }
   };
-  const std::array<const Matrix*, 2> matrices{&layer.experts.front().gate,
-                                              &layer.experts.front().up};
+  const std::array<const Matrix*, 2> matrices{&blocks.front().gate, &blocks.front().up};
   if (!adapted_.empty()) reduce(team, x, matrices);
-  for_each_expert(team, layer, FeedForward::first(config_), expand_rows);
+  for_each_expert(team, blocks, shared, FeedForward::first(config_), expand_rows);
 }
 
 // out = gated * down', each row by its expert's matrix.
@@ -309,7 +303,7 @@ void Decoder::contract(Team& team, const Layer& layer, const Activations& gated,
     multiply(ff.down, g0, g1, gated.slice(share.first, share.count),
              out + share.first * n + g0 * kGroupRows, n);
   };
-  for_each_expert(team, layer, &FeedForward::down, contract_rows);
+  for_each_expert(team, layer.experts, true, &FeedForward::down, contract_rows);
 }
 
 // out = x * matrix' + bias for matrices that share their input.

@@ -69,19 +69,28 @@ class Decoder {
   void normalise(const float* x, const NormWeights& weights, float* h, int64_t t);
   void quantise(const float* x, int64_t cols, int64_t t0, int64_t t1);
   void record(float* InputRecord::* field, int64_t layer, const float* x, int64_t cols, int64_t t);
+  void feed_forward(Team& team, const Layer& layer, int64_t i);
+  void dense(Team& team, const Layer& layer, int64_t i, const std::vector<FeedForward>& blocks);
+  void mixture(Team& team, const Layer& layer, int64_t i);
+  void dense_and_mixture(Team& team, const Layer& layer, int64_t i, const Activations& h);
+  void make_layer_inputs(Team& team);
+  void take_layer_input(Team& team, const Layer& layer, int64_t i);
   void record_gated(const Layer& layer, int64_t index, int64_t t);
   void add_branch(const NormWeights& post_norm, const NormWeights& sum_norm, int64_t t);
+  void scale(const Layer& layer, int64_t t);
   void rotate_and_store(int64_t layer, int64_t t);
-  void choose_experts(int64_t t);
+  void choose_experts(const Layer& layer, int64_t t);
   void sort_by_expert();
   using Gate = void (*)(float* gate, const float* up, int64_t n);
   Gate gate_kernel() const;
   void gather(const Layer& layer, int64_t t);
   void add_experts(int64_t t);
-  void expand(Team& team, const Layer& layer, const Activations& x);
+  void expand(Team& team, const std::vector<FeedForward>& blocks, bool shared,
+              const Activations& x);
   void contract(Team& team, const Layer& layer, const Activations& gated, float* out);
   template <class F>
-  void for_each_expert(Team& team, const Layer& layer, Matrix FeedForward::* matrix, F&& f);
+  void for_each_expert(Team& team, const std::vector<FeedForward>& blocks, bool shared,
+                       Matrix FeedForward::* matrix, F&& f);
   void project(Team& team, const Activations& x, std::initializer_list<Product> products);
   void plan_adapters(const std::vector<Span>& spans);
   void reduce(Team& team, const Activations& x, std::span<const Matrix* const> matrices);
@@ -102,6 +111,7 @@ class Decoder {
   Attention attention_;
   CausalConv causal_conv_;
   DeltaNet delta_net_;
+  const std::vector<float> ones_;  // (head_dim,) where values have a norm
 
   // The step in progress.
   int64_t tokens_ = 0;

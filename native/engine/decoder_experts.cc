@@ -9,7 +9,7 @@ namespace edgeinfer {
 
 // The experts of a token and their weights: the softmax of the router's scores, its largest
 // values, and, if the family has it so, these scaled to add up to 1.
-void Decoder::choose_experts(int64_t t) {
+void Decoder::choose_experts(const Layer& layer, int64_t t) {
   const int64_t experts = config_.experts, used = config_.experts_used;
   const int64_t rows = config_.ff_rows_per_token();
   float* p = s_.router + t * experts;
@@ -27,7 +27,8 @@ void Decoder::choose_experts(int64_t t) {
     *best = -1;
   }
   const float scale = 1 / (config_.expert_weights_norm ? chosen_total : total);
-  for (int64_t j = 0; j < used; ++j) weight[j] *= scale;
+  for (int64_t j = 0; j < used; ++j)
+    weight[j] *= layer.expert_scale ? scale * layer.expert_scale[chosen[j]] : scale;
   if (!config_.shared_expert) return;
   chosen[used] = static_cast<int32_t>(experts);
   weight[used] = 1 / (1 + std::exp(-s_.shared[t]));

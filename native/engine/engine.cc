@@ -25,18 +25,46 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   require(c.heads / c.kv_heads <= 64, "more than 64 heads share a KV head");
   require(c.head_dim > 0 && c.head_dim % 2 == 0 && c.head_dim <= kMaxHeadDim,
           "head_dim must be even and at most 512");
-  require(c.head_dim % quant_info(options.kv_types.k).block == 0 &&
-              c.head_dim % quant_info(options.kv_types.v).block == 0,
-          "head_dim is no multiple of the KV type's block");
+  for (const std::vector<int64_t>* each : {&c.layer_head_dim, &c.layer_kv_heads, &c.layer_ff_width})
+    require(each->empty() || each->size() == static_cast<size_t>(c.layers),
+            "what layers have of their own needs one entry per layer");
+  require(c.layer_kv.empty() || c.layer_kv.size() == static_cast<size_t>(c.layers),
+          "layer_kv needs one entry per layer");
+  require(
+      c.layer_key_is_value.empty() || c.layer_key_is_value.size() == static_cast<size_t>(c.layers),
+      "layer_key_is_value needs one entry per layer");
+  for (int64_t i = 0; i < c.layers; ++i) {
+    const int64_t dim = c.head_dim_of(i), heads = c.kv_heads_of(i), kv = c.kv_of(i);
+    require(dim > 0 && dim % 2 == 0 && dim <= c.head_dim && c.ff_width_of(i) > 0 &&
+                c.ff_width_of(i) <= c.ff_width,
+            "a layer is wider than all");
+    require(heads > 0 && heads <= c.kv_heads && c.heads % heads == 0,
+            "heads must be a multiple of a layer's kv_heads");
+    require(dim % quant_info(options.kv_types.k).block == 0 &&
+                dim % quant_info(options.kv_types.v).block == 0,
+            "head_dim is no multiple of the KV type's block");
+    require(kv == i || (kv >= 0 && kv < i && c.causal && c.has_kv(kv) && c.head_dim_of(kv) == dim &&
+                        c.kv_heads_of(kv) == heads),
+            "a layer can read the keys and values of an earlier one with the same heads");
+  }
+  require(c.most_sharing() <= 64, "more than 64 heads share a KV head");
+  require(c.dense_ff_width == 0 || (c.dense_ff_width > 0 && c.experts && !c.shared_expert),
+          "a block beside the experts has them beside it");
+  require(c.per_layer_width >= 0 && (!c.per_layer_width || c.gated),
+          "layers take their inputs through a gate");
   require(c.layer_rope.size() == static_cast<size_t>(c.layers) &&
               c.layer_window.size() == static_cast<size_t>(c.layers),
           "layer_rope and layer_window need one entry per layer");
-  for (const RopeTable& table : c.rope_tables)
-    require(2 * table.inverse_frequencies.size() <= static_cast<size_t>(c.head_dim),
-            "a rope table is wider than head_dim");
-  for (const int32_t table : c.layer_rope)
+  for (int64_t i = 0; i < c.layers; ++i) {
+    const int32_t table = c.layer_rope[static_cast<size_t>(i)];
     require(table >= -1 && table < static_cast<int32_t>(c.rope_tables.size()),
             "layer_rope names a table that does not exist");
+    require(table < 0 ||
+                static_cast<int64_t>(
+                    2 * c.rope_tables[static_cast<size_t>(table)].inverse_frequencies.size()) <=
+                    c.head_dim_of(i),
+            "a rope table is wider than head_dim");
+  }
   for (const int32_t window : c.layer_window) require(window >= 0, "a window is negative");
   require(c.layer_mixer.empty() || c.layer_mixer.size() == static_cast<size_t>(c.layers),
           "layer_mixer needs one entry per layer");

@@ -1,7 +1,8 @@
 // KvCache: the keys and values of one sequence, and the running state of its recurrent layers.
 //
 // The whole context is reserved at once, in blocks of kKvBlock positions that hold all layers of
-// attention and heads: (block, layer, KV head, keys then values). A block becomes resident, in
+// attention and heads: (block, layer, KV head, keys then values). Layers that read another's keys
+// and values have its place. A block becomes resident, in
 // large pages, when its first token is written, so a short conversation in a long context stays
 // small, and a head's share of a block is one linear stream.
 #pragma once
@@ -27,15 +28,8 @@ class KvCache {
  public:
   KvCache(const ModelConfig& config, int64_t context, KvTypes types)
       : state(config),
-        kv_heads_(config.kv_heads),
-        key_bytes_(row_bytes(config, types.k) * kKvBlock),
-        head_bytes_(key_bytes_ + row_bytes(config, types.v) * kKvBlock),
-        block_bytes_(config.kv_layers() * config.kv_heads * head_bytes_),
-        region_(kv_bytes(config, context, types), MemoryRegion::Pages::kHuge) {
-    int64_t place = 0;
-    for (int64_t i = 0; i < config.layers; ++i)
-      places_.push_back(config.mixer(i) != Mixer::kAttention ? -1 : config.causal ? place++ : 0);
-  }
+        places_(places(config, types, block_bytes_)),
+        region_(kv_bytes(config, context, types), MemoryRegion::Pages::kHuge) {}
 
   /// Bytes of a cache for `context` tokens.
   static size_t bytes(const ModelConfig& config, int64_t context, KvTypes types) {
@@ -44,11 +38,11 @@ class KvCache {
 
   /// One head's keys and values in block 0; the next block's are block_bytes() on.
   uint8_t* keys(int64_t layer, int64_t kv_head) const {
-    const int64_t place = places_[static_cast<size_t>(layer)];
-    return region_.data() + (place * kv_heads_ + kv_head) * head_bytes_;
+    const Place& place = places_[static_cast<size_t>(layer)];
+    return region_.data() + place.offset + kv_head * place.head_bytes;
   }
   uint8_t* values(int64_t layer, int64_t kv_head) const {
-    return keys(layer, kv_head) + key_bytes_;
+    return keys(layer, kv_head) + places_[static_cast<size_t>(layer)].key_bytes;
   }
   int64_t block_bytes() const { return block_bytes_; }
 
@@ -68,19 +62,37 @@ class KvCache {
   RecurrentState state;              // empty without recurrent layers
 
  private:
-  static size_t kv_bytes(const ModelConfig& config, int64_t context, KvTypes types) {
-    const int64_t blocks = (context + kKvBlock - 1) / kKvBlock;
-    return static_cast<size_t>(blocks * kKvBlock * config.kv_layers() * config.kv_heads *
-                               (row_bytes(config, types.k) + row_bytes(config, types.v)));
+  // Where a layer's heads lie in a block, and the bytes of one, and of its keys.
+  struct Place {
+    int64_t offset, head_bytes, key_bytes;
+  };
+
+  // Of all layers; those of a text that is read at once have one place for all, one by one.
+  static std::vector<Place> places(const ModelConfig& c, KvTypes types, int64_t& block_bytes) {
+    std::vector<Place> found(static_cast<size_t>(c.layers));
+    block_bytes = 0;
+    for (int64_t i = 0; i < c.layers; ++i) {
+      if (c.mixer(i) != Mixer::kAttention) continue;
+      Place& place = found[static_cast<size_t>(i)];
+      const int64_t keys = quant_info(types.k).row_bytes(c.head_dim_of(i)) * kKvBlock;
+      const int64_t values = quant_info(types.v).row_bytes(c.head_dim_of(i)) * kKvBlock;
+      const int64_t end = c.causal ? block_bytes : 0;
+      place = {end, keys + values, keys};
+      if (c.has_kv(i))
+        block_bytes = end + c.kv_heads_of(i) * place.head_bytes;
+      else
+        place = found[static_cast<size_t>(c.kv_of(i))];
+    }
+    return found;
   }
-  static int64_t row_bytes(const ModelConfig& config, QuantType type) {
-    return quant_info(type).row_bytes(config.head_dim);
+  static size_t kv_bytes(const ModelConfig& config, int64_t context, KvTypes types) {
+    int64_t block_bytes = 0;
+    places(config, types, block_bytes);
+    return static_cast<size_t>((context + kKvBlock - 1) / kKvBlock * block_bytes);
   }
 
-  int64_t kv_heads_;
-  int64_t key_bytes_, head_bytes_, block_bytes_;
-  std::vector<int64_t>
-      places_;  // (layers,) among those with attention; of a text that is read at once, one
+  int64_t block_bytes_ = 0;
+  std::vector<Place> places_;  // (layers,)
   MemoryRegion region_;
 };
 

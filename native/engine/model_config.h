@@ -56,6 +56,13 @@ struct ModelConfig {
                                       // neighbours share one
   bool attention_gate = false;        // beside each head's query there is a gate of its output
   bool shared_expert = false;         // one that all tokens take, weighted by a gate of its own
+  int64_t dense_ff_width = 0;         // of a block that all tokens take beside the experts, 0: none
+  // (layers,) where layers differ; the numbers above are the largest then. Empty: all alike.
+  std::vector<int64_t> layer_head_dim, layer_kv_heads, layer_ff_width;
+  std::vector<int32_t> layer_kv;         // (layers,) whose keys and values each reads; empty: own
+  std::vector<bool> layer_key_is_value;  // (layers,) keys are values, too; empty: in none
+  bool value_norm = false;               // RMS norm of each head's values, without weights
+  int64_t per_layer_width = 0;           // of the inputs that layers have of their own, 0 for none
   float attention_scale = 0;
   float attention_softcap = 0;  // 0 is off
   float output_softcap = 0;     // 0 is off
@@ -63,6 +70,28 @@ struct ModelConfig {
   float residual_scale = 1;
   float output_scale = 1;
   bool tied_output = false;
+
+  int64_t head_dim_of(int64_t layer) const {
+    return layer_head_dim.empty() ? head_dim : layer_head_dim[static_cast<size_t>(layer)];
+  }
+  int64_t kv_heads_of(int64_t layer) const {
+    return layer_kv_heads.empty() ? kv_heads : layer_kv_heads[static_cast<size_t>(layer)];
+  }
+  int64_t ff_width_of(int64_t layer) const {
+    return layer_ff_width.empty() ? ff_width : layer_ff_width[static_cast<size_t>(layer)];
+  }
+  int64_t q_width_of(int64_t layer) const { return heads * head_dim_of(layer); }
+  int64_t kv_width_of(int64_t layer) const { return kv_heads_of(layer) * head_dim_of(layer); }
+  /// The layer whose keys and values a layer with attention reads.
+  int64_t kv_of(int64_t layer) const {
+    return layer_kv.empty() ? layer : layer_kv[static_cast<size_t>(layer)];
+  }
+  bool has_kv(int64_t layer) const {
+    return mixer(layer) == Mixer::kAttention && kv_of(layer) == layer;
+  }
+  bool key_is_value(int64_t layer) const {
+    return !layer_key_is_value.empty() && layer_key_is_value[static_cast<size_t>(layer)];
+  }
 
   Mixer mixer(int64_t layer) const {
     return layer_mixer.empty() ? Mixer::kAttention : layer_mixer[static_cast<size_t>(layer)];
@@ -100,10 +129,19 @@ struct ModelConfig {
   int64_t ff_rows_per_token() const { return experts ? experts_used + shared_expert : 1; }
   /// All that a token could go through; the shared one is the last.
   int64_t ff_blocks() const { return experts + shared_expert; }
-  /// Layers whose keys and values are kept: a text that is read at once needs them one by one.
-  int64_t kv_layers() const { return causal ? layers_with(Mixer::kAttention) : 1; }
   int64_t q_width() const { return heads * head_dim; }
-  int64_t kv_width() const { return kv_heads * head_dim; }
+  /// The widest of all layers'.
+  int64_t kv_width() const {
+    int64_t widest = 0;
+    for (int64_t i = 0; i < layers; ++i) widest = std::max(widest, kv_width_of(i));
+    return widest;
+  }
+  /// Query heads that share a KV head, at most.
+  int64_t most_sharing() const {
+    int64_t fewest = kv_heads;
+    for (const int64_t count : layer_kv_heads) fewest = std::min(fewest, count);
+    return heads / fewest;
+  }
 };
 
 }  // namespace edgeinfer

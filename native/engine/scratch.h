@@ -37,6 +37,11 @@ struct Scratch {
   ActBlock* blocks;     // (wider of width and mixed_width / 32, batch) h, or a mixer's output
   ActBlock* ff_blocks;  // (ff_width / 32, ff rows) gated
 
+  // Of layers with inputs of their own.
+  float* layer_inputs;  // (batch, layers, per_layer_width)
+  float* layer_rows;    // (batch, layers, per_layer_width) rows of their table
+  float* layer_gate;    // (batch, per_layer_width)
+
   // Of recurrent layers.
   float* projected;  // (batch, projected_width) of short convolutions, delta nets, gated queries
   float* convolved;  // (batch, conv_width) of delta nets: keys, queries and values
@@ -44,6 +49,8 @@ struct Scratch {
   float* steps;      // (2, batch, delta_heads) what decay and beta are made of
   float* decay;      // (batch, delta_heads) of the state
   float* beta;       // (batch, delta_heads) how much of a value is learnt
+
+  float* beside;  // (batch, width) of a block beside the experts
 
   // With experts a token is a row for each that it takes, and rows are ordered by expert.
   float* router;          // (batch, experts) scores, then probabilities
@@ -95,12 +102,17 @@ struct Scratch {
     take(mixed_max, partials * c.heads);
     take(mixed_sum, partials * c.heads);
     const int64_t ff_rows = batch * c.ff_rows_per_token();
-    take(gated, ff_rows * c.ff_width);
+    take(gated, std::max(ff_rows * c.ff_width, batch * c.dense_ff_width));
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
-    take(blocks, (std::max(c.width, c.mixed_width()) + 31) / 32 * batch);
-    take(ff_blocks, (c.ff_width + 31) / 32 * ff_rows);
+    take(blocks, (std::max({c.width, c.mixed_width(), c.per_layer_width}) + 31) / 32 * batch);
+    take(ff_blocks,
+         std::max((c.ff_width + 31) / 32 * ff_rows, (c.dense_ff_width + 31) / 32 * batch));
     take(projected, batch * c.projected_width());
+    take(layer_inputs, batch * c.layers * c.per_layer_width);
+    take(layer_rows, batch * c.layers * c.per_layer_width);
+    take(layer_gate, batch * c.per_layer_width);
+    take(beside, c.dense_ff_width ? batch * c.width : 0);
     if (c.has(Mixer::kDeltaNet)) {
       take(convolved, batch * c.conv_width(Mixer::kDeltaNet));
       take(gate, batch * c.mixed_width(Mixer::kDeltaNet));

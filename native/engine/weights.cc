@@ -17,6 +17,11 @@ constexpr size_t kAlignment = 64;
 constexpr char kEmbedding[] = "token_embd.weight";
 constexpr char kPositions[] = "position_embd.weight";
 constexpr char kTokenTypes[] = "token_types.weight";
+constexpr char kLayerInputs[] = "per_layer_token_embd.weight";
+// What the names of vectors end with.
+constexpr const char* kVectors[] = {"_norm.weight", "_norm_1.weight",    "_norm_2.weight",
+                                    ".bias",        "attn_sinks.weight", ".ssm_a",
+                                    ".scale",       "_scale.weight"};
 
 // Source bytes that a thread reads at a time: they stay in its second-level cache.
 constexpr int64_t kPackWindow = int64_t{256} << 10;
@@ -123,14 +128,14 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
       throw std::invalid_argument("tensor " + s.name + ": impossible shape " +
                                   shape_text(s.rows, s.cols));
     Slot slot{s, Slot::Kind::kMatrix, total, 0};
-    if (ends_with(s.name, "_norm.weight") || ends_with(s.name, ".bias") ||
-        ends_with(s.name, "attn_sinks.weight") || ends_with(s.name, ".ssm_a")) {
+    if (std::any_of(std::begin(kVectors), std::end(kVectors),
+                    [&](const char* suffix) { return ends_with(s.name, suffix); })) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
     } else if (ends_with(s.name, "conv.weight") || ends_with(s.name, "conv1d.weight")) {
       slot.kind = Slot::Kind::kColumns;
       slot.bytes = static_cast<size_t>(s.rows * s.cols) * sizeof(float);
-    } else if (s.name == kPositions || s.name == kTokenTypes ||
+    } else if (s.name == kPositions || s.name == kTokenTypes || s.name == kLayerInputs ||
                (s.name == kEmbedding && !(config.causal && config.tied_output))) {
       slot.kind = Slot::Kind::kRows;
       slot.bytes = static_cast<size_t>(s.rows * info.row_bytes(s.cols));
@@ -234,10 +239,10 @@ void Weights::bind(const ModelConfig& c) {
                   vector(name + ".bias", rows)};
   };
 
-  const auto table = [&](const std::string& name, int64_t rows) {
-    const Slot* slot = find(name, rows, c.width);
+  const auto table = [&](const std::string& name, int64_t rows, int64_t cols) {
+    const Slot* slot = find(name, rows, cols);
     if (!slot) throw std::invalid_argument("tensor " + name + " is missing");
-    return Table{region_.data() + slot->offset, slot->source.type, c.width};
+    return Table{region_.data() + slot->offset, slot->source.type, cols};
   };
 
   const auto norm = [&](const std::string& name) {
@@ -249,8 +254,6 @@ void Weights::bind(const ModelConfig& c) {
     return found;
   };
 
-  const int64_t qk_norm_q = c.qk_norm == QkNorm::kFull ? c.q_width() : c.head_dim;
-  const int64_t qk_norm_k = c.qk_norm == QkNorm::kFull ? c.kv_width() : c.head_dim;
   for (int64_t i = 0; i < c.layers; ++i) {
     const std::string b = "blk." + std::to_string(i) + ".";
     Layer layer{};
@@ -290,36 +293,60 @@ void Weights::bind(const ModelConfig& c) {
       layer.mix_out = matrix(b + "ssm_out", c.width, mixed);
     }
     const bool attends = c.mixer(i) == Mixer::kAttention;
+    const int64_t q_width = c.q_width_of(i), kv_width = c.kv_width_of(i);
     if (attends && c.qk_norm != QkNorm::kNone) {
-      layer.q_norm = vector(b + "attn_q_norm.weight", qk_norm_q);
-      layer.k_norm = vector(b + "attn_k_norm.weight", qk_norm_k);
-      if (!layer.q_norm || !layer.k_norm)
+      const bool full = c.qk_norm == QkNorm::kFull;
+      layer.q_norm = vector(b + "attn_q_norm.weight", full ? q_width : c.head_dim_of(i));
+      if (c.has_kv(i))
+        layer.k_norm = vector(b + "attn_k_norm.weight", full ? kv_width : c.head_dim_of(i));
+      if (!layer.q_norm || (c.has_kv(i) && !layer.k_norm))
         throw std::invalid_argument("tensor " + b + "attn_q_norm.weight or attn_k_norm.weight " +
                                     "is missing");
     }
     if (attends) {
       layer.sinks = vector(b + "attn_sinks.weight", c.heads);
-      layer.q = matrix(b + "attn_q", (c.attention_gate ? 2 : 1) * c.q_width(), c.width);
-      layer.k = matrix(b + "attn_k", c.kv_width(), c.width);
-      layer.v = matrix(b + "attn_v", c.kv_width(), c.width);
-      layer.o = matrix(b + "attn_output", c.width, c.q_width());
+      layer.q = matrix(b + "attn_q", (c.attention_gate ? 2 : 1) * q_width, c.width);
+      if (c.has_kv(i)) layer.k = matrix(b + "attn_k", kv_width, c.width);
+      if (c.has_kv(i) && !c.key_is_value(i)) layer.v = matrix(b + "attn_v", kv_width, c.width);
+      layer.o = matrix(b + "attn_output", c.width, q_width);
     }
-    const auto feed_forward = [&](const std::string& suffix) {
-      return FeedForward{c.gated ? matrix(b + "ffn_gate" + suffix, c.ff_width, c.width) : Matrix{},
-                         matrix(b + "ffn_up" + suffix, c.ff_width, c.width),
-                         matrix(b + "ffn_down" + suffix, c.width, c.ff_width)};
+    const auto feed_forward = [&](const std::string& suffix, int64_t ff_width) {
+      return FeedForward{c.gated ? matrix(b + "ffn_gate" + suffix, ff_width, c.width) : Matrix{},
+                         matrix(b + "ffn_up" + suffix, ff_width, c.width),
+                         matrix(b + "ffn_down" + suffix, c.width, ff_width)};
     };
     if (c.experts) layer.router = matrix(b + "ffn_gate_inp", c.experts, c.width);
     for (int64_t e = 0; e < c.experts; ++e) {
       std::string suffix(".");
       suffix += std::to_string(e);
-      layer.experts.push_back(feed_forward(suffix));
+      layer.experts.push_back(feed_forward(suffix, c.ff_width));
     }
-    if (!c.experts) layer.experts.push_back(feed_forward(""));
+    if (!c.experts) layer.experts.push_back(feed_forward("", c.ff_width_of(i)));
     if (c.shared_expert) {
-      layer.experts.push_back(feed_forward("_shexp"));
+      layer.experts.push_back(feed_forward("_shexp", c.ff_width));
       layer.shared_gate = matrix(b + "ffn_gate_inp_shexp", 1, c.width);
     }
+    if (c.dense_ff_width) {
+      layer.beside.push_back(feed_forward("", c.dense_ff_width));
+      layer.beside_post_norm = norm(b + "post_ffw_norm_1");
+      layer.router_norm = {vector(b + "ffn_gate_inp.scale", c.width)};
+      layer.experts_norm = norm(b + "pre_ffw_norm_2");
+      layer.experts_post_norm = norm(b + "post_ffw_norm_2");
+      layer.expert_scale = vector(b + "ffn_down_exps.scale", c.experts);
+      if (!layer.beside_post_norm || !layer.router_norm || !layer.experts_norm ||
+          !layer.experts_post_norm || !layer.expert_scale)
+        throw std::invalid_argument("tensor " + b + "post_ffw_norm_1.weight, pre_ffw_norm_2, " +
+                                    "post_ffw_norm_2, ffn_gate_inp.scale or ffn_down_exps.scale " +
+                                    "is missing");
+    }
+    if (c.per_layer_width) {
+      layer.input_gate = matrix(b + "inp_gate", c.per_layer_width, c.width);
+      layer.input_proj = matrix(b + "proj", c.width, c.per_layer_width);
+      layer.input_post_norm = norm(b + "post_norm");
+      if (!layer.input_post_norm)
+        throw std::invalid_argument("tensor " + b + "post_norm.weight is missing");
+    }
+    layer.scale = vector(b + "layer_output_scale.weight", 1);
     layers_.push_back(std::move(layer));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -330,8 +357,8 @@ void Weights::bind(const ModelConfig& c) {
     };
     if (layer.o) {
       adapt("attn_q", layer.q);
-      adapt("attn_k", layer.k);
-      adapt("attn_v", layer.v);
+      if (layer.k) adapt("attn_k", layer.k);
+      if (layer.v) adapt("attn_v", layer.v);
       adapt("attn_output", layer.o);
     } else if (c.mixer(static_cast<int64_t>(i)) == Mixer::kShortConv) {
       adapt("shortconv.in_proj", layer.mix_in);
@@ -347,25 +374,33 @@ void Weights::bind(const ModelConfig& c) {
       }
       adapt("ssm_out", layer.mix_out);
     }
-    if (layer.router) continue;
-    if (c.gated) adapt("ffn_gate", layer.experts.front().gate);
-    adapt("ffn_up", layer.experts.front().up);
-    adapt("ffn_down", layer.experts.front().down);
+    if (layer.router && layer.beside.empty()) continue;
+    FeedForward& ff = layer.router ? layer.beside.front() : layer.experts.front();
+    if (c.gated) adapt("ffn_gate", ff.gate);
+    adapt("ffn_up", ff.up);
+    adapt("ffn_down", ff.down);
   }
   output_norm_ = norm("output_norm");
   if (!output_norm_ && c.causal)
     throw std::invalid_argument("tensor output_norm.weight is missing");
   embedding_norm_ = norm("token_embd_norm");
   if (!c.causal) {
-    embedding_ = table(kEmbedding, c.vocab_size);
+    embedding_ = table(kEmbedding, c.vocab_size, c.width);
   } else if (c.tied_output) {
     output_ = matrix("token_embd", c.vocab_size, c.width);
   } else {
     output_ = matrix("output", c.vocab_size, c.width);
-    embedding_ = table(kEmbedding, c.vocab_size);
+    embedding_ = table(kEmbedding, c.vocab_size, c.width);
   }
-  if (c.positions) positions_ = table(kPositions, c.positions);
-  if (c.token_types) token_types_ = table(kTokenTypes, c.token_types);
+  if (c.positions) positions_ = table(kPositions, c.positions, c.width);
+  if (c.token_types) token_types_ = table(kTokenTypes, c.token_types, c.width);
+  if (const int64_t n = c.per_layer_width) {
+    layer_inputs_ = table(kLayerInputs, c.vocab_size, c.layers * n);
+    layer_inputs_projection_ = matrix("per_layer_model_proj", c.layers * n, c.width);
+    layer_inputs_norm_ = vector("per_layer_proj_norm.weight", n);
+    if (!layer_inputs_norm_)
+      throw std::invalid_argument("tensor per_layer_proj_norm.weight is missing");
+  }
   for (const auto& [name, slot] : by_name)
     if (!used.contains(name)) throw std::invalid_argument("tensor " + name + " is not known");
 }

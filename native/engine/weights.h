@@ -92,6 +92,16 @@ struct Layer {
   Matrix router;                     // (experts, width); null without experts
   std::vector<FeedForward> experts;  // or the one block that all tokens take; the shared one last
   Matrix shared_gate;                // (1, width) of the shared expert
+  const float* expert_scale;         // (experts,) factors of what they make
+  std::vector<FeedForward> beside;   // one that all tokens take beside the experts, and norms:
+  NormWeights beside_post_norm;      // after it
+  NormWeights router_norm;           // before the router
+  NormWeights experts_norm;          // before the experts
+  NormWeights experts_post_norm;     // after them
+  Matrix input_gate;                 // (per_layer_width, width) of the layer's own input
+  Matrix input_proj;                 // (width, per_layer_width)
+  NormWeights input_post_norm;
+  const float* scale;  // (1,) of what the layer makes
 };
 
 class Weights {
@@ -120,6 +130,13 @@ class Weights {
   /// Of what all that comes to; null in most families.
   const NormWeights& embedding_norm() const { return embedding_norm_; }
 
+  /// Rows of inputs that layers have of their own, (layers * per_layer_width,) for each token; the
+  /// matrix that adds what the embedding gives, and its norm, (per_layer_width,). Null in most
+  /// families.
+  const Table& layer_inputs() const { return layer_inputs_; }
+  const Matrix& layer_inputs_projection() const { return layer_inputs_projection_; }
+  const float* layer_inputs_norm() const { return layer_inputs_norm_; }
+
   const std::vector<Layer>& layers() const { return layers_; }
   /// Null where the last block ends with a norm.
   const NormWeights& output_norm() const { return output_norm_; }
@@ -142,7 +159,9 @@ class Weights {
   NormWeights output_norm_;
   Matrix output_;
   Table embedding_;  // null if tied: the rows of the packed output matrix
-  Table positions_, token_types_;
+  Table positions_, token_types_, layer_inputs_;
+  Matrix layer_inputs_projection_;
+  const float* layer_inputs_norm_ = nullptr;
   std::vector<float> token_type_;  // (width,)
   std::vector<float> no_bias_;     // (width,) zeros, of layer norms without one
   NormWeights embedding_norm_;

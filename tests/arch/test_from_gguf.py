@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch import config_from_gguf, numbers_from_hf, to_gguf
 from edgeinfer.arch.from_gguf import read_gguf
+from edgeinfer.arch.tensors import checkpoint_names, file_shape
 from edgeinfer.errors import CorruptFileError, EdgeInferError, UnsupportedError
 from support import tiny
 
@@ -48,11 +49,9 @@ def gguf_of(name: str, **changes: Any) -> FakeGguf:
         metadata.pop(full, None)
         if value is not None:
             metadata[full] = value
-    shapes: dict[str, tuple[int, ...]] = {"token_embd.weight": (numbers.vocab_size, numbers.width)}
-    if not numbers.tied_output:
-        shapes["output.weight"] = shapes["token_embd.weight"]
-    if numbers.token_types:
-        shapes["token_types.weight"] = (numbers.token_types, numbers.width)
+    config = numbers.model_config(arch)
+    names = checkpoint_names(arch, config, model.config)
+    shapes = {key: file_shape(arch, config, key) for key in names}
     divisors = to_gguf.rope_tensors(numbers)
     shapes |= {key: value.shape for key, value in divisors.items()}
     return FakeGguf(metadata, shapes, {key: v.view(np.uint8) for key, v in divisors.items()})

@@ -210,3 +210,45 @@ def test_no_value_of_any_key_is_anything_but_read_or_refused(key: str, value: ob
         config_from_hf(changed("gemma3-mha96-linear", **{key: value}))
     except EdgeInferError as error:
         assert error.exit_code in (5, 6)
+
+
+def test_gemma4_says_what_layers_differ_in_in_two_ways() -> None:
+    """As published, and as transformers writes it again."""
+    model = tiny.BY_NAME["gemma4-gqa32-keys-as-values"]
+    published = dict(model.config)
+    again = {k: v for k, v in published.items() if "global" not in k}
+    other = {"head_dim": 64, "num_key_value_heads": 1}
+    again["per_layer_config"] = {"2": other, "5": other}
+
+    assert config_from_hf(again) == config_from_hf(published)
+    assert config_from_hf(published).layer_head_dim == (32, 32, 64) * 2
+    assert config_from_hf(published).layer_kv_heads == (2, 2, 1) * 2
+
+
+def test_gemma4s_last_layer_has_no_window() -> None:
+    model = tiny.BY_NAME["gemma4-gqa32-keys-as-values"]
+
+    config = config_from_hf({**model.config, "layer_types": ["sliding_attention"] * 6})
+
+    assert config.layer_window == (16, 16, 16, 16, 16, 0)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"num_kv_shared_layers": 6}, CorruptFileError, "num_kv_shared_layers"),
+        ({"num_kv_shared_layers": -1}, CorruptFileError, "num_kv_shared_layers"),
+        ({"num_kv_shared_layers": 4}, CorruptFileError, "num_kv_shared_layers"),
+        ({"hidden_size_per_layer_input": -1}, CorruptFileError, "hidden_size_per_layer_input"),
+        ({"vocab_size_per_layer_input": 300}, UnsupportedError, "vocab_size_per_layer_input"),
+        ({"use_bidirectional_attention": "all"}, UnsupportedError, "bidirectional"),
+        ({"per_layer_config": {"0": {"head_dim": 48}}}, UnsupportedError, "more lengths"),
+    ],
+)
+def test_layers_that_cannot_be_are_named(
+    changes: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    config = {**tiny.BY_NAME["gemma4-mqa32-shared"].config, **changes}
+
+    with pytest.raises(error, match=named):
+        config_from_hf(config)

@@ -36,7 +36,8 @@ def test_a_family_has_a_tiny_model_to_test_it(arch: Architecture) -> None:
 def test_a_family_transforms_only_tensors_it_has(arch: Architecture) -> None:
     biases = {"attn_q.bias", "attn_k.bias"}  # which a switch in config.json brings
 
-    blocks = [arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
+    experts = bool(arch.experts)
+    blocks = [arch.block_tensors(experts, mixer=mixer) for mixer in arch.mixers]
 
     assert set(arch.transforms) <= {"output_norm.weight", *biases}.union(*blocks)
     assert set(arch.transforms.values()) <= set(TRANSFORMS)

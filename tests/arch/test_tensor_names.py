@@ -6,6 +6,7 @@ import gguf
 import pytest
 
 from edgeinfer.arch import architectures, numbers_from_hf, to_gguf
+from edgeinfer.arch.config import Mixer
 from edgeinfer.arch.from_gguf import KEYS, ROPE_TENSORS
 from edgeinfer.arch.spec import BIAS_TENSORS, Architecture
 from support import tiny
@@ -20,13 +21,19 @@ RENAMED = {
             for matrix in ("gate", "up", "down")
             for kind in ("weight", "bias")
         },
-    }
+    },
+    "gemma4": {"layer_output_scale.weight": "layer_scalar.weight"},
 }
 ids = pytest.mark.parametrize("arch", architectures(), ids=lambda arch: arch.hf_classes[0])
 
 
 def vendor(arch: Architecture) -> gguf.MODEL_ARCH:
     return next(key for key, name in gguf.MODEL_ARCH_NAMES.items() if name == arch.name)
+
+
+def block_of(arch: Architecture, mixer: Mixer) -> dict[str, str]:
+    """The tensors of a block, with experts where the family has such models."""
+    return arch.block_tensors(bool(arch.experts), mixer)
 
 
 @ids
@@ -42,7 +49,7 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
     }
     ours = {theirs: name for name, theirs in arch.model_tensors(tied_output=False).items()}
     for i in range(LAYERS):
-        blocks = [biases | arch.block_tensors(mixer=mixer) for mixer in arch.mixers]
+        blocks = [biases | block_of(arch, mixer) for mixer in arch.mixers]
         for name, theirs in [item for block in blocks for item in block.items()]:
             # The vendor merges experts before it names them.
             merged = RENAMED.get(arch.name, {}).get(name, theirs.replace(".{}", ""))
@@ -51,6 +58,8 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
         for theirs in (
             *("linear_attn.in_proj_qkvz.weight", "linear_attn.dt_bias"),
             *("mlp.experts.gate_up_proj", "mlp.experts.down_proj"),
+            *("experts.gate_up_proj", "experts.down_proj"),
+            *("router.scale", "router.per_expert_scale"),
         ):
             ours.pop(arch.blocks.format(i) + theirs, None)
     if vendor(arch) is gguf.MODEL_ARCH.GEMMA2:
@@ -68,10 +77,12 @@ def test_checkpoint_names_map_to_the_vendors_gguf_names(arch: Architecture) -> N
 @ids
 def test_file_tensors_are_those_that_the_vendor_gives_the_family(arch: Architecture) -> None:
     known = {gguf.TENSOR_NAMES[tensor] for tensor in gguf.MODEL_TENSORS[vendor(arch)]}
+    if gguf.MODEL_TENSOR.FFN_GATE_UP_EXP in gguf.MODEL_TENSORS[vendor(arch)]:
+        known |= {"blk.{bid}.ffn_gate_exps", "blk.{bid}.ffn_up_exps"}  # llama.cpp reads either
 
     for mixer in arch.mixers:
-        for name in arch.block_tensors(mixer=mixer):
-            stem = name.removesuffix(".weight").removesuffix(".bias")
+        for name in block_of(arch, mixer):
+            stem = name.removesuffix(".weight").removesuffix(".bias").removesuffix(".scale")
             assert "blk.{bid}." + stem in known
 
 

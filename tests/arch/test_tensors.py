@@ -7,7 +7,7 @@ import math
 import pytest
 
 from edgeinfer.arch import EngineTensor, config_from_hf, engine_tensors
-from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
+from edgeinfer.arch.tensors import checkpoint_names, file_shape
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from support import tiny
 
@@ -19,7 +19,7 @@ def file_of(name: str) -> Shapes:
     model = tiny.BY_NAME[name]
     arch, config = model.arch, config_from_hf(model.config)
     return {
-        name: file_shape(arch, config, split_name(name)[1])
+        name: file_shape(arch, config, name)
         for name in checkpoint_names(arch, config, model.config)
     }
 
@@ -133,3 +133,38 @@ def test_a_tensor_that_the_family_does_not_have_is_named(name: str) -> None:
 
     with pytest.raises(UnsupportedError, match=name):
         find("llama-gqa64-tied", shapes)
+
+
+def test_layers_without_keys_of_their_own_may_have_some_in_the_file() -> None:
+    model = tiny.BY_NAME["gemma4-mqa32-shared"]
+    shapes = file_of(model.name)
+    config = config_from_hf(model.config)
+    assert "blk.3.attn_k.weight" not in shapes  # the first of three that read others'
+
+    found = engine_tensors(model.arch, config, shapes | {"blk.3.attn_k.weight": (32, 160)})
+
+    assert found == engine_tensors(model.arch, config, shapes)
+    with pytest.raises(CorruptFileError, match=r"'blk\.2\.attn_k\.weight' is missing"):
+        engine_tensors(
+            model.arch, config, {n: s for n, s in shapes.items() if n != "blk.2.attn_k.weight"}
+        )
+
+
+def test_experts_gates_and_ups_may_be_one_tensor() -> None:
+    """Of each expert the rows of its gate come before those of its up, as llama.cpp writes it."""
+    model = tiny.BY_NAME["gemma4-gqa32-experts"]
+    config = config_from_hf(model.config)
+    shapes = file_of(model.name)
+    for i in range(config.layers):
+        gate = shapes.pop(f"blk.{i}.ffn_gate_exps.weight")
+        del shapes[f"blk.{i}.ffn_up_exps.weight"]
+        shapes[f"blk.{i}.ffn_gate_up_exps.weight"] = (gate[0], 2 * gate[1], gate[2])
+
+    found = {t.name: t for t in engine_tensors(model.arch, config, shapes)}
+
+    source, rows = "blk.1.ffn_gate_up_exps.weight", config.ff_width
+    for expert in range(config.experts):
+        gate_row = 2 * expert * rows
+        for name, row in (("ffn_gate", gate_row), ("ffn_up", gate_row + rows)):
+            name = f"blk.1.{name}.{expert}.weight"
+            assert found[name] == EngineTensor(name, source, row, rows)

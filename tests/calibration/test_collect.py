@@ -107,8 +107,14 @@ def test_each_expert_is_summed_over_its_own_tokens(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["lfm2-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"])
-def test_every_matrix_of_recurrent_layers_is_seen(name: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("lfm2-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"),
+        *("gemma4-mqa32-shared", "gemma4-gqa32-keys-as-values", "gemma4-gqa32-experts"),
+    ],
+)
+def test_every_matrix_of_layers_that_differ_is_seen(name: str, tmp_path: Path) -> None:
     with open_model(written(name, tmp_path), context=32, threads=1) as opened:
         tensors = collect(opened.engine, opened.matrices, CHUNKS).tensors
 

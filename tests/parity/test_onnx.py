@@ -21,7 +21,8 @@ PLAN = tiny_plan("onnx")
 DENSE = [
     model
     for model in tiny.MODELS
-    if not (model.has_experts or model.arch.recurrent or model.arch.name == "gpt2")  # refused
+    if not (model.has_experts or model.arch.recurrent)
+    and model.arch.name not in ("gpt2", "gemma4")  # refused
 ]
 
 

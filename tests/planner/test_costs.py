@@ -10,7 +10,7 @@ import pytest
 
 from edgeinfer import quant
 from edgeinfer.arch import config_from_gguf, config_from_hf, engine_tensors, gguf_architecture
-from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
+from edgeinfer.arch.tensors import checkpoint_names, file_shape
 from edgeinfer.planner import costs
 from support.tiny import MODELS
 
@@ -73,7 +73,7 @@ def test_everything_of_every_family(tiny):
     arch, config = tiny.arch, config_from_hf(tiny.config)
     tensors = {}
     for name in checkpoint_names(arch, config, tiny.config):
-        shape = file_shape(arch, config, split_name(name)[1])
+        shape = file_shape(arch, config, name)
         tensors[name] = Tensor("f32" if len(shape) == 1 else "f16", shape)
 
     theirs = engine_says(arch, config, tensors, context=77, batch=40)

@@ -39,7 +39,7 @@ def write_peft(model: Tiny, folder: Path, *, seed: int = 0, **config: Any) -> Pa
         kind = split_name(ours)[1]
         if kind in ADAPTABLE:
             transform = transform_of(model.arch, kind)
-            shape = transform.stored(numbers, file_shape(model.arch, numbers, kind))
+            shape = transform.stored(numbers, file_shape(model.arch, numbers, ours))
             modules[theirs.removesuffix(".weight")] = shape[::-1] if transform.transposed else shape
     for module, (rows, columns) in modules.items():
         last = module.rpartition(".")[2]

@@ -46,19 +46,43 @@ def hidden_states(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) 
         x = x + tensors["token_types.weight"][0]
     if "token_embd_norm.weight" in tensors:
         x = _norm(config, _model(tensors), "token_embd_norm", x)
+    inputs = _layer_inputs(config, tensors, tokens, x) if config.per_layer_width else None
+    kept: dict[int, tuple[Array, Array]] = {}
     for i in range(config.layers):
         weight = _block(tensors, i)
         h = _norm_before(config, weight, "attn_norm", x)
-        h = _MIXERS[config.mixer(i)](config, weight, i, h)
+        if config.mixer(i) is Mixer.ATTENTION:
+            h = _attention(config.at(i), weight, i, h, kept)
+        else:
+            h = _MIXERS[config.mixer(i)](config, weight, i, h)
         h = _norm_after(config, weight, "post_attention_norm", h)
         x = _norm_sum(config, weight, "attn_output_norm", x + config.residual_scale * h)
-        h = _norm_before(config, weight, "ffn_norm", x)
-        h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
+        if config.dense_ff_width:
+            h = _dense_and_mixture(config, weight, x)
+        else:
+            h = _norm_before(config, weight, "ffn_norm", x)
+            h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
         h = _norm_after(config, weight, "post_ffw_norm", h)
         x = _norm_sum(config, weight, "layer_output_norm", x + config.residual_scale * h)
+        if inputs is not None:
+            gate = ACTIVATIONS[config.activation](_linear(weight, "inp_gate", x))
+            h = _linear(weight, "proj", gate * inputs[:, i])
+            x = x + _norm(config, weight, "post_norm", h)
+        scale = weight("layer_output_scale.weight")
+        x = x * scale if scale.size else x
     if config.norm_placement is NormPlacement.SUM:
         return x
     return _norm(config, _model(tensors), "output_norm", x)
+
+
+def _layer_inputs(config: ModelConfig, tensors: Tensors, tokens: Sequence[int], x: Array) -> Array:
+    """What each layer takes in of every token, (tokens, layers, per_layer_width)."""
+    weight, n = _model(tensors), config.per_layer_width
+    rows = tensors["per_layer_token_embd.weight"][list(tokens)].astype(np.float64) * np.sqrt(n)
+    seen = _linear(weight, "per_layer_model_proj", x) / np.sqrt(config.width)
+    shape = (len(x), config.layers, n)
+    seen = _rms_norm(seen.reshape(shape), weight("per_layer_proj_norm.weight"), config.norm_eps)
+    return (seen + rows.reshape(shape)) / np.sqrt(2)
 
 
 def _norm_before(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
@@ -91,23 +115,23 @@ def _norm(config: ModelConfig, weight: Weight, name: str, x: Array) -> Array:
     return scaled + bias if bias.size else scaled
 
 
-def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
+def _attention(
+    config: ModelConfig, weight: Weight, i: int, x: Array, kept: dict[int, tuple[Array, Array]]
+) -> Array:
+    """Layers that have no keys and values read those ``kept`` of another."""
     n, dim = len(x), config.head_dim
-    q, k, v = (_linear(weight, f"attn_{name}", x) for name in "qkv")
+    q, own = _linear(weight, "attn_q", x), config.has_kv(i)
     if config.attention_gate:
         q, gate = np.split(q.reshape(n, config.heads, 2 * dim), 2, axis=-1)
     if config.qk_norm is QkNorm.FULL:
         q = _rms_norm(q, weight("attn_q_norm.weight"), config.norm_eps)
-        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
     q = q.reshape(n, config.heads, dim)
-    k = k.reshape(n, config.kv_heads, dim)
-    v = v.reshape(n, config.kv_heads, dim)
     if config.qk_norm is QkNorm.HEAD:
         q = _rms_norm(q, weight("attn_q_norm.weight"), config.norm_eps)
-        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
     if config.layer_rope[i] >= 0:
-        table = config.rope_tables[config.layer_rope[i]]
-        q, k = _rotate(table, config.rope_style, q), _rotate(table, config.rope_style, k)
+        q = _rotate(config.rope_tables[config.layer_rope[i]], config.rope_style, q)
+    k, v = _keys_and_values(config, weight, i, x) if own else kept[config.layer_kv[i]]
+    kept[i] = k, v
     group = config.heads // config.kv_heads
     k, v = np.repeat(k, group, axis=1), np.repeat(v, group, axis=1)
     scores = np.einsum("qhd,khd->hqk", q, k) * config.attention_scale
@@ -124,6 +148,22 @@ def _attention(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
     if config.attention_gate:
         mixed = mixed * _sigmoid(gate)
     return _linear(weight, "attn_output", mixed.reshape(n, config.heads * dim))
+
+
+def _keys_and_values(config: ModelConfig, weight: Weight, i: int, x: Array) -> tuple[Array, Array]:
+    """Of each head, (tokens, kv heads, head_dim); keys are turned."""
+    k = _linear(weight, "attn_k", x)
+    v = k if config.key_is_value(i) else _linear(weight, "attn_v", x)
+    if config.qk_norm is QkNorm.FULL:
+        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
+    k, v = (rows.reshape(len(x), config.kv_heads, config.head_dim) for rows in (k, v))
+    if config.qk_norm is QkNorm.HEAD:
+        k = _rms_norm(k, weight("attn_k_norm.weight"), config.norm_eps)
+    if config.value_norm:
+        v = _rms_norm(v, np.ones(1), config.norm_eps)
+    if config.layer_rope[i] >= 0:
+        k = _rotate(config.rope_tables[config.layer_rope[i]], config.rope_style, k)
+    return k, v
 
 
 def _short_convolution(config: ModelConfig, weight: Weight, i: int, x: Array) -> Array:
@@ -174,7 +214,6 @@ def _of_length_one(x: Array) -> Array:
 
 
 _MIXERS = {
-    Mixer.ATTENTION: _attention,
     Mixer.SHORT_CONV: _short_convolution,
     Mixer.DELTA_NET: _gated_delta_net,
 }
@@ -186,7 +225,7 @@ def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "
         gate = np.minimum(_linear(weight, f"ffn_gate{expert}", x), 7)
         up = gate / (1 + np.exp(-1.702 * gate)) * (np.clip(up, -7, 7) + 1)
         return _linear(weight, f"ffn_down{expert}", up)
-    activation = _ACTIVATIONS[config.activation]
+    activation = ACTIVATIONS[config.activation]
     if config.gated:
         up = activation(_linear(weight, f"ffn_gate{expert}", x)) * up
     else:
@@ -194,14 +233,28 @@ def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "
     return _linear(weight, f"ffn_down{expert}", up)
 
 
-def _mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
-    """The experts that the router finds most probable, each weighted by its probability."""
-    p = _softmax(_linear(weight, "ffn_gate_inp", x))
+def _dense_and_mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
+    """A block that all tokens take beside the experts, and the norms of each."""
+    y = _feed_forward(config, weight, _norm(config, weight, "ffn_norm", x))
+    y = _norm(config, weight, "post_ffw_norm_1", y)
+    seen = _rms_norm(x, weight("ffn_gate_inp.scale"), config.norm_eps) / np.sqrt(config.width)
+    p = _softmax(_linear(weight, "ffn_gate_inp", seen))
+    h = _mixture(config, weight, _norm(config, weight, "pre_ffw_norm_2", x), p)
+    return y + _norm(config, weight, "post_ffw_norm_2", h)
+
+
+def _mixture(config: ModelConfig, weight: Weight, x: Array, p: Array | None = None) -> Array:
+    """The experts that the router finds most probable, each weighted by its probability ``p``."""
+    if p is None:
+        p = _softmax(_linear(weight, "ffn_gate_inp", x))
     chosen = np.argsort(-p, axis=-1, kind="stable")[:, : config.experts_used]
     weights = np.zeros_like(p)
     np.put_along_axis(weights, chosen, np.take_along_axis(p, chosen, axis=-1), axis=-1)
     if config.expert_weights_norm:
         weights /= weights.sum(axis=-1, keepdims=True)
+    factors = weight("ffn_down_exps.scale")
+    if factors.size:
+        weights = weights * factors
     outputs = [_feed_forward(config, weight, x, f".{e}") for e in range(config.experts)]
     y: Array = np.einsum("te,etw->tw", weights, np.array(outputs))
     if config.shared_expert:
@@ -267,7 +320,7 @@ def _gelu_tanh(x: Array) -> Array:
     return 0.5 * x * (1 + np.tanh(np.sqrt(2 / np.pi) * (x + 0.044715 * x**3)))
 
 
-_ACTIVATIONS = {
+ACTIVATIONS = {
     Activation.SILU: _silu,
     Activation.GELU_TANH: _gelu_tanh,
     Activation.GELU_ERF: _gelu_erf,
@@ -281,7 +334,7 @@ def _block(tensors: Tensors, i: int) -> Weight:
 def _model(tensors: Tensors, prefix: str = "") -> Weight:
     def weight(name: str) -> Array:
         """A tensor; an empty array for biases, sinks or ModernBERT's first norm, if not there."""
-        optional = (".bias", "_norm.weight", "sinks.weight")
+        optional = (".bias", "_norm.weight", "sinks.weight", "scale", "scale.weight")
         if name.endswith(optional) and prefix + name not in tensors:
             return np.empty(0)
         return tensors[prefix + name].astype(np.float64)

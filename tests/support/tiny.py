@@ -20,6 +20,7 @@ from edgeinfer.arch import Architecture, by_hf_class, config_from_hf
 from edgeinfer.arch.config import Activation
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.arch.transforms import transform_of
+from support.tiny_gemma4 import BESIDE, GEMMA4, GEMMA4_SMALL, KEYS_AS_VALUES
 from support.tiny_tokenizer import write_tokenizer, write_wordpiece
 
 CONTEXT = 128  # what tests open the models with
@@ -63,7 +64,7 @@ class Tiny:
         arch, config = self.arch, config_from_hf(self.config)
         for ours, name in checkpoint_names(arch, config, self.config).items():
             kind = split_name(ours)[1]
-            shape = transform_of(arch, kind).stored(config, file_shape(arch, config, kind))
+            shape = transform_of(arch, kind).stored(config, file_shape(arch, config, ours))
             if "{}" in name:
                 for part in map(name.format, range(config.experts)):
                     yield part, self._random(part, kind, shape[1:])
@@ -77,8 +78,10 @@ class Tiny:
         """
         rng = np.random.Generator(np.random.PCG64(_seed(f"{self.name}/{name}")))
         values = rng.standard_normal(shape, dtype=np.float32)
-        if kind.endswith("norm.weight"):
+        if kind.endswith(_AROUND_ONE):
             values = 0.2 * values + (0 if self.arch.transforms.get(kind) == "add_one" else 1)
+            if self.arch.attention_scale and kind == "attn_q_norm.weight":
+                values = 1.5 * values / np.sqrt(shape[-1])  # nothing else scales q.k
         elif kind == "ssm_a":
             values = values - 2  # they remember for a while
         elif kind.endswith(".bias"):
@@ -94,6 +97,10 @@ class Tiny:
             values = values / np.sqrt(shape[-1])
         bits = np.ascontiguousarray(values, dtype=np.float32).view(np.uint32)
         return ((bits + 0x8000) & np.uint32(0xFFFF0000)).view(np.float32)
+
+
+# Norms, and factors.
+_AROUND_ONE = ("norm.weight", "norm_1.weight", "norm_2.weight", "scale.weight", ".scale")
 
 
 def _seed(name: str) -> int:
@@ -258,6 +265,7 @@ _CLASSES = {
     "qwen3": "Qwen3ForCausalLM",
     "gemma2": "Gemma2ForCausalLM",
     "gemma3": "Gemma3ForCausalLM",
+    "gemma4": "Gemma4ForCausalLM",
     "phi3": "Phi3ForCausalLM",
     "smollm3": "SmolLM3ForCausalLM",
     "olmo2": "Olmo2ForCausalLM",
@@ -327,6 +335,9 @@ MODELS: tuple[Tiny, ...] = (
             "layer_types": ["sliding_attention", "full_attention"] * 3,
         },
     ),
+    _tiny("gemma4-mqa32-shared", _heads(4, 1, 32, 160), GEMMA4_SMALL),
+    _tiny("gemma4-gqa32-keys-as-values", _heads(4, 2, 32, 160), GEMMA4, KEYS_AS_VALUES, _UNTIED),
+    _tiny("gemma4-gqa32-experts", _heads(4, 2, 32, 128), GEMMA4, KEYS_AS_VALUES, BESIDE),
     _tiny("phi3-mha96", _heads(2, 2, 96), {"sliding_window": None}),
     _tiny(
         "phi3-gqa64-window",

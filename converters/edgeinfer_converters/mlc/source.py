@@ -253,7 +253,7 @@ def _tensors(source: MlcSource) -> list[Tensor]:
     """
     arch, config, folder = source.arch, source.config, source.folder
     names = checkpoint_names(arch, config, source.settings)
-    shapes = {name: file_shape(arch, config, split_name(name)[1]) for name in names}
+    shapes = {name: file_shape(arch, config, name) for name in names}
     by_file: dict[str, list[EngineTensor]] = defaultdict(list)
     for part in engine_tensors(arch, config, shapes):
         by_file[part.source].append(part)

@@ -128,6 +128,7 @@ def test_what_mlc_would_compute_otherwise_is_refused(name: str, tmp_path: Path) 
         ("gptoss-gqa64-sinks", "gpt-oss"),
         ("lfm2-gqa64", "lfm2"),
         ("gpt2-mha64", "gpt2"),
+        ("gemma4-mqa32-shared", "gemma4"),
     ],
 )
 def test_a_family_that_mlc_does_not_have_is_refused_by_name(
