@@ -18,7 +18,7 @@ FIRST = {model.name.partition("-")[0]: model for model in reversed(tiny.MODELS)}
 BACKENDS = {"gguf": "native", "onnx": "onnx", "mlc": "mlc"}
 # Families that are exported for MLC LLM, and for ONNX Runtime.
 DENSE = {"llama", "mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "olmo2"}
-WITH_ONNX = DENSE | {"smollm3", "granite", "starcoder2"}
+WITH_ONNX = DENSE | {"gpt2", "smollm3", "granite", "starcoder2"}
 
 
 def formats(family: str) -> list[str]:

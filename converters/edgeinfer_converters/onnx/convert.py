@@ -320,6 +320,9 @@ def _numbers(
         )
     if context is not None and context < 1:
         raise UsageError(f"context is {context}, it must be at least 1")
+    positions = source.config.positions
+    if context is not None and 0 < positions < context:
+        raise UsageError(f"context is {context}, the model has {positions} positions")
     tokens = context or min(source.config.context, MOST_CONTEXT)
     return source.numbers.model_config(source.arch, tokens), tokens
 

@@ -51,7 +51,7 @@ _DRAWN = frozenset({
     "head_dim", "ff_width", "norm_eps", "norm", "gated", "activation", "norm_placement", "qk_norm",
     "rope_style", "rope_tables", "layer_rope", "layer_window", "attention_scale",
     "attention_softcap", "output_softcap", "embedding_scale", "residual_scale", "output_scale",
-    "tied_output", "pooling",
+    "tied_output", "pooling", "positions",
 })  # fmt: skip
 _KNOWN: Mapping[str, Collection[object]] = {"activation": _ACTIVATIONS, "norm": _NORMS}
 
@@ -95,10 +95,15 @@ class _Decoder:
     def draw(self) -> None:
         graph, config = self.graph, self.config
         tokens = graph.input("input_ids", "int64", ["batch_size", "sequence_length"])
-        self.lengths = self._lengths()
+        mask = graph.input("attention_mask", "int64", ["batch_size", _TOTAL])
+        self.lengths = self._lengths(mask)
         past = [self._past(i) for i in range(config.layers)]
         wanted = graph.option("num_logits", 1)
         self.stream = self._scaled(self._embedded(tokens), config.embedding_scale)
+        if config.positions:
+            table = graph.weight(self.weights.matrix("position_embd.weight").values)
+            rows = graph.node("Gather", table, self._positions(tokens, mask), axis=0)
+            self.stream = graph.node("Add", self.stream, rows)
         present = []
         for i in range(config.layers):
             present.append(self._layer(i, past[i]))
@@ -114,7 +119,8 @@ class _Decoder:
         graph, width = self.graph, self.config.width
         shape = _shape("batch_size", "sequence_length", width)
         self.stream = graph.input("hidden_states", "float", shape)
-        self.lengths = self._lengths()
+        mask = graph.input("attention_mask", "int64", ["batch_size", _TOTAL])
+        self.lengths = self._lengths(mask)
         self._present(i, self._layer(i, self._past(i)))
         assert self.pending is not None
         graph.output(
@@ -123,14 +129,22 @@ class _Decoder:
 
     # ---- the ends ------------------------------------------------------------------------
 
-    def _lengths(self) -> tuple[ir.Value, ir.Value]:
+    def _lengths(self, mask: ir.Value) -> tuple[ir.Value, ir.Value]:
         """The place of each sequence's last token, and the longest length."""
         graph = self.graph
-        mask = graph.input("attention_mask", "int64", ["batch_size", _TOTAL])
         axis, one = graph.constant([1], "int64"), graph.constant(1, "int64")
         last = graph.node("Sub", graph.node("ReduceSum", mask, axis, keepdims=0), one)
         longest = graph.node("Gather", graph.node("Shape", mask), one, axis=0)
         return graph.cast(last, "int32"), graph.cast(longest, "int32")
+
+    def _positions(self, tokens: ir.Value, mask: ir.Value) -> ir.Value:
+        """How many tokens that are seen are before each of these."""
+        graph = self.graph
+        one = graph.constant([1], "int64")
+        seen = graph.node("CumSum", mask, graph.constant(1, "int64"), exclusive=1)
+        start = graph.node("Neg", graph.node("Shape", tokens, start=1, end=2))
+        out: ir.Value = graph.node("Slice", seen, start, graph.constant([int(_FAR)], "int64"), one)
+        return out
 
     def _rope(self, number: int) -> tuple[ir.Value | None, ir.Value | None]:
         """Cosines and sines, (context, lanes / 2) each; none for layers without rotation."""

@@ -73,10 +73,7 @@ def measured(
         ("model_external_initializers_file_folder_path", str(folder)),
     ):
         options.add_session_config_entry(f"session.{key}", value)
-    states = [
-        (_embedded(file, weights, tokens) * config.embedding_scale).astype(_KINDS[floats])
-        for tokens in pieces
-    ]
+    states = [_embedded(file, config, weights, tokens) for tokens in pieces]
     scales = []
     trim_heap()  # of what came before
     for layer in range(config.layers):
@@ -100,10 +97,17 @@ def pieces(tokenizer: Tokenizer, context: int) -> Sequence[Sequence[int]]:
     return [[*first, *tokens[at : at + step]] for at in starts]
 
 
-def _embedded(file: BufferedRandom, weights: Weights, tokens: Sequence[int]) -> Floats:
-    """The embeddings of tokens, (tokens, width)."""
+def _embedded(
+    file: BufferedRandom, config: ModelConfig, weights: Weights, tokens: Sequence[int]
+) -> NDArray[Any]:
+    """What the first layer reads, (tokens, width), in the graph's floats."""
     matrix = weights.matrix("token_embd.weight")
-    return np.concatenate([weights.read(file, matrix, token, token + 1) for token in tokens])
+    states = np.concatenate([weights.read(file, matrix, token, token + 1) for token in tokens])
+    states *= config.embedding_scale
+    if config.positions:
+        table = weights.matrix("position_embd.weight")
+        states += weights.read(file, table, 0, len(tokens))
+    return states.astype(_KINDS[weights.recipe.floats])
 
 
 def _read(

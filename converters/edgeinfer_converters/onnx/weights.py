@@ -33,6 +33,7 @@ from edgeinfer_converters.quantize import BLOCK_VALUES, check_values, column_imp
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _ENDS = ("token_embd.weight", "output.weight")
+_EXACT = ("position_embd.weight",)  # small, and added to every token
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,7 +117,7 @@ class Weights:
         """How a matrix will be stored."""
         tensor = self._parts[name][0]
         bits = self.recipe.end_bits if name in _ENDS else self.recipe.bits
-        if not bits or not fits(tensor):
+        if not bits or name in _EXACT or not fits(tensor):
             return FLOAT
         return own_form(tensor, bits) or Form(bits)
 

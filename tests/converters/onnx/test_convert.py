@@ -116,7 +116,7 @@ def test_a_gguf_s_tokenizer_goes_along(checkpoint, tmp_path):
     assert ours.chat_template == original.chat_template
 
 
-@pytest.mark.parametrize("name", ["gemma3-gqa64", "phi3-mha96", "starcoder2-gqa64"])
+@pytest.mark.parametrize("name", ["gemma3-gqa64", "gpt2-mha64", "phi3-mha96", "starcoder2-gqa64"])
 @pytest.mark.parametrize(
     ("quant", "cache"), [("f32", None), ("int4", None), ("int4", "f16"), ("f32", "int8")]
 )
@@ -227,7 +227,6 @@ def test_other_things_in_the_way_are_not_touched(checkpoint, tmp_path):
         ("olmoe-mha64", "olmoe has experts"),
         ("gptoss-gqa64-sinks", "gpt-oss has experts"),
         ("lfm2-gqa64", "lfm2 has layers with a running state"),
-        ("gpt2-mha64", "gpt2 has positions = 1024"),
         ("gemma4-gqa32-experts", "gemma4 has experts"),
         ("gemma4-mqa32-shared", "gemma4 has layer_head_dim = "),
         ("gemma4-gqa32-keys-as-values", "gemma4 has layer_head_dim = "),
@@ -244,6 +243,13 @@ def test_a_family_that_the_graph_is_not_drawn_for_is_refused(name, has, tmp_path
 
     assert "--to gguf" in str(caught.value.hint)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_table_of_positions_bounds_the_context(tmp_path):
+    folder = tiny.write(tiny.BY_NAME["gpt2-mha64"], tmp_path / "hf")
+
+    with pytest.raises(UsageError, match="context is 1025, the model has 1024 positions"):
+        convert(folder, tmp_path / "out", context=1025)
 
 
 def test_what_cannot_be_expressed_is_refused(checkpoint, tmp_path, monkeypatch):
