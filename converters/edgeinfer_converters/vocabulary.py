@@ -29,7 +29,7 @@ from edgeinfer.tokenizer.vocabulary import (
     RSTRIP_KEY,
     TokenType,
 )
-from edgeinfer_converters import wordpiece
+from edgeinfer_converters import unigram, wordpiece
 
 _MOST_PADDING = 100_000
 
@@ -82,8 +82,10 @@ def _from_json(folder: Path) -> dict[str, Any]:
     if not isinstance(model, dict) or not isinstance(model.get("vocab"), dict | list):
         raise CorruptFileError(f"{path}: no vocabulary")
     kind = model.get("type", "BPE")
-    if kind not in ("BPE", "WordPiece"):
-        raise UnsupportedError(f"{path}: a {kind} model; BPE and WordPiece can be written")
+    if kind not in ("BPE", "WordPiece", "Unigram"):
+        raise UnsupportedError(f"{path}: a {kind} model; BPE, WordPiece, Unigram can be written")
+    if kind == "Unigram":
+        scores, model = unigram.scores_and_ids(path, model)
     for option in ("continuing_subword_prefix", "end_of_word_suffix", "dropout"):
         if model.get(option) and kind == "BPE":
             raise UnsupportedError(f"{path}: BPE with {option} {model[option]!r}")
@@ -93,7 +95,9 @@ def _from_json(folder: Path) -> dict[str, Any]:
     encoder.no_truncation()
     if kind == "WordPiece":
         return _wordpiece(folder, source, tokens, encoder)
-    if model.get("byte_fallback"):
+    if kind == "Unigram":
+        specific = unigram.keys(path, source, scores, max(tokens.texts) + 1)
+    elif model.get("byte_fallback"):
         specific = _sentencepiece(path, source, model, tokens)
     else:
         specific = _byte_level(path, source, model)
@@ -104,7 +108,7 @@ def _from_json(folder: Path) -> dict[str, Any]:
         "token_type": np.array(
             [tokens.types.get(number, TokenType.UNUSED) for number in range(size)], np.int32
         ),
-        "merges": _merges(path, model),
+        **({} if kind == "Unigram" else {"merges": _merges(path, model)}),
         **_specials(folder, encoder, tokens.ids),
     }
     written = {PREFIX + name: value for name, value in keys.items()}

@@ -92,7 +92,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     width = check_size("width", keys.number("width", int), _name)
     heads = check_size("heads", keys.number("heads", int), _name)
     head_dim = check_size("head_dim", keys.number("head_dim", int, width // heads), _name)
-    context = keys.number("context", int)
+    context = keys.number("context", int) - arch.first_position
     experts = 0
     if arch.only_experts or (arch.experts and keys.get("enable_moe_block")):
         experts = check_size("experts", keys.number("experts", int), _name)

@@ -161,6 +161,7 @@ class Architecture:
         causal: tokens see those before them; else all of their text, and there is no output matrix.
         token_types: the first row of a table is added to every token.
         learned_positions: a row of a table is added to the embedding, for each position.
+        first_position: rows of a checkpoint's table before that of a text's first token.
         ff_factor: the feed-forward width over the width where config.json does not say; 0: it does.
         window_period: which layers have the sliding window where the file does not say:
             all but every n-th; 0 is all, 1 is none.
@@ -229,6 +230,7 @@ class Architecture:
     causal: bool = True
     token_types: bool = False
     learned_positions: bool = False
+    first_position: int = 0
     ff_factor: int = 0
     activation: Activation = Activation.SILU
     norm_placement: NormPlacement = NormPlacement.PRE

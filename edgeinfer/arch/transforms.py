@@ -128,6 +128,10 @@ def _half_of_each(config: ModelConfig, rows: int, half: int) -> Rows:
     return both[:, half].reshape(rows)
 
 
+def _two_more_rows(config: ModelConfig, shape: Shape) -> Shape:
+    return (shape[0] + 2, *shape[1:])
+
+
 def _tiled(config: ModelConfig, rows: int) -> Rows:
     """Orders value heads so that the first ones of all key heads come first."""
     order = np.arange(rows, dtype=np.int64)
@@ -150,6 +154,10 @@ TRANSFORMS: Mapping[str, Transform] = {
     "transpose_even": Transform(stored=_swapped_twice_as_wide, row_order=_even, transposed=True),
     "transpose_odd": Transform(stored=_swapped_twice_as_wide, row_order=_odd, transposed=True),
     "one_channel": Transform(stored=_one_channel),
+    "after_two": Transform(
+        stored=_two_more_rows,
+        row_order=lambda _, rows: np.arange(2, rows + 2, dtype=np.int64),
+    ),
     "one_row": Transform(stored=_one_row),
     "minus_exp": Transform(values=_minus_exp),
     "qkv_of_qkvz": Transform(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable
 
 from tokenizers import AddedToken, Regex, decoders, models, normalizers, pre_tokenizers
@@ -120,6 +121,33 @@ def _cleaning(vocabulary: Vocabulary) -> list[normalizers.Normalizer]:
     return steps
 
 
+def unigram(vocabulary: Vocabulary) -> Encoder:
+    """SentencePiece's unigram model: the likeliest way to cut a text (Kudo 2018, arXiv:1804.10959).
+
+    Words are cut apart, each with the space before it; where extra white space is not removed, it
+    stays with them.
+    """
+    if vocabulary.scores is None:
+        raise CorruptFileError(f"key '{PREFIX}scores' is missing")
+    encoder = Encoder(
+        models.Unigram(
+            list(zip(vocabulary.tokens, vocabulary.scores, strict=True)),
+            unk_id=vocabulary.specials.get("unknown", 2),
+            byte_fallback=TokenType.BYTE in vocabulary.types,
+        )
+    )
+    if vocabulary.charsmap:
+        encoder.normalizer = normalizers.Precompiled(vocabulary.charsmap)
+    words = pre_tokenizers.Metaspace(
+        replacement=SPACE, prepend_scheme="always" if _prefixes_space(vocabulary) else "never"
+    )
+    removes = vocabulary.flags.get("remove_extra_whitespaces", False)
+    encoder.pre_tokenizer = (
+        pre_tokenizers.Sequence([pre_tokenizers.WhitespaceSplit(), words]) if removes else words
+    )
+    return encoder
+
+
 def wordpiece(vocabulary: Vocabulary) -> Encoder:
     """BERT's WordPiece. A GGUF marks the tokens that begin a word, BERT the others."""
     unknown = vocabulary.tokens[vocabulary.specials.get("unknown", 0)]
@@ -166,9 +194,25 @@ def with_added_tokens(encoder: Encoder, added: Iterable[AddedToken], *, literal:
         both.pre_tokenizer = encoder.pre_tokenizer
     if encoder.post_processor is not None:
         both.post_processor = encoder.post_processor
-    both.add_tokens(list(added))
+    tokens = list(added)
+    both.add_tokens(tokens)
     both.encode_special_tokens = literal
+    if literal and isinstance(encoder.model, models.Unigram):
+        _cut_apart(both, [token.content for token in tokens if token.special])
     return both
+
+
+def _cut_apart(encoder: Encoder, texts: Iterable[str]) -> None:
+    """Keeps the model, which knows the texts of special tokens, from making tokens of them.
+
+    A byte-pair model has no merges that lead there; a unigram model would take them whole.
+    """
+    patterns = [f"{re.escape(text[0])}(?={re.escape(text[1:])})" for text in texts if text[1:]]
+    if patterns:
+        cut = pre_tokenizers.Split(Regex("|".join(patterns)), "merged_with_previous")
+        encoder.pre_tokenizer = pre_tokenizers.Sequence(
+            [*([encoder.pre_tokenizer] if encoder.pre_tokenizer else []), cut]
+        )
 
 
 def guarded(build: Callable[[], Encoder], what: str) -> Encoder:

@@ -25,6 +25,7 @@ class Kind:
     build: Callable[[Vocabulary], Encoder]
     codec: pieces.Codec
     add_bos: bool = False
+    add_eos: bool = False
     spaced: bool = False  # texts begin with a space of the tokenizer's own
     specials: Mapping[str, int] | None = None  # where the file names none
 
@@ -41,6 +42,13 @@ KINDS = {
     ),
     # The same by its merges: llama.cpp's own converter calls it so.
     "gemma4": Kind(build=encoders.sentencepiece_bpe, codec=pieces.sentencepiece, add_bos=True),
+    "t5": Kind(
+        build=encoders.unigram,
+        codec=pieces.sentencepiece,
+        add_eos=True,
+        spaced=True,
+        specials={"eos": 1, "unknown": 2},
+    ),
     "bert": Kind(
         build=encoders.wordpiece,
         codec=pieces.wordpiece,
@@ -180,7 +188,7 @@ def _frame(vocab: Vocabulary, kind: Kind, specials: Mapping[str, int]) -> Frame:
     add_bos = vocab.flags.get(
         "add_bos_token", kind.add_bos or (rules is not None and rules.add_bos)
     )
-    add_eos = vocab.flags.get("add_eos_token", False)
+    add_eos = vocab.flags.get("add_eos_token", kind.add_eos)
     for wanted, name in ((add_bos, "bos"), (add_eos, "eos")):
         if wanted and name not in specials:
             raise CorruptFileError(

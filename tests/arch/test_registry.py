@@ -39,7 +39,8 @@ def test_a_family_transforms_only_tensors_it_has(arch: Architecture) -> None:
     experts = bool(arch.experts)
     blocks = [arch.block_tensors(experts, mixer=mixer) for mixer in arch.mixers]
 
-    assert set(arch.transforms) <= {"output_norm.weight", *biases}.union(*blocks)
+    outside = arch.model_tensors(tied_output=False)
+    assert set(arch.transforms) <= {*outside, *biases}.union(*blocks)
     assert set(arch.transforms.values()) <= set(TRANSFORMS)
 
 

@@ -179,7 +179,7 @@ def test_an_unknown_pattern_is_shown(folder: Path) -> None:
         ({"normalizer": {"type": "NFKC"}}, "NFKC"),
         ({"pre_tokenizer": {"type": "Whitespace"}}, "Whitespace"),
         ({"pre_tokenizer": None}, "pre-tokenizer"),
-        ({"model": {"type": "Unigram", "vocab": []}}, "Unigram"),
+        ({"model": {"type": "WordLevel", "vocab": {}}}, "WordLevel"),
     ],
 )
 def test_what_a_gguf_cannot_say_is_refused(

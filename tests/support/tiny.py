@@ -21,7 +21,7 @@ from edgeinfer.arch.config import Activation
 from edgeinfer.arch.tensors import checkpoint_names, file_shape, split_name
 from edgeinfer.arch.transforms import transform_of
 from support.tiny_gemma4 import BESIDE, GEMMA4, GEMMA4_SMALL, KEYS_AS_VALUES
-from support.tiny_tokenizer import write_tokenizer, write_wordpiece
+from support.tiny_tokenizer import write_tokenizer, write_unigram, write_wordpiece
 
 CONTEXT = 128  # what tests open the models with
 TOKENS = 64  # how many tokens tests run
@@ -218,6 +218,14 @@ _BERT = {
     "type_vocab_size": 2,
     "hidden_act": "gelu",
 }
+_ROBERTA = {
+    "type_vocab_size": 1,
+    "layer_norm_eps": 1e-5,
+    "max_position_embeddings": 258,
+    "bos_token_id": 0,
+    "pad_token_id": 1,
+    "eos_token_id": 2,
+}
 _MODERN_BERT = {
     "num_attention_heads": 2,
     "local_attention": 16,
@@ -282,6 +290,7 @@ _CLASSES = {
     "bert": "BertModel",
     "nomic_bert": "NomicBertModel",
     "modernbert": "ModernBertModel",
+    "xlm_roberta": "XLMRobertaModel",
     "gptoss": "GptOssForCausalLM",
 }
 
@@ -427,6 +436,7 @@ MODELS: tuple[Tiny, ...] = (
 ENCODERS: tuple[Tiny, ...] = (
     _tiny("bert-mha32", _BERT, {"num_attention_heads": 4}),
     _tiny("bert-mha64-one-type", _BERT, {"type_vocab_size": 1, "hidden_size": 192}, _THREE_HEADS),
+    _tiny("xlm_roberta-mha32", _BERT, _ROBERTA, {"num_attention_heads": 4}),
     _tiny("nomic_bert-mha64", _BERT, {"rope_theta": 1000.0, "hidden_act": "silu"}),
     _tiny("modernbert-mha64", _MODERN_BERT, {"num_hidden_layers": 5}),
     _tiny(
@@ -462,7 +472,8 @@ def write(model: Tiny, folder: Path, *, shards: int = 1, tokenizer: bool = True)
             json.dumps({"metadata": {"total_size": total}, "weight_map": index})
         )
     if tokenizer:
-        (write_wordpiece if "bert" in model.name else write_tokenizer)(folder)
+        kinds = {"xlm": write_unigram, "bert": write_wordpiece}
+        next((kinds[k] for k in kinds if k in model.name), write_tokenizer)(folder)
     return folder
 
 
