@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tarfile
 from pathlib import Path
 
@@ -11,6 +12,7 @@ _ELF, _MACHO, _WASM = b"\x7fELF", b"\xcf\xfa\xed\xfe", b"\x00asm"
 _ELF_MACHINES = {62: "x86_64", 183: "aarch64"}
 _MACHO_MACHINES = {0x01000007: "x86_64", 0x0100000C: "aarch64"}
 _HEADER_BYTES = 20
+_ELF64 = struct.Struct("<40xQ10xHH2x")  # where the table of sections is, size and number of them
 EXPECTED = {
     "x86_64": ("ELF", "x86_64"),
     "aarch64": ("ELF", "aarch64"),
@@ -38,6 +40,19 @@ def described(path: Path) -> list[tuple[str, str]]:
             if held is not None:
                 found.append(_described(member.name, held.read(_HEADER_BYTES)))
     return found
+
+
+def whole(path: Path) -> bool:
+    """Whether a library is as long as it says: the system would stop a process that uses less.
+
+    Only ELF says so; of others, and of what is none, the loader has to judge.
+    """
+    with path.open("rb") as file:
+        header = file.read(_ELF64.size)
+    if len(header) < _ELF64.size or not header.startswith(_ELF):
+        return not header.startswith(_ELF)
+    sections, size, count = _ELF64.unpack(header)
+    return bool(sections + size * count <= path.stat().st_size)  # the table is what ends it
 
 
 def check(path: Path, target: str) -> str:

@@ -22,6 +22,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from edgeinfer.backends.mlc.artifacts import whole
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 
 INSTALL = "pip install 'edgeinfer[mlc]'"
@@ -87,10 +88,13 @@ class Library:
 
     Raises:
         UnsupportedError: no runtime is installed, or the library is not for this one.
+        CorruptFileError: it is cut short, or damaged.
     """
 
     def __init__(self, path: Path) -> None:
         self._ffi = ffi()
+        if not whole(path):
+            raise CorruptFileError(f"{path} is cut short", hint="delete it, and compile it again")
         try:
             executable = self._ffi.load_module(str(path))
             machine = executable["vm_load_executable"]()

@@ -113,9 +113,12 @@ def read(path: Path) -> MlcFolder:
         if context < 1:
             context = numbers.context
         config = numbers.model_config(arch, context)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CorruptFileError(f"{path / NAME} is damaged: {error!r}") from error
+    try:
         tensors = _tensors(path, _json(index))
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CorruptFileError(f"{path}: damaged: {error!r}") from error
+        raise CorruptFileError(f"{index} is damaged: {error!r}") from error
     return MlcFolder(
         path=path,
         model_type=str(stated["model_type"]),

@@ -163,6 +163,12 @@ def changed(folder: Path, place: Path, name: str, change) -> Path:
         ),
         (
             "tensor-cache.json",
+            lambda stated: stated.update(records=5),
+            CorruptFileError,
+            r"tensor-cache\.json is damaged",
+        ),
+        (
+            "tensor-cache.json",
             lambda stated: stated["records"][0]["records"][0].update(byteOffset=1 << 40),
             CorruptFileError,
             "does not lie within",
@@ -271,6 +277,11 @@ def test_a_library_for_something_else_is_refused(folder: Path, tmp_path: Path, m
         load(folder, replace(PLAN, kv_type_k="f16", kv_type_v="f16"))
     monkeypatch.setattr(library, "VERSION", 2)
     with pytest.raises(UnsupportedError, match="is of version 1, this program loads 2"):
+        load(folder)
+    short = tmp_path / "short.so"
+    short.write_bytes(made.read_bytes()[:5000])
+    monkeypatch.setenv(library.GIVEN, str(short))
+    with pytest.raises(CorruptFileError, match=r"short\.so is cut short"):
         load(folder)
     broken = tmp_path / "broken.so"
     broken.write_bytes(b"\x7fELF" + bytes(100))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,7 +14,7 @@ import pytest
 from edgeinfer.backends.mlc import artifacts
 from edgeinfer.backends.mlc.targets import TARGETS, get_target
 from edgeinfer.cli._program import run
-from edgeinfer.errors import CheckFailedError, UnsupportedError, UsageError
+from edgeinfer.errors import CheckFailedError, EdgeInferError, UnsupportedError, UsageError
 from support import tiny
 
 
@@ -181,3 +182,18 @@ def test_a_failure_leaves_what_was_there(compiled, tmp_path: Path, monkeypatch) 
     assert "no C++ compiler here links for aarch64" in told
     assert output.read_text() == "old"
     assert [path.name for path in tmp_path.iterdir()] == ["made.so"]
+
+
+@pytest.mark.peer
+def test_a_linker_that_fails_is_told_in_a_line(compiled, tmp_path: Path, monkeypatch) -> None:
+    linker = tmp_path / "bin" / "aarch64-linux-gnu-g++"
+    linker.parent.mkdir()
+    linker.write_text("#!/bin/sh\necho 'ld: error: no space left on device' >&2\nexit 1\n")
+    linker.chmod(0o755)
+    monkeypatch.setenv("PATH", str(linker.parent), prepend=os.pathsep)
+
+    code, told = compiled("--target", "aarch64", "-o", str(tmp_path / "made.so"))
+
+    assert code == EdgeInferError.exit_code
+    assert "made.so could not be linked: ld: error: no space left on device" in told
+    assert [path.name for path in tmp_path.iterdir()] == ["bin"]

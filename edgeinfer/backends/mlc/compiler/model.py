@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from edgeinfer.backends.mlc.fingerprint import compiler_version, fingerprint
 from edgeinfer.backends.mlc.library import VERSION
 from edgeinfer.backends.mlc.parameters import Contents, contents
 from edgeinfer.backends.mlc.targets import Target, get_target
-from edgeinfer.errors import UnsupportedError
+from edgeinfer.errors import EdgeInferError, UnsupportedError
+from edgeinfer.formats.atomic import AtomicFile
 from edgeinfer.formats.mlc.folder import MlcFolder
 
 
@@ -45,6 +46,7 @@ def compile_model(
         UnsupportedError: there is nothing to link it with, or the folder's weights lie in a way
             that the target has no kernels for.
         CheckFailedError: kernels do not parse.
+        EdgeInferError: it cannot be linked or written; what was there before still is.
     """
     target = get_target(target_name)
     held = contents(folder)
@@ -70,12 +72,17 @@ def compile_model(
     with device:
         executable = built(folder, held, kernels, device, schedules, about)
     checked = parsed(executable) if schedules else []
-    part = output.with_name(f".{output.stem}.{os.getpid()}.part{output.suffix}")
-    try:
-        executable.export_library(str(part), **options)
-        part.replace(output)
-    finally:
-        part.unlink(missing_ok=True)
+    with tempfile.TemporaryDirectory() as place:
+        made = Path(place) / f"made{output.suffix}"
+        try:
+            executable.export_library(str(made), **options)
+        except (RuntimeError, OSError) as error:  # of the linker, which says why in many lines
+            told = [line for line in str(error).splitlines() if "error: " in line.lower()]
+            raise EdgeInferError(
+                f"{output} could not be linked: {' '.join(told) or error}"
+            ) from error
+        with AtomicFile(output) as file:
+            file.write(made.read_bytes())
     return checked
 
 
