@@ -19,6 +19,7 @@ from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
 from edgeinfer.quant import get
 from edgeinfer.quant.assignment import Overrides, assign, needs_importance
+from edgeinfer.quant.importance import check_importance
 from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
@@ -266,6 +267,7 @@ def _jobs(
     importance: Mapping[str, NDArray[np.float32]] | None,
 ) -> list[Job]:
     shapes = {tensor.name: tensor.shape for tensor in source.tensors}
+    check_importance(importance or {}, shapes)
     choices = assign(
         recipe, shapes, source.config, overrides=overrides, weighted=importance is not None
     )

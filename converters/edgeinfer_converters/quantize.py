@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.errors import CorruptFileError, UnsupportedError, UsageError
+from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.quant import QuantType, encode
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
@@ -51,20 +51,10 @@ def encoded_blocks(
 def column_importance(
     tensor: Tensor, given: Mapping[str, NDArray[np.float32]]
 ) -> NDArray[np.float32] | None:
-    """Returns the importance of a tensor's columns; of several experts, who share it, the mean.
-
-    Raises:
-        UsageError: it is of another model.
-    """
+    """Returns the importance of a tensor's columns; of several experts, who share it, the mean."""
     found = given.get(tensor.name)
     if found is None:
         return None
-    if found.shape[-1] != tensor.shape[-1]:
-        raise UsageError(
-            f"the importance matrix has {found.shape[-1]} columns for {tensor.name!r}, "
-            f"which has {tensor.shape[-1]}",
-            hint="it is of another model; make one with edgeinfer calibrate",
-        )
     mean: NDArray[np.float32] = found.mean(axis=0, dtype=np.float32)
     return mean
 

@@ -21,7 +21,8 @@ from edgeinfer.errors import UsageError
 from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.quant import QuantType, all_types, get
 from edgeinfer.quant.allocation import Allocation, Option, allocate
-from edgeinfer.quant.assignment import Overrides, has_choice
+from edgeinfer.quant.assignment import Overrides, has_choice, needs_importance, overridden
+from edgeinfer.quant.importance import check_importance
 from edgeinfer.quant.recipes import RECIPES, get_recipe
 from edgeinfer.runtime.evaluation import text_chunks
 
@@ -87,7 +88,7 @@ def find_mix(
     importance: Importance,
     *,
     types: Sequence[QuantType] | None = None,
-    fixed: Sequence[tuple[str, str]] = (),
+    fixed: Overrides | None = None,
     state: Path | None = None,
     read: int = READ,
     threads: int | None = None,
@@ -101,41 +102,49 @@ def find_mix(
         text: to measure on.
         importance: of each matrix's columns, as the encoders will have it.
         types: to choose from; None for all quantised ones.
-        fixed: (pattern of names, type): not to be chosen.
+        fixed: types that are asked for and not to be chosen.
         state: where measurements are kept; those in it are not made again.
         read: chunks of text whose divergence is measured.
         threads: compute threads.
         progress: called with a tensor, the weights that are done, and all.
 
     Raises:
-        UsageError: no mix of these types is small enough, or the text is too short.
+        UsageError: no mix of these types is small enough, the text is too short, importance is
+            of another model, or a type that is asked for cannot be; all before measuring.
     """
     with open_model(path, context=CONTEXT, threads=threads) as opened:
         chunks = text_chunks(opened.tokenizer, text, context=CONTEXT)
-        weights = {m.name: prod(m.shape) for m in opened.matrices if has_choice(m.name, m.shape)}
+        chosen_for = [m for m in opened.matrices if has_choice(m.name, m.shape)]
+        weights = {m.name: prod(m.shape) for m in chosen_for}
+        check_importance(importance, {m.name: m.shape for m in chosen_for})
         total = sum(weights.values())
         what = Measurement(
             types=[t for t in types or all_types() if not t.is_float],
             importance=importance,
             sampled=_spread(chunks, SAMPLED),
             read=_spread(chunks, read),
+            fixed=_fixed(opened, fixed or Overrides(), importance),
             threads=threads or 1,
         )
+        possible = {
+            m.name: [Option(t.name, t.nbytes(m.shape), 0.0) for t in what.types_of(m)]
+            for m in chosen_for
+        }
+        _choose(opened, possible, target)  # what no mix can keep is refused before measuring
         options = measure(
             opened,
             what,
             State(state, _key(path, what)),
             progress=(lambda name, done: progress(name, done, total)) if progress else None,
         )
-        allowed = {name: _allowed(name, each, fixed) for name, each in options.items()}
-        chosen = _choose(opened, allowed, target)
+        chosen = _choose(opened, options, target)
         others = sum(i.nbytes for n, i in opened.file.tensors.items() if n not in options)
     return Mix(
         chosen=chosen.chosen,
-        options=allowed,
+        options=options,
         weights=weights,
         others=others,
-        frontier=_frontier(allowed),
+        frontier=_frontier(options),
     )
 
 
@@ -186,16 +195,14 @@ def _key(path: Path, what: Measurement) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
 
 
-def _allowed(
-    name: str, options: Sequence[Option], fixed: Sequence[tuple[str, str]]
-) -> Sequence[Option]:
-    for pattern, type_ in fixed:
-        if re.search(pattern, name):
-            only = [option for option in options if option.type == type_.lower()]
-            if not only:
-                raise UsageError(f"{name!r} cannot be {type_}", hint="see --types")
-            return only
-    return options
+def _fixed(opened: Opened, asked: Overrides, importance: Importance) -> dict[str, QuantType]:
+    """The types that are asked for, by the names of matrices."""
+    shapes = {name: info.shape for name, info in opened.file.tensors.items()}
+    fixed = overridden(shapes, opened.engine.config, asked)
+    for name, type_ in fixed.items():
+        if needs_importance(name, type_) and name not in importance:
+            raise UsageError(f"{name!r} cannot be {type_}: nothing is known of its columns")
+    return fixed
 
 
 def _frontier(options: Options) -> tuple[tuple[int, float], ...]:

@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 
 from edgeinfer.calibration.mix import Mix
-from edgeinfer.errors import UnsupportedError
+from edgeinfer.errors import NotFoundError, UnsupportedError
+from edgeinfer.formats.atomic import AtomicFile
+
+
+def check_drawable(path: Path) -> None:
+    """Finds out before anything is measured whether a picture can be written.
+
+    Raises:
+        UnsupportedError: matplotlib is not installed, or does not know the kind of picture.
+        NotFoundError: the folder does not exist.
+    """
+    try:
+        from matplotlib.backend_bases import FigureCanvasBase
+    except ImportError:
+        raise UnsupportedError(
+            "plots need matplotlib", hint="pip install 'edgeinfer[report]'"
+        ) from None
+    known = sorted(FigureCanvasBase.get_supported_filetypes())
+    if path.suffix[1:].lower() not in known:
+        raise UnsupportedError(f"{path}: no kind of picture", hint=f"known: {', '.join(known)}")
+    if not path.parent.is_dir():
+        raise NotFoundError(f"{path.parent}: no such folder")
 
 
 def plot_frontier(mix: Mix, path: Path, *, title: str) -> None:
     """Draws predicted divergence against bits a weight, and where the mix is.
 
     Raises:
-        UnsupportedError: matplotlib is not installed.
+        EdgeInferError: the file cannot be written.
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        raise UnsupportedError(
-            "plots need matplotlib", hint="pip install 'edgeinfer[report]'"
-        ) from None
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
     weights = sum(mix.weights.values())
@@ -31,4 +49,7 @@ def plot_frontier(mix: Mix, path: Path, *, title: str) -> None:
     axes.set_title(title)
     axes.grid(True, which="both", alpha=0.3)
     axes.legend()
-    figure.savefig(path)
+    picture = io.BytesIO()
+    figure.savefig(picture, format=path.suffix[1:].lower())
+    with AtomicFile(path) as file:
+        file.write(picture.getvalue())

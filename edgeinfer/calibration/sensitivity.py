@@ -11,7 +11,7 @@ allocation relies on.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import numpy as np
@@ -43,6 +43,7 @@ class Measurement:
         importance: for the encoders, as ``convert`` will have it.
         sampled: the text whose inputs are sampled.
         read: the text, a part of it is enough, whose divergence is measured.
+        fixed: matrices that have one type to choose from.
         threads: of the encoders.
     """
 
@@ -50,7 +51,19 @@ class Measurement:
     importance: Importance
     sampled: Chunks
     read: Chunks
+    fixed: Mapping[str, QuantType] = field(default_factory=dict)
     threads: int = 1
+
+    def types_of(self, matrix: MatrixSource) -> list[QuantType]:
+        """The types that a matrix can be stored as; f16 if it is none of those wanted."""
+        if matrix.name in self.fixed:
+            return [self.fixed[matrix.name]]
+        known = matrix.name in self.importance
+        return [
+            t
+            for t in self.types
+            if matrix.shape[1] % t.block == 0 and (known or not needs_importance(matrix.name, t))
+        ] or [get("f16")]
 
 
 Progress = Callable[[str, int], None]  # told a tensor and the weights that are done
@@ -93,14 +106,7 @@ class _Run:
         self._effect: Effect | None = None
 
     def options(self, matrix: MatrixSource, large: bool) -> list[Option]:
-        known = self._importance(matrix) is not None
-        types = [
-            t
-            for t in self._what.types
-            if matrix.shape[1] % t.block == 0 and (known or not needs_importance(matrix.name, t))
-        ]
-        if not types:
-            types = [get("f16")]
+        types = self._what.types_of(matrix)
         errors = self._errors(matrix, types)
         probe = min(types, key=lambda t: (abs(t.bits_per_weight - PROBE_BITS), errors[t.name]))
         probes = types if large else [probe]

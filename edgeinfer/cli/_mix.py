@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from edgeinfer.errors import UsageError
 if TYPE_CHECKING:
     from edgeinfer.calibration.mix import Mix
     from edgeinfer.formats.imatrix import ImportanceMatrix
+    from edgeinfer.quant.assignment import Overrides
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -93,11 +94,12 @@ def measured(
     state: Path,
     imatrix: Path | None,
     text_file: Path | None,
-    fixed: Sequence[tuple[str, str]],
+    fixed: Overrides,
     threads: int | None,
 ) -> tuple[Mix, ImportanceMatrix]:
     """Collects importance unless it is given, measures the matrices and finds the mix."""
     from edgeinfer.calibration.mix import find_mix
+    from edgeinfer.calibration.plot import check_drawable, plot_frontier
     from edgeinfer.calibration.sources import as_gguf
     from edgeinfer.calibration.target import Target
     from edgeinfer.calibration.text import calibration_text, read_text
@@ -106,6 +108,9 @@ def measured(
     from edgeinfer.planner import parse_bytes
     from edgeinfer.quant import get
 
+    if options.plot:
+        check_drawable(options.plot)
+    text = read_text(text_file) if text_file else calibration_text()
     target = Target(
         size=parse_bytes(options.size) if options.size else None,
         bits=options.bpw,
@@ -128,7 +133,7 @@ def measured(
             mix = find_mix(
                 path,
                 target,
-                read_text(text_file) if text_file else calibration_text(),
+                text,
                 matrix.importance(),
                 types=types,
                 fixed=fixed,
@@ -138,8 +143,6 @@ def measured(
                 progress=show,
             )
     if options.plot:
-        from edgeinfer.calibration.plot import plot_frontier
-
         plot_frontier(mix, options.plot, title=source.resolve().name)
     return mix, matrix
 

@@ -21,8 +21,6 @@ from edgeinfer.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from edgeinfer.quant.assignment import Overrides
-
 
 @click.command
 @click.argument("source", type=click.Path(path_type=Path))
@@ -183,7 +181,7 @@ def command(
             state=target.with_name(f"{target.name}.sensitivity.json"),
             imatrix=imatrix,
             text_file=text_file,
-            fixed=_fixed(overrides),
+            fixed=overrides,
             threads=threads,
         )
         if options_of_mix.dry_run:
@@ -244,12 +242,6 @@ def command(
         ui.emit_json(done.to_json())
     else:
         _summarise(done.to_json())
-
-
-def _fixed(overrides: Overrides) -> list[tuple[str, str]]:
-    """The types that a mix must leave as they were asked for."""
-    ends = {"^output[.]weight$": overrides.output, "^token_embd[.]weight$": overrides.embedding}
-    return [*((p, t) for p, t in ends.items() if t), *overrides.tensors]
 
 
 def _pattern_and_type(text: str) -> tuple[str, str]:

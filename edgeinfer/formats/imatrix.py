@@ -39,12 +39,16 @@ class ColumnSums:
     counts: NDArray[np.float32]
 
     def means(self) -> NDArray[np.float32]:
-        """Mean squares, (matrices, columns); ones for a matrix that has seen no token."""
-        seen = self.counts[:, None] > 0
-        divided: NDArray[np.float32] = np.where(
-            seen, self.squares / np.where(seen, self.counts[:, None], 1), 1
-        ).astype(np.float32)
-        return divided
+        """Mean squares, (matrices, columns).
+
+        A matrix that has seen no token has the mean of those that have, or ones.
+        """
+        seen = self.counts > 0
+        found = np.ones_like(self.squares, np.float32)
+        if seen.any():
+            found[seen] = self.squares[seen] / self.counts[seen, None]
+            found[~seen] = found[seen].mean(axis=0, dtype=np.float64)
+        return found
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

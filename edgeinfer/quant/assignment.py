@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.errors import UsageError
 from edgeinfer.quant import QuantType, get
-from edgeinfer.quant.recipes import NEED_IMPORTANCE, Place, Recipe
+from edgeinfer.quant.recipes import NEED_IMPORTANCE, Place, Recipe, get_recipe
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,6 +126,18 @@ def assign(
     return {name: chosen.choice(name) for name in shapes}
 
 
+def overridden(
+    shapes: Mapping[str, Sequence[int]], config: ModelConfig, overrides: Overrides
+) -> dict[str, QuantType]:
+    """Says which matrices get the types that are asked for, whatever the recipe.
+
+    The arguments and errors are those of ``assign``.
+    """
+    chosen = _Assignment(get_recipe("f16"), shapes, config, overrides, weighted=False)
+    asked = {name: chosen.overriding(name) for name in chosen.matrices}
+    return {name: _fitting(get(type_), shapes[name][-1]) for name, type_ in asked.items() if type_}
+
+
 class _Assignment:
     def __init__(
         self,
@@ -144,10 +156,10 @@ class _Assignment:
     def choice(self, name: str) -> Choice:
         if name not in self.places:
             return Choice(get("f32"), get("f32"))
-        wanted = get(self._overriding(name) or self._by_recipe(name))
+        wanted = get(self.overriding(name) or self._by_recipe(name))
         return Choice(_fitting(wanted, self.shapes[name][-1]), wanted)
 
-    def _overriding(self, name: str) -> str | None:
+    def overriding(self, name: str) -> str | None:
         given = self.overrides
         if name in _EMBEDDINGS and given.embedding and not self._is_named(name):
             return given.embedding

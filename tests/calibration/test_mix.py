@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 
+from edgeinfer.calibration import mix as mixing
 from edgeinfer.calibration import sensitivity
 from edgeinfer.calibration.mix import Mix, find_mix
+from edgeinfer.calibration.sensitivity import Importance
 from edgeinfer.calibration.target import Target, planned_bytes
 from edgeinfer.calibration.text import calibration_text
 from edgeinfer.errors import UsageError
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.quant import get
+from edgeinfer.quant.assignment import Overrides
 from edgeinfer_converters.gguf import convert
 from support import tiny
 
@@ -27,17 +33,17 @@ def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFacto
     return path
 
 
-def mix(model: Path, target: Target, **options: object) -> Mix:
+def mix(model: Path, target: Target, importance: Importance | None = None, **options: Any) -> Mix:
     return find_mix(
         model,
         target,
         calibration_text()[:20000],
-        {},
+        importance or {},
         types=TYPES,
         state=model.with_suffix(".json"),
         read=1,
         threads=1,
-        **options,  # type: ignore[arg-type]
+        **options,
     )
 
 
@@ -106,16 +112,49 @@ def test_more_room_never_costs(model: Path) -> None:
     assert list(losses) == sorted(losses, reverse=True)
 
 
+ASKED = Overrides(tensors=(("attn_v", "Q8_0"), ("attn_output", "f16"), ("ffn", "q4_0")))
+
+
 def test_types_that_are_asked_for_stay(model: Path) -> None:
-    found = mix(model, Target(bits=6.0), fixed=[("attn_v", "q8_0"), ("ffn", "q4_0")])
+    found = mix(model, Target(bits=9.0), fixed=ASKED)
 
     assert {o.type for n, o in found.chosen.items() if "attn_v" in n} == {"q8_0"}
     kept = {o.type for n, o in found.chosen.items() if "ffn" in n and "gate_inp" not in n}
     assert kept == {"q4_0"}
+    assert {o.type for n, o in found.chosen.items() if "attn_output" in n} == {"f16"}
 
 
-def test_what_no_mix_can_keep_is_refused(model: Path) -> None:
-    with pytest.raises(UsageError, match="are the least"):
-        mix(model, Target(bits=2.0))
-    with pytest.raises(UsageError, match="takes more than that"):
-        mix(model, Target(size=100))
+def test_the_output_and_the_embedding_are_the_same_ones_as_of_convert(model: Path) -> None:
+    asked = Overrides(output="q8_0", embedding=None)
+
+    found = mix(model, Target(bits=9.0), fixed=asked)
+
+    convert(model, plain := model.with_name("plain.gguf"), quant="q4_0", overrides=asked)
+    with open_gguf(plain) as file:
+        output = "output.weight" if "output.weight" in file.tensors else "token_embd.weight"
+        assert file.tensors[output].type == found.chosen[output].type == "q8_0"
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ({"fixed": Overrides(tensors=(("*attn", "q8_0"),))}, "no pattern"),
+        ({"fixed": Overrides(tensors=(("nothing", "q8_0"),))}, "matches 'nothing'"),
+        ({"fixed": Overrides(tensors=(("attn_v", "q9_9"),))}, "'q9_9'"),
+        ({"fixed": Overrides(tensors=(("attn_v", "iq1_s"),))}, "nothing is known"),
+        ({"importance": {"blk.0.attn_v.weight": np.ones((1, 7), np.float32)}}, "7 columns"),
+        ({"importance": {"of.another.model": np.ones((1, 7), np.float32)}}, "another model"),
+        ({"target": Target(bits=2.0)}, "are the least"),
+        ({"target": Target(size=100)}, "takes more than that"),
+    ],
+)
+def test_what_cannot_be_is_refused_before_anything_is_measured(
+    model: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], complaint: str
+) -> None:
+    def measured(*_: object, **__: object) -> None:
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(mixing, "measure", measured)
+
+    with pytest.raises(UsageError, match=re.escape(complaint)):
+        mix(model, **{"target": Target(bits=9.0), **options})

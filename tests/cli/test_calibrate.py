@@ -112,6 +112,13 @@ def test_an_imatrix_of_another_model_is_refused(
     assert run(["convert", str(folder), "--imatrix", str(other), "-o", str(output)]) == 2
     assert not output.exists()
 
+    strange = {f"x.{name}": sums for name, sums in matrix.tensors.items()}
+    write_imatrix(other, type(matrix)(tensors=strange, chunks=1, chunk_size=64))
+    for kind in ("gguf", "onnx"):
+        options = ["--imatrix", str(other), "--to", kind, "-o", str(output)]
+        assert run(["convert", str(folder), *options]) == 2
+        assert not output.exists()
+
 
 def test_a_dry_run_prints_the_choices_and_writes_no_model(
     folder: Path, imatrix: Path, text: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -158,6 +165,8 @@ def test_a_size_is_kept(folder: Path, imatrix: Path, text: str, tmp_path: Path) 
         ["--dry-run"],
         ["-c", "100", "--bpw", "4"],
         ["--bpw", "4", "--types", "q9_9"],
+        ["--bpw", "7", "--tensor-type", "*=q8_0"],
+        ["--bpw", "7", "--tensor-type", "nothing=q8_0"],
     ],
 )
 def test_options_that_contradict_each_other_are_refused(
@@ -167,3 +176,14 @@ def test_options_that_contradict_each_other_are_refused(
 
     assert run(["convert", str(folder), "-o", str(output), *options]) == 2
     assert not output.exists()
+
+
+@pytest.mark.parametrize(("picture", "code"), [("x.sound", 5), ("nowhere/x.png", 3)])
+def test_a_picture_that_cannot_be_drawn_is_refused_before_measuring(
+    folder: Path, tmp_path: Path, picture: str, code: int
+) -> None:
+    state = tmp_path / "state.json"
+    options = ["--bpw", "6", "--dry-run", "--state", str(state), "--plot", str(tmp_path / picture)]
+
+    assert run(["convert", str(folder), *options]) == code
+    assert not state.exists()

@@ -51,8 +51,13 @@ def test_the_keys_and_tensors_are_those_of_llama_cpp(tmp_path: Path) -> None:
     assert shapes["blk.0.ffn_up_exps.weight.counts"] == [1, 3]
 
 
-def test_a_matrix_that_no_token_has_met_counts_all_columns_alike() -> None:
-    np.testing.assert_array_equal(EXPERTS.means(), [[1, 2], [1, 1], [1, 3]])
+def test_an_expert_that_no_token_has_met_counts_as_the_others_on_average() -> None:
+    np.testing.assert_array_equal(EXPERTS.means(), [[1, 2], [1, 2.5], [1, 3]])
+
+
+def test_where_no_token_was_met_all_columns_count_alike() -> None:
+    unseen = ColumnSums(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
+    np.testing.assert_array_equal(unseen.means(), np.ones((2, 3)))
 
 
 def dat(*entries: tuple[str, int, list[float]], tail: bytes = b"") -> bytes:

@@ -22,6 +22,7 @@ from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
+from edgeinfer.quant.importance import check_importance
 from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
@@ -162,6 +163,7 @@ class OnnxExport:
         self._verification: Verification | None = None
         self._config, self._context = _numbers(source, context)
         self._source, self._quant, self._cache = source, quant, cache
+        check_importance(importance, {tensor.name: tensor.shape for tensor in source.tensors})
         self._weights = Weights(source, recipe, importance)
         self._threads = threads or os.cpu_count() or 1
         self._folder = AtomicFolder(output, mark=genai.NAME)
