@@ -22,9 +22,12 @@ EMPTY = runtime_bytes(0, 0)
         ("gpt2", 128256, 280147, 106.2),  # Llama 3
         ("gpt2", 151936, 151387, 84.7),  # Qwen2
         ("llama", 32000, 0, 23.5),  # Llama 2
+        ("t5", 250002, 0, 406.3),  # random pieces, as many as XLM-RoBERTa's
     ],
 )
-def test_a_tokenizer_is_predicted_within_seven_mebibytes(kind, tokens, merges, measured):
+def test_a_tokenizer_is_predicted_within_three_percent_or_seven_mebibytes(
+    kind, tokens, merges, measured
+):
     metadata = {"tokenizer.ggml.model": kind}
     if merges:
         metadata["tokenizer.ggml.merges"] = ["a b"] * merges
@@ -32,4 +35,4 @@ def test_a_tokenizer_is_predicted_within_seven_mebibytes(kind, tokens, merges, m
     predicted = (runtime_bytes(tokens, merges_of(metadata, tokens)) - EMPTY) / MIB
 
     # Loading any tokenizer brings about 5 MiB of library with it, which EMPTY has.
-    assert predicted + 4.7 == pytest.approx(measured, abs=7)
+    assert predicted + 4.7 == pytest.approx(measured, rel=0.03, abs=7)
