@@ -10,11 +10,14 @@ import gguf
 import numpy as np
 import pytest
 
+from edgeinfer.arch import config_from_gguf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.errors import UsageError
+from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.quant import get
 from edgeinfer.quant.assignment import Overrides, assign
 from edgeinfer.quant.recipes import RECIPES, get_recipe
+from support import tiny
 
 Shapes = dict[str, tuple[int, ...]]
 
@@ -188,6 +191,15 @@ def test_the_output_and_the_embedding_have_options_of_their_own() -> None:
     assert chosen("q4_0", model(tied=True), overrides=output)["token_embd.weight"] == "q8_0"
 
 
+def test_inputs_of_layers_follow_the_embedding_unless_they_are_named() -> None:
+    table = "per_layer_token_embd.weight"
+    shapes = shapes_of(model()) | {table: (64, 512)}
+
+    assert chosen("q4_0", shapes=shapes, overrides=Overrides(embedding="q5_0"))[table] == "q5_0"
+    named = Overrides(embedding="q5_0", tensors=(("per_layer_token", "q8_0"),))
+    assert chosen("q4_0", shapes=shapes, overrides=named)[table] == "q8_0"
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -332,3 +344,22 @@ def test_every_recipe_mixes_types_as_llama_cpp_does(
             ]
 
     assert different == []
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
+def test_inputs_of_layers_are_mixed_as_in_llama_cpp(tied: bool, tmp_path: Path) -> None:
+    """Their table is stored as the token embedding is, what it is added to as float32."""
+    shape = {"hidden_size": 256, "intermediate_size": 512, "hidden_size_per_layer_input": 256}
+    source = tiny.write_gguf("gemma4-mqa32-shared", tmp_path, **shape, tie_word_embeddings=tied)
+    with open_gguf(source) as file:
+        config = config_from_gguf(file)
+        shapes = {name: info.shape for name, info in file.tensors.items()}
+    assert shapes["per_layer_token_embd.weight"] == (331, 6 * 256)
+
+    for recipe in FTYPES.keys() - NEEDS_IMPORTANCE:
+        ours = assign(get_recipe(recipe), shapes, config)
+        theirs = llama_cpp_types(
+            source, tmp_path / "out.gguf", FTYPES[recipe], shapes, weighted=False
+        )
+        assert {name: ours[name].type.name for name in shapes} == dict(theirs), recipe
