@@ -102,6 +102,7 @@ def main() -> None:
 
     saved = record.RESULTS / "memory.json"
     rows = json.loads(saved.read_text())["rows"] if options.append and saved.exists() else []
+    rows = [{"lora": "", **row} for row in rows]  # earlier ones had none
     for model in options.models:
         for setting in options.settings:
             context, _, kv = setting.partition("/")
