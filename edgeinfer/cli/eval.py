@@ -79,16 +79,22 @@ def command(
 
     if max_kl is not None and reference is None:
         raise click.UsageError("--max-kl needs --reference")
-    if report is not None and plots:
-        from edgeinfer.evaluation.plots import require_matplotlib
+    if report is not None:
+        from edgeinfer.evaluation.report import check_folder
 
-        require_matplotlib()
+        check_folder(report)
+        if plots:
+            from edgeinfer.evaluation.plots import require_matplotlib
+
+            require_matplotlib()
     text = _Text(file, context, limit)
     options = ModelOptions(context=context, backend="auto", **loading)
     stored = [fetch(model, offline=options.offline) for model in models]
     exact = None
     if reference is not None:
         exact = _Reference(fetch(reference, offline=options.offline), options, backends, text)
+        for model in stored:
+            exact.check(model)
     records = []
     for model, candidate in _pairs(stored, backends):
         records.append(_measure(model, candidate, options, text, exact))
@@ -115,13 +121,15 @@ class _Text:
     def __init__(self, file: Path, context: int, limit: int | None) -> None:
         import hashlib
 
-        from edgeinfer.errors import NotFoundError
+        from edgeinfer.errors import NotFoundError, UsageError
 
         try:
             octets = sys.stdin.buffer.read() if str(file) == "-" else file.read_bytes()
             self._text = octets.decode("utf-8")
         except FileNotFoundError:
             raise NotFoundError(f"{file}: no such file") from None
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read: {error.strerror}") from None
         except UnicodeDecodeError:
             raise click.UsageError(f"{file}: not UTF-8 text") from None
         self._context, self._limit = context, limit
@@ -166,6 +174,20 @@ class _Reference:
             "kv_type_k": self._options.cache_type_k,
             "kv_type_v": self._options.cache_type_v,
         }
+
+    def check(self, model: StoredModel) -> None:
+        """Refuses, before anything is computed, a model that reads other tokens.
+
+        Raises:
+            UsageError: the texts' tokens differ.
+        """
+        from edgeinfer.errors import UsageError
+
+        if self._text.chunks(model).digest() != self._text.chunks(self._stored).digest():
+            raise UsageError(
+                f"{model.reference} reads other tokens than {self._stored.reference}",
+                hint="a reference is the same model in a more exact form",
+            )
 
     def logits(self) -> ReferenceLogits:
         """Its logits, computed if they are not on disk."""

@@ -6,10 +6,12 @@ Everything is made of the records that ``edgeinfer eval --json`` prints.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.errors import EdgeInferError, UsageError
 from edgeinfer.formats.atomic import AtomicFile
 
 Record = Mapping[str, Any]
@@ -80,6 +82,19 @@ def markdown(records: Sequence[Record], plots: Sequence[str] = ()) -> str:
     return "\n".join(lines)
 
 
+def check_folder(folder: Path) -> None:
+    """Finds out before anything is measured whether a report can be written.
+
+    Raises:
+        UsageError: the folder, or the one to make it in, is a file or cannot be written to.
+    """
+    nearest = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not nearest.is_dir():
+        raise UsageError(f"{nearest}: not a folder", hint="--report names the folder to write")
+    if not os.access(nearest, os.W_OK):
+        raise UsageError(f"{nearest}: cannot be written to", hint="choose another --report")
+
+
 def write(folder: Path, records: Sequence[Record], *, plots: bool) -> list[Path]:
     """Writes the report and returns its files.
 
@@ -98,7 +113,10 @@ def write(folder: Path, records: Sequence[Record], *, plots: bool) -> list[Path]
         **drawn,
         "report.md": markdown(records, list(drawn)).encode(),
     }
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EdgeInferError(f"{folder}: cannot be made: {error.strerror}") from error
     for name, octets in files.items():
         with AtomicFile(folder / name) as file:
             file.write(octets)

@@ -137,10 +137,30 @@ def test_people_read_a_table(edgeinfer, files, monkeypatch, tmp_path):
         (["exact.gguf", "--backend", "none"], 3, "no backend"),
         (["nowhere.gguf"], 3, "nowhere.gguf"),
         (["exact.gguf", "-f", "nowhere.txt"], 3, "nowhere.txt"),
+        (["exact.gguf", "-f", "/"], 2, "cannot be read"),
+        (["exact.gguf", "--report", "text.txt"], 2, "not a folder"),
     ],
 )
 def test_what_cannot_be_measured_is_said(arguments, code, complaint, evaluate):
-    outcome, _ = evaluate(*arguments)
+    outcome, records = evaluate(*arguments)
 
     assert outcome.exit_code == code
     assert complaint in outcome.stderr
+    assert not any("perplexity" in record for record in records)  # said before measuring
+
+
+def test_a_reference_of_other_tokens_is_refused_before_it_is_computed(
+    evaluate, tmp_path, monkeypatch
+):
+    from edgeinfer.runtime import evaluation
+
+    def computed(*_, **__):
+        raise AssertionError("computed")
+
+    monkeypatch.setattr(evaluation, "reference_logits", computed)
+    other = write_whole_model(tmp_path / "other.gguf", merges=2)
+
+    outcome, _ = evaluate("exact.gguf", "--reference", str(other))
+
+    assert outcome.exit_code == 2
+    assert "reads other tokens" in outcome.stderr

@@ -12,8 +12,8 @@ WIDTH, HEADS, KV_HEADS, FF, LAYERS = 32, 4, 2, 64, 2
 TEMPLATE = "{% for m in messages %}{{ m['content'] }}<|im_end|>{% endfor %}"
 
 
-def write_whole_model(path: Path) -> Path:
-    """Writes a random Llama with the format's own package."""
+def write_whole_model(path: Path, *, merges: int | None = None) -> Path:
+    """Writes a random Llama with the format's own package, with all or so many merges."""
     import gguf
 
     keys = byte_level()
@@ -31,7 +31,7 @@ def write_whole_model(path: Path) -> Path:
     writer.add_tokenizer_pre(keys["tokenizer.ggml.pre"])
     writer.add_token_list(keys["tokenizer.ggml.tokens"])
     writer.add_token_types(keys["tokenizer.ggml.token_type"].tolist())
-    writer.add_token_merges(keys["tokenizer.ggml.merges"])
+    writer.add_token_merges(keys["tokenizer.ggml.merges"][:merges])
     writer.add_bos_token_id(keys["tokenizer.ggml.bos_token_id"])
     writer.add_eos_token_id(keys["tokenizer.ggml.eos_token_id"])
     writer.add_chat_template(TEMPLATE)
