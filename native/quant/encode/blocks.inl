@@ -11,11 +11,12 @@ constexpr int kPasses = 3;
 template <class Grid, int Sub, int ScaleLow, int ScaleHigh, class B>
 EI_INLINE void fit(FitScales<Grid, Sub, ScaleLow, ScaleHigh>, B& b, Fitted* out) {
   constexpr int kPer = 256 / Sub, kBlocks = kLanes / kPer;
-  LaneFloats fits, unit, error, xq, qq, chosen, scales;
+  LaneFloats fits, unit, error, xx, xq, qq, chosen, scales;
   for (int lane = 0; lane < kLanes; lane += kWidth) {
     fits.store_at(lane, fit_scale(Effort<6, 3>{}, Grid{}, b, lane));
+    xx.store_at(lane, energy(b, lane));
   }
-  float best[kBlocks];
+  float best[kBlocks], along[kBlocks] = {};
   Half d[kBlocks];
   for (int i = 0; i < kBlocks; ++i) {
     best[i] = INFINITY;
@@ -48,8 +49,9 @@ EI_INLINE void fit(FitScales<Grid, Sub, ScaleLow, ScaleHigh>, B& b, Fitted* out)
       best[i] = total;
       out[i].d = d[i];
       std::memcpy(scales.at + first, chosen.at + first, kPer * sizeof(float));
-      const float q = qq.sum(first, kPer);
-      if (q > 0) d[i] = to_finite_half(xq.sum(first, kPer) / q);
+      const float q = qq.sum(first, kPer), x = xq.sum(first, kPer);
+      along[i] = to_float(d[i]) * x;
+      if (q > 0) d[i] = to_finite_half(x / q);
       unit.fill(first, kPer, to_float(d[i]));
     }
     if (!improved) break;
@@ -58,6 +60,10 @@ EI_INLINE void fit(FitScales<Grid, Sub, ScaleLow, ScaleHigh>, B& b, Fitted* out)
   for (int i = 0; i < kBlocks; ++i) unit.fill(kPer * i, kPer, to_float(out[i].d));
   for (int lane = 0; lane < kLanes; lane += kWidth) {
     write_codes(Grid{}, b, lane, unit.load_at(lane) * scales.load_at(lane), codes);
+  }
+  for (int i = 0; i < kBlocks; ++i) {
+    const float by = stretch(xx.sum(kPer * i, kPer), along[i]);
+    out[i].d = to_finite_half(to_float(out[i].d) * by);
   }
   for (int i = 0; i < kLanes; ++i) {
     out[i / kPer].scales[i % kPer] = static_cast<int16_t>(scales.at[i]);
@@ -69,13 +75,14 @@ template <int High, int Sub, int ScaleHigh, class B>
 EI_INLINE void fit(FitScalesMins<High, Sub, ScaleHigh>, B& b, Fitted* out) {
   constexpr int kPer = 256 / Sub, kBlocks = kLanes / kPer;
   LaneFloats fit_scales, fit_mins, unit, unit_min, error, scales, mins, scale, min_of;
-  LaneFloats xa, xb, aa, ab, bb;  // sums of w times products of x, a = scale * q and b = -min
+  LaneFloats xx, xa, xb, aa, ab, bb;  // sums of w times products of x, a = scale * q and b = -min
   for (int lane = 0; lane < kLanes; lane += kWidth) {
     const ScaleMin found = fit_scale_min<true>(Effort<10, 3>{}, Integers<0, High>{}, b, lane);
     fit_scales.store_at(lane, found.scale);
     fit_mins.store_at(lane, found.min);
+    xx.store_at(lane, energy(b, lane));
   }
-  float best[kBlocks];
+  float best[kBlocks], along[kBlocks] = {};
   Half d[kBlocks], dmin[kBlocks];
   for (int i = 0; i < kBlocks; ++i) {
     best[i] = INFINITY;
@@ -126,6 +133,7 @@ EI_INLINE void fit(FitScalesMins<High, Sub, ScaleHigh>, B& b, Fitted* out) {
       const double sum_xa = xa.sum(first, kPer), sum_xb = xb.sum(first, kPer);
       const double sum_aa = aa.sum(first, kPer), sum_ab = ab.sum(first, kPer);
       const double sum_bb = bb.sum(first, kPer);
+      along[i] = static_cast<float>(to_float(d[i]) * sum_xa + to_float(dmin[i]) * sum_xb);
       const double determinant = sum_aa * sum_bb - sum_ab * sum_ab;
       const auto positive = [](double x) EI_LAMBDA_INLINE {
         return to_finite_half(x > 0 ? static_cast<float>(x) : 0);
@@ -151,6 +159,11 @@ EI_INLINE void fit(FitScalesMins<High, Sub, ScaleHigh>, B& b, Fitted* out) {
                       ScaleMin{unit.load_at(lane) * scales.load_at(lane),
                                unit_min.load_at(lane) * mins.load_at(lane)},
                       codes);
+  }
+  for (int i = 0; i < kBlocks; ++i) {
+    const float by = stretch(xx.sum(kPer * i, kPer), along[i]);
+    out[i].d = to_finite_half(to_float(out[i].d) * by);
+    out[i].dmin = to_finite_half(to_float(out[i].dmin) * by);
   }
   for (int i = 0; i < kLanes; ++i) {
     out[i / kPer].scales[i % kPer] = static_cast<int16_t>(scales.at[i]);

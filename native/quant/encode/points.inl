@@ -250,12 +250,13 @@ EI_INLINE void fit(FitPoints<Q>, B& b, Fitted* out) {
   constexpr int kVectors = kLanes / kWidth;
   constexpr float kMost = Q::kScaleMask;
   constexpr int kRounds = 2, kReach = Search::kSigned ? 1 : 0;  // integers on either side
-  LaneFloats fits, unit, error, xq, qq, chosen, better, scales{};
+  LaneFloats fits, unit, error, xx, xq, qq, chosen, better, scales{};
   Found found[kVectors] = {}, tried[kVectors] = {};
   for (int v = 0; v < kVectors; ++v) {
     fits.store_at(v * kWidth, fit_scale(Search{b, v * kWidth}));
+    xx.store_at(v * kWidth, energy(b, v * kWidth));
   }
-  float best[kBlocks];
+  float best[kBlocks], along[kBlocks] = {};
   Half d[kBlocks];
   for (int i = 0; i < kBlocks; ++i) {
     best[i] = INFINITY;
@@ -295,8 +296,9 @@ EI_INLINE void fit(FitPoints<Q>, B& b, Fitted* out) {
       best[i] = total;
       out[i].d = d[i];
       std::memcpy(scales.at + first, chosen.at + first, kPer * sizeof(float));
-      const float q = qq.sum(first, kPer);
-      if (q > 0) d[i] = to_finite_half(xq.sum(first, kPer) / q);
+      const float q = qq.sum(first, kPer), x = xq.sum(first, kPer);
+      along[i] = to_float(d[i]) * x;
+      if (q > 0) d[i] = to_finite_half(x / q);
       unit.fill(first, kPer, to_float(d[i]));
     }
     if (!improved) break;
@@ -311,6 +313,10 @@ EI_INLINE void fit(FitPoints<Q>, B& b, Fitted* out) {
           code[k] = rank | (set & Q::kBesideCode);
         });
     codes.write(v * kWidth, [&](int k) EI_LAMBDA_INLINE { return code[k]; });
+  }
+  for (int i = 0; i < kBlocks; ++i) {
+    const float by = stretch(xx.sum(kPer * i, kPer), along[i]);
+    out[i].d = to_finite_half(to_float(out[i].d) * by);
   }
   for (int i = 0; i < kLanes; ++i) {
     out[i / kPer].scales[i % kPer] = static_cast<int16_t>(scales.at[i]);

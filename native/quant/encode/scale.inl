@@ -23,6 +23,29 @@ EI_INLINE Moments moments(Grid grid, const B& b, int lane, Floats inverse) {
   return m;
 }
 
+/// Sum of w x x.
+template <class B>
+EI_INLINE Floats energy(const B& b, int lane) {
+  Floats total{};
+  for (int k = 0; k < B::kSub; ++k) {
+    const Floats v = b.value(k, lane);
+    total += b.weigh(v * v, k, lane);
+  }
+  return total;
+}
+
+/// By how much to stretch a block of few bits. The scale of least error comes out short: along x
+/// the block has only (sum w x y) / (sum w x x) of its length, 1 less the share of error, and so
+/// has what is computed from it, in queries and keys, in gates, layer after layer. That costs a
+/// model more than the error that it saves. Seven tenths of what is missing are given back: what
+/// the shortness costs goes with its square, and so does what stretching adds to the error.
+EI_INLINE float stretch(float energy, float along) {
+  constexpr float kShare = 0.7f;
+  constexpr float kMost = 2;  // with half of its length missing a block says hardly anything
+  if (!(along > 0)) return 1;
+  return 1 + kShare * ((energy < kMost * along ? energy / along : kMost) - 1);
+}
+
 /// The value of largest magnitude; 0 if it is too small to divide by.
 template <class B>
 EI_INLINE Floats extreme(const B& b, int lane) {
@@ -84,7 +107,8 @@ EI_INLINE void write_codes(Grid grid, const B& b, int lane, Floats d, Codes<B::k
 
 template <class Grid, int PlainSteps, class B>
 EI_INLINE void fit(FitScale<Grid, PlainSteps>, B& b, Fitted* out) {
-  using Search = Effort<B::kWeighted ? 9 : PlainSteps, B::kWeighted || PlainSteps ? 3 : 1>;
+  constexpr bool kSearches = B::kWeighted || PlainSteps > 0;
+  using Search = Effort<B::kWeighted ? 9 : PlainSteps, kSearches ? 3 : 1>;
   Codes<B::kSub> codes;
   for (int lane = 0; lane < kLanes; lane += kWidth) {
     Floats d = fit_scale(Search{}, Grid{}, b, lane);
@@ -93,6 +117,12 @@ EI_INLINE void fit(FitScale<Grid, PlainSteps>, B& b, Fitted* out) {
       d[i] = to_float(out[lane + i].d);
     }
     write_codes(Grid{}, b, lane, d, codes);
+    if constexpr (kSearches) {
+      const Floats all = energy(b, lane), along = d * moments(Grid{}, b, lane, inverse_of(d)).xq;
+      for (int i = 0; i < kWidth; ++i) {
+        out[lane + i].d = to_finite_half(d[i] * stretch(all[i], along[i]));
+      }
+    }
   }
   codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }

@@ -1,11 +1,12 @@
 // Searches for x = d * q, q in -1..1, for 256 values.
 //
 // Once it is said which values become 0, the best scale is the weighted mean of the others'
-// magnitudes: so magnitudes are tried to draw the line at. A scale's own line is its half.
+// magnitudes: so magnitudes are tried to draw the line at. A scale's own line is its half. What is
+// stored is stretched.
 
 template <class B>
 EI_INLINE void fit(FitTernary, B& b, Fitted* out) {
-  constexpr int kLines = 8, kPolish = 2;
+  constexpr int kLines = 7, kPolish = 2;
   constexpr float kLow = 0.1f, kHigh = 0.5f;  // of the largest magnitude
   Codes<B::kSub> codes;
   for (int lane = 0; lane < kLanes; lane += kWidth) {
@@ -27,11 +28,11 @@ EI_INLINE void fit(FitTernary, B& b, Fitted* out) {
       attempt(largest * (kLow + (kHigh - kLow) * static_cast<float>(t) / (kLines - 1)));
     }
     for (int pass = 0; pass < kPolish; ++pass) attempt(best * 0.5f);
-    for (int i = 0; i < kWidth; ++i) {
-      out[lane + i].d = to_finite_half(best[i]);
-      best[i] = to_float(out[lane + i].d);
-    }
     write_codes(Integers<-1, 1>{}, b, lane, best, codes);
+    const Floats all = energy(b, lane);
+    for (int i = 0; i < kWidth; ++i) {
+      out[lane + i].d = to_finite_half(best[i] * stretch(all[i], best_gain[i]));
+    }
   }
   codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }
