@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from edgeinfer.errors import UsageError
 from edgeinfer.formats.atomic import AtomicFile
 
+_BEGIN = b'{\n "key": '  # of every file that is written
 _EVERY = 5.0  # seconds between two writes
 _SAMPLE, _SAMPLES = 1 << 16, 64  # bytes, and places, of a file that its fingerprint reads
 
@@ -18,7 +20,10 @@ _SAMPLE, _SAMPLES = 1 << 16, 64  # bytes, and places, of a file that its fingerp
 class State:
     """Numbers by tensor and kind; of another model or text, it begins empty.
 
-    A file that is damaged is as one that is not there.
+    A file that is damaged is as one that is not there, and written anew.
+
+    Raises:
+        UsageError: the file is something else, which must not be overwritten.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
@@ -47,6 +52,12 @@ class State:
     def _read(self) -> dict[str, dict[str, float]]:
         if self._path is None or not self._path.is_file():
             return {}
+        with self._path.open("rb") as file:
+            begin = file.read(len(_BEGIN))
+        if begin not in (b"", _BEGIN):
+            raise UsageError(
+                f"{self._path}: not a file of measurements", hint="name another with --state"
+            )
         try:
             record: Any = json.loads(self._path.read_bytes())
             if record["key"] != self._key:

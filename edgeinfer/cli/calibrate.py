@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from edgeinfer.cli import ui
+from edgeinfer.errors import UsageError
 
 
 @click.command
@@ -49,8 +50,12 @@ def command(
     from edgeinfer.cli._fetch import fetch_gguf
     from edgeinfer.formats.imatrix import write_imatrix
 
+    path = Path(fetch_gguf(model, offline=offline).path)
+    for read in (path, *([text_file] if text_file else [])):
+        if output.exists() and output.samefile(read):
+            raise UsageError(f"{output}: that is what is read", hint="choose another output")
     matrix = collected(
-        Path(fetch_gguf(model, offline=offline).path),
+        path,
         text_file,
         context=context,
         chunks=chunks,

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.calibration.state import State, fingerprint
+from edgeinfer.errors import UsageError
 
 
 def test_what_was_put_is_there_for_the_same_key_only(tmp_path: Path) -> None:
@@ -25,14 +26,30 @@ def test_what_was_put_is_there_for_the_same_key_only(tmp_path: Path) -> None:
     assert other.get("blk.0.attn_q.weight", "error q4_k") is None
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[]", "{", '{"key": "k"}', '{"key": "k", "numbers": {"a": {"b": "c"}}}', "3"]
-)
-def test_a_damaged_file_is_as_none(tmp_path: Path, text: str) -> None:
+@pytest.mark.parametrize("rest", ["", '"k"}', '"k",', '"k", "numbers": {"a": {"b": "c"}}}', "3}"])
+def test_a_damaged_file_is_as_none(tmp_path: Path, rest: str) -> None:
     path = tmp_path / "state.json"
-    path.write_text(text)
+    path.write_text('{\n "key": ' + rest)
 
     assert State(path, "k").numbers == {}
+
+
+def test_an_empty_file_is_as_none(tmp_path: Path) -> None:
+    path = tmp_path / "state.json"
+    path.touch()
+
+    assert State(path, "k").numbers == {}
+
+
+@pytest.mark.parametrize("other", [b"GGUF\x03\0\0\0", b"[]", b'{"model_type": "llama"}', b"3"])
+def test_a_file_of_something_else_is_never_overwritten(tmp_path: Path, other: bytes) -> None:
+    path = tmp_path / "model.gguf"
+    path.write_bytes(other)
+
+    with pytest.raises(UsageError, match="not a file of measurements"):
+        State(path, "k")
+
+    assert path.read_bytes() == other
 
 
 def test_without_a_file_numbers_are_kept_for_the_run(tmp_path: Path) -> None:

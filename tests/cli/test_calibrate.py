@@ -187,3 +187,17 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_measuring(
 
     assert run(["convert", str(folder), *options]) == code
     assert not state.exists()
+
+
+@pytest.mark.parametrize("read", ["model", "text"])
+def test_calibrate_does_not_write_over_what_it_reads(
+    read: str, imatrix: Path, text: str, tmp_path: Path
+) -> None:
+    files = {"model": tmp_path / "model.gguf", "text": tmp_path / "text.txt"}
+    files["model"].write_bytes(imatrix.with_name("model.gguf").read_bytes())
+    files["text"].write_bytes(Path(text).read_bytes())
+    before = files[read].read_bytes()
+    options = ["-f", str(files["text"]), "-o", str(files[read]), "-c", "64", "--chunks", "1"]
+
+    assert run(["calibrate", str(files["model"]), *options]) == 2
+    assert files[read].read_bytes() == before
