@@ -32,6 +32,7 @@ WIDE = dataclasses.replace(
         "intermediate_size": 512,
     },
 )
+# Of a family with and without experts the last is without: a router near a tie changes everything.
 FAMILIES = {model.arch.name: model for model in tiny.MODELS}
 CASES = [
     *((model, quant) for model in FAMILIES.values() for quant in ("q4_0", "q8_0")),

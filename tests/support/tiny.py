@@ -344,9 +344,9 @@ MODELS: tuple[Tiny, ...] = (
             "layer_types": ["sliding_attention", "full_attention"] * 3,
         },
     ),
+    _tiny("gemma4-gqa32-experts", _heads(4, 2, 32, 128), GEMMA4, KEYS_AS_VALUES, BESIDE),
     _tiny("gemma4-mqa32-shared", _heads(4, 1, 32, 160), GEMMA4_SMALL),
     _tiny("gemma4-gqa32-keys-as-values", _heads(4, 2, 32, 160), GEMMA4, KEYS_AS_VALUES, _UNTIED),
-    _tiny("gemma4-gqa32-experts", _heads(4, 2, 32, 128), GEMMA4, KEYS_AS_VALUES, BESIDE),
     _tiny("phi3-mha96", _heads(2, 2, 96), {"sliding_window": None}),
     _tiny(
         "phi3-gqa64-window",

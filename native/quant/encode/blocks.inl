@@ -133,7 +133,8 @@ EI_INLINE void fit(FitScalesMins<High, Sub, ScaleHigh>, B& b, Fitted* out) {
       const double sum_xa = xa.sum(first, kPer), sum_xb = xb.sum(first, kPer);
       const double sum_aa = aa.sum(first, kPer), sum_ab = ab.sum(first, kPer);
       const double sum_bb = bb.sum(first, kPer);
-      along[i] = static_cast<float>(to_float(d[i]) * sum_xa + to_float(dmin[i]) * sum_xb);
+      const float a = to_float(d[i]), m = to_float(dmin[i]);
+      along[i] = a * static_cast<float>(sum_xa) + m * static_cast<float>(sum_xb);
       const double determinant = sum_aa * sum_bb - sum_ab * sum_ab;
       const auto positive = [](double x) EI_LAMBDA_INLINE {
         return to_finite_half(x > 0 ? static_cast<float>(x) : 0);
