@@ -12,6 +12,7 @@ import numpy as np
 
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.tokenizer.pieces import SPACE
+from edgeinfer_converters.components import flattened
 
 
 def scores_and_ids(path: Path, model: Mapping[str, Any]) -> tuple[list[float], dict[str, Any]]:
@@ -64,7 +65,7 @@ def keys(
         UnsupportedError: texts are changed or cut in another way than a GGUF can say.
     """
     charsmap, once = b"", False
-    for part in _parts(source.get("normalizer"), "normalizers"):
+    for part in flattened(source.get("normalizer"), "normalizers"):
         match part:
             case {"type": "Precompiled", "precompiled_charsmap": str(text)} if not charsmap:
                 charsmap = base64.b64decode(text)
@@ -75,7 +76,7 @@ def keys(
             case _:
                 raise UnsupportedError(f"{path}: a unigram model with the normalizer {part}")
     prefix = None
-    for part in _parts(source.get("pre_tokenizer"), "pretokenizers"):
+    for part in flattened(source.get("pre_tokenizer"), "pretokenizers"):
         match part:
             case {"type": "WhitespaceSplit"} if prefix is None:
                 once = True
@@ -94,11 +95,3 @@ def keys(
         "remove_extra_whitespaces": once,
         **({"precompiled_charsmap": np.frombuffer(charsmap, np.uint8)} if charsmap else {}),
     }
-
-
-def _parts(component: Any, members: str) -> list[Mapping[str, Any]]:
-    if component is None:
-        return []
-    if component.get("type") == "Sequence":
-        return [part for member in component.get(members, []) for part in _parts(member, members)]
-    return [component]

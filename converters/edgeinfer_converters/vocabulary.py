@@ -30,6 +30,7 @@ from edgeinfer.tokenizer.vocabulary import (
     TokenType,
 )
 from edgeinfer_converters import unigram, wordpiece
+from edgeinfer_converters.components import flattened
 
 _MOST_PADDING = 100_000
 
@@ -191,7 +192,7 @@ def _byte_level(path: Path, source: Mapping[str, Any], model: Mapping[str, Any])
 
 
 def _is_nfc(path: Path, normalizer: Any) -> bool:
-    parts = _parts(normalizer, "normalizers")
+    parts = flattened(normalizer, "normalizers")
     kinds = [part.get("type") for part in parts]
     if kinds not in ([], ["NFC"]):
         raise UnsupportedError(f"{path}: byte-level BPE with the normalizer {normalizer}")
@@ -200,7 +201,7 @@ def _is_nfc(path: Path, normalizer: Any) -> bool:
 
 def _splits(path: Path, pre_tokenizer: Any) -> tuple[str, ...]:
     """The patterns that cut text into words, one after the other, then bytes."""
-    parts = _parts(pre_tokenizer, "pretokenizers")
+    parts = flattened(pre_tokenizer, "pretokenizers")
     splits: list[str] = []
     for number, part in enumerate(parts):
         pattern = part.get("pattern", {})
@@ -228,7 +229,7 @@ def _sentencepiece(
     path: Path, source: Mapping[str, Any], model: Mapping[str, Any], tokens: _Tokens
 ) -> dict[str, Any]:
     prefix, escapes = False, False
-    for part in _parts(source.get("normalizer"), "normalizers"):
+    for part in flattened(source.get("normalizer"), "normalizers"):
         match part:
             case {"type": "Prepend", "prepend": "\u2581"}:
                 prefix = True
@@ -236,7 +237,7 @@ def _sentencepiece(
                 escapes = True
             case _:
                 raise UnsupportedError(f"{path}: SentencePiece with the normalizer {part}")
-    for part in _parts(source.get("pre_tokenizer"), "pretokenizers"):
+    for part in flattened(source.get("pre_tokenizer"), "pretokenizers"):
         match part:
             case {"type": "Metaspace", "replacement": "\u2581", "split": False}:
                 escapes = True
@@ -259,7 +260,7 @@ def _sentencepiece(
 def _first_only(pre_tokenizer: Any) -> bool:
     return any(
         part.get("type") == "Metaspace" and part.get("prepend_scheme") == "first"
-        for part in _parts(pre_tokenizer, "pretokenizers")
+        for part in flattened(pre_tokenizer, "pretokenizers")
     )
 
 
@@ -336,15 +337,6 @@ def _frame(
         if framed[start : start + len(inner)] == inner:
             return framed[:start], framed[start + len(inner) :]
     raise UnsupportedError(f"{folder}: its post-processor changes the tokens themselves")
-
-
-def _parts(component: Any, members: str) -> list[Mapping[str, Any]]:
-    """Flattens a component of tokenizer.json, which may be a sequence of others."""
-    if component is None:
-        return []
-    if component.get("type") == "Sequence":
-        return [part for member in component.get(members, []) for part in _parts(member, members)]
-    return [component]
 
 
 def _padded(keys: dict[str, Any], vocab_size: int | None, folder: Path) -> dict[str, Any]:
