@@ -27,8 +27,9 @@ from edgeinfer.arch import config_from_gguf
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.backends import ggml_devices
 from edgeinfer.backends.base import AdapterUse, Logits, ModelFiles, Slice, Support
+from edgeinfer.backends.checks import check_batch
 from edgeinfer.backends.llamacpp_adapters import Adapters, by_adapters
-from edgeinfer.backends.llamacpp_batch import WANTED, Place, check, pieces, table
+from edgeinfer.backends.llamacpp_batch import WANTED, Place, pieces, table
 from edgeinfer.device.profile import DeviceProfile
 from edgeinfer.device.resident import trim_heap
 from edgeinfer.errors import (
@@ -189,18 +190,17 @@ class LlamaCppEngine:
     def step(self, batch: Sequence[Slice]) -> Logits:
         """As ``Engine.step``."""
         with self._lock:
-            self._check(batch)
-            return self._run(batch, self.config.vocab_size, self._api.llama_get_logits)
+            places = self._check(batch)
+            return self._run(batch, places, self.config.vocab_size, self._api.llama_get_logits)
 
     def embed(self, batch: Sequence[Slice]) -> NDArray[np.float32]:
         """As ``Embedder.embed``."""
         with self._lock:
-            self._check(batch)
+            places = self._check(batch)
+            rows_of = self._api.llama_get_embeddings
             self._api.llama_set_embeddings(self._context, True)
             try:
-                return self._run(
-                    batch, self.config.width, self._api.llama_get_embeddings, every_row=True
-                )
+                return self._run(batch, places, self.config.width, rows_of, every_row=True)
             finally:
                 self._api.llama_set_embeddings(self._context, False)
 
@@ -364,14 +364,20 @@ class LlamaCppEngine:
         return state
 
     def _check(self, batch: Sequence[Slice]) -> list[Place]:
-        """Everything that can be wrong is found before any sequence is changed."""
+        """Finds all that can be wrong with a batch; returns where its sequences are."""
         places = [self._place(part.sequence) for part in batch]
-        check(batch, places, vocabulary=self.config.vocab_size, context=self._plan.context)
+        check_batch(
+            batch,
+            [place.length for place in places],
+            vocabulary=self.config.vocab_size,
+            context=self._plan.context,
+        )
         return places
 
     def _run(
         self,
         batch: Sequence[Slice],
+        places: Sequence[Place],
         width: int,
         rows_of: Callable[[Any], Any],
         *,
@@ -381,7 +387,6 @@ class LlamaCppEngine:
 
         ``every_row``: llama.cpp computes a row for each token, wanted or not.
         """
-        places = [self._places[part.sequence] for part in batch]
         ends = np.cumsum([0, *(part.wants_logits for part in batch)])
         out = np.empty((int(ends[-1]), width), np.float32)
         most = min(self._plan.batch, MOST_ROWS) if every_row else self._plan.batch

@@ -9,7 +9,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.backends.base import Slice
-from edgeinfer.errors import ContextFullError
 
 # Adapters by their addresses, each with its scale, in order.
 Uses = tuple[tuple[int, float], ...]
@@ -26,34 +25,6 @@ class Place:
 
 # Rows of the table of a batch's tokens.
 TOKEN, POSITION, SLOT, WANTED = range(4)
-
-
-def check(
-    batch: Sequence[Slice], places: Sequence[Place], *, vocabulary: int, context: int
-) -> None:
-    """Finds everything that can be wrong with a batch before any sequence is changed.
-
-    Raises:
-        ContextFullError: a slice does not fit.
-        ValueError: the batch makes no sense.
-    """
-    seen = set()
-    for part, place in zip(batch, places, strict=True):
-        count = len(part.tokens)
-        if part.sequence in seen:
-            raise ValueError(f"sequence {part.sequence} occurs twice in a batch")
-        seen.add(part.sequence)
-        if not count:
-            raise ValueError("a slice has no tokens")
-        if not 0 <= part.wants_logits <= count:
-            raise ValueError(f"outputs of {part.wants_logits} tokens wanted of a slice of {count}")
-        bad = next((token for token in part.tokens if not 0 <= token < vocabulary), None)
-        if bad is not None:
-            raise ValueError(f"token {bad} is outside the vocabulary of {vocabulary}")
-        if place.length + count > context:
-            raise ContextFullError(
-                f"{place.length} + {count} tokens do not fit a context of {context}"
-            )
 
 
 def table(batch: Sequence[Slice], places: Sequence[Place]) -> NDArray[np.int32]:

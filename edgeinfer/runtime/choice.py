@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edgeinfer.backends import registry
+from edgeinfer.backends.adapters import HINT
 from edgeinfer.backends.base import Adaptable, Engine, ModelFiles
 from edgeinfer.backends.registry import Candidate
 from edgeinfer.device.isa import isa_in_use
@@ -152,10 +153,7 @@ class Choice:
         engine = runner.candidate.backend.load(self.job.files, runner.plan)
         if self.job.adapters and not isinstance(engine, Adaptable):
             engine.shutdown()
-            raise UnsupportedError(
-                f"the backend {runner.name} has no adapters",
-                hint="--backend native and llamacpp have",
-            )
+            raise UnsupportedError(f"the backend {runner.name} has no adapters", hint=HINT)
         return engine
 
     def _give_way(self, runner: _Runner, error: Exception) -> None:
