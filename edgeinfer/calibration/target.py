@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import prod
 from typing import Any
 
 from edgeinfer.device.detect import detect
@@ -40,12 +40,19 @@ class Target:
         bits: a weight, over all tensors.
         memory: bytes of running it with ``context`` tokens: weights, cache, scratch, runtime.
         context: tokens; None as the planner chooses by itself.
+
+    Raises:
+        UsageError: ``bits`` is no number.
     """
 
     size: int | None = None
     bits: float | None = None
     memory: int | None = None
     context: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bits is not None and not math.isfinite(self.bits):
+            raise UsageError(f"{self.bits} bits a weight", hint="a number such as 4.25")
 
     def limit(self, file: GGUFFile, matrices: Mapping[str, int]) -> int:
         """The bytes that the matrices may take.
@@ -64,7 +71,7 @@ class Target:
             whole = file.path.stat().st_size
             limit = self.size - (whole - sum(matrices.values())) - _PADDING * len(file.tensors)
         else:
-            weights = sum(prod(info.shape) for info in file.tensors.values())
+            weights = sum(math.prod(info.shape) for info in file.tensors.values())
             others = sum(t.nbytes for name, t in file.tensors.items() if name not in matrices)
             limit = int((self.bits or 0) * weights / 8) - others
         if limit <= 0:

@@ -166,6 +166,8 @@ def test_a_size_is_kept(folder: Path, imatrix: Path, text: str, tmp_path: Path) 
         ["--dry-run"],
         ["-c", "100", "--bpw", "4"],
         ["--bpw", "4", "--types", "q9_9"],
+        ["--bpw", "nan"],
+        ["--bpw", "inf"],
         ["--bpw", "7", "--tensor-type", "*=q8_0"],
         ["--bpw", "7", "--tensor-type", "nothing=q8_0"],
     ],
