@@ -30,6 +30,8 @@ def merges_of(metadata: Mapping[str, Any], vocab_size: int) -> int:
     # Keys of another type than they should have are for the tokenizer to refuse.
     listed, model = (metadata.get(f"tokenizer.ggml.{key}") for key in ("merges", "model"))
     merges = len(listed) if isinstance(listed, list) else 0
-    if isinstance(model, str) and model == "llama" and not merges:
+    if not isinstance(model, str):
+        return merges
+    if model == "llama" and not merges:
         return _MERGES_PER_PIECE * vocab_size
     return _MERGES_PER_UNIGRAM * vocab_size if model == "t5" else merges
