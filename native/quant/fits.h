@@ -1,6 +1,7 @@
 // Fits: what an encoder searches for, said by each quant type as `Q::Fit`.
 //
-// The searches are in quant/encode/; they yield a Fitted, which `Q::join` turns into a block.
+// The searches are in quant/encode/; they yield a Fitted, which `Q::join` turns into a block. Those
+// of 256 values end with a stretch (quant/encode/scale.inl).
 #pragma once
 
 #include <cstdint>

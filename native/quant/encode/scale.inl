@@ -34,11 +34,12 @@ EI_INLINE Floats energy(const B& b, int lane) {
   return total;
 }
 
-/// By how much to stretch a block of few bits. The scale of least error comes out short: along x
+/// By how much to stretch a block of 256 values. The scale of least error comes out short: along x
 /// the block has only (sum w x y) / (sum w x x) of its length, 1 less the share of error, and so
 /// has what is computed from it, in queries and keys, in gates, layer after layer. That costs a
 /// model more than the error that it saves. Seven tenths of what is missing are given back: what
-/// the shortness costs goes with its square, and so does what stretching adds to the error.
+/// the shortness costs goes with its square, and so does what stretching adds to the error. Blocks
+/// of 32 miss little, and so few values tell little of how much.
 EI_INLINE float stretch(float energy, float along) {
   constexpr float kShare = 0.7f;
   constexpr float kMost = 2;  // with half of its length missing a block says hardly anything
@@ -107,8 +108,7 @@ EI_INLINE void write_codes(Grid grid, const B& b, int lane, Floats d, Codes<B::k
 
 template <class Grid, int PlainSteps, class B>
 EI_INLINE void fit(FitScale<Grid, PlainSteps>, B& b, Fitted* out) {
-  constexpr bool kSearches = B::kWeighted || PlainSteps > 0;
-  using Search = Effort<B::kWeighted ? 9 : PlainSteps, kSearches ? 3 : 1>;
+  using Search = Effort<B::kWeighted ? 9 : PlainSteps, B::kWeighted || PlainSteps ? 3 : 1>;
   Codes<B::kSub> codes;
   for (int lane = 0; lane < kLanes; lane += kWidth) {
     Floats d = fit_scale(Search{}, Grid{}, b, lane);
@@ -117,12 +117,6 @@ EI_INLINE void fit(FitScale<Grid, PlainSteps>, B& b, Fitted* out) {
       d[i] = to_float(out[lane + i].d);
     }
     write_codes(Grid{}, b, lane, d, codes);
-    if constexpr (kSearches) {
-      const Floats all = energy(b, lane), along = d * moments(Grid{}, b, lane, inverse_of(d)).xq;
-      for (int i = 0; i < kWidth; ++i) {
-        out[lane + i].d = to_finite_half(d[i] * stretch(all[i], along[i]));
-      }
-    }
   }
   codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }

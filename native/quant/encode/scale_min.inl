@@ -137,17 +137,6 @@ EI_INLINE void fit(FitScaleMin<High>, B& b, Fitted* out) {
       found.min[i] = -to_float(f.dmin);
     }
     write_codes<High>(b, lane, found, codes);
-    if constexpr (B::kWeighted) {
-      MinMoments m = plain_moments(b, lane);
-      const Floats inverse = inverse_of(found.scale);
-      add_codes<High>(b, lane, inverse, found.min * inverse, m);
-      const Floats all = energy(b, lane), along = found.scale * m.xq - found.min * m.x;
-      for (int i = 0; i < kWidth; ++i) {
-        const float by = stretch(all[i], along[i]);
-        out[lane + i].d = to_finite_half(found.scale[i] * by);
-        out[lane + i].dmin = to_finite_half(-found.min[i] * by);
-      }
-    }
   }
   codes.read([&](int lane) EI_LAMBDA_INLINE { return out[lane].codes; });
 }
