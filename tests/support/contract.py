@@ -10,7 +10,6 @@ import psutil
 import pytest
 
 from edgeinfer.backends.base import BatchInvariant, Engine, Slice, StateKeeper
-from edgeinfer.device.resident import trim_heap
 from edgeinfer.errors import ClosedError, ContextFullError
 
 CONTEXT = 64
@@ -217,7 +216,6 @@ def grown(work: Callable[[], None]) -> int:
     """How many bytes more a process has after doing the same again and again."""
     work()  # libraries load, allocators grow
     gc.collect()  # what others left behind, which would go meanwhile
-    trim_heap()
     before = resident()
     for _ in range(ROUNDS):
         work()
