@@ -10,6 +10,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+import tables
 from click.testing import CliRunner
 
 import edgeinfer
@@ -231,3 +232,10 @@ def test_make_targets_named_in_the_documents_exist() -> None:
 
     assert named  # the README names at least `make chat` and `make test`
     assert {(document, target) for document, target in named if target not in targets} == set()
+
+
+def test_tables_of_quality_are_the_saved_results() -> None:
+    text = tables.DOCUMENT.read_text()
+
+    assert set(re.findall("<!-- table: (.+?) -->", text)) == set(tables.TABLES)
+    assert tables.renewed(text) == text  # else: python benchmarks/tables.py
