@@ -2,6 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
+
+def known_names(given: str, known: Iterable[str], word: str = "known") -> str:
+    """Returns the hint for a name that nothing has: those meant perhaps, then all there are.
+
+    Args:
+        given: the name that was asked for.
+        known: all names, in the order to list them.
+        word: what they are: known, installed.
+    """
+    import difflib  # only after a mistake: start-up is not to wait for it
+
+    names = list(known)
+    near = difflib.get_close_matches(given.lower(), names, n=3)
+    listed = f"{word}: {', '.join(names) or 'none'}"
+    return f"did you mean {' or '.join(near)}? {listed}" if near else listed
+
 
 class EdgeInferError(Exception):
     """A problem the user can act on.

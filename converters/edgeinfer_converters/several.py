@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from edgeinfer.errors import NotFoundError, UnsupportedError, UsageError
+from edgeinfer.errors import NotFoundError, UnsupportedError, UsageError, known_names
 from edgeinfer_converters import gguf
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.one_pass import Planned, written
@@ -52,8 +52,8 @@ def convert_all(
     used: set[str] = set()
     for format_, quant, output in targets:
         if format_ not in known:
-            names = ", ".join(sorted(known)) or "none"
-            raise NotFoundError(f"no converter makes {format_!r}", hint=f"installed: {names}")
+            hint = known_names(format_, sorted(known), "installed")
+            raise NotFoundError(f"no converter makes {format_!r}", hint=hint)
         export = known[format_].load()
         given = {**options, **({} if quant is None else {"quant": quant})}
         taken = {name: given[name] for name in given if name in signature(export).parameters}

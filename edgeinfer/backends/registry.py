@@ -10,7 +10,7 @@ from edgeinfer.backends import probing
 from edgeinfer.backends.base import Backend, Support
 from edgeinfer.backends.entry_points import EntryPoint, entry_points
 from edgeinfer.device.profile import DeviceProfile
-from edgeinfer.errors import NotFoundError, UnsupportedError
+from edgeinfer.errors import NotFoundError, UnsupportedError, known_names
 from edgeinfer.planner.footprint import Predictor
 
 GROUP = "edgeinfer.backends"
@@ -102,8 +102,8 @@ def named(name: str, model_format: str, device: DeviceProfile) -> Candidate:
     """
     found = candidates(device, [name])
     if not found:
-        known = ", ".join(sorted(installed())) or "none"
-        raise NotFoundError(f"no backend is called {name!r}", hint=f"installed: {known}")
+        hint = known_names(name, sorted(installed()), "installed")
+        raise NotFoundError(f"no backend is called {name!r}", hint=hint)
     reason = unfit(found[0], model_format)
     if reason is not None:
         raise UnsupportedError(

@@ -140,7 +140,7 @@ def _backends(board: str | None, only: str | None, format_: str) -> _Backends:
     """Asks the installed backends; for another device, also those that do not run here."""
     from edgeinfer.backends import registry
     from edgeinfer.device import detect
-    from edgeinfer.errors import NotFoundError, UnsupportedError
+    from edgeinfer.errors import NotFoundError, UnsupportedError, known_names
     from edgeinfer.planner.plan import Rejection
 
     found, rejected = {}, []
@@ -156,9 +156,9 @@ def _backends(board: str | None, only: str | None, format_: str) -> _Backends:
             continue
         reason = reason or "predicts nothing before it has run"
         rejected.append(Rejection(backend=candidate.name, reason=reason))
-    if not found and not rejected:
-        known = ", ".join(sorted(registry.installed()))
-        raise NotFoundError(f"no backend is called {only!r}", hint=f"installed: {known}")
+    if only is not None and not found and not rejected:
+        hint = known_names(only, sorted(registry.installed()), "installed")
+        raise NotFoundError(f"no backend is called {only!r}", hint=hint)
     if not found:
         raise UnsupportedError(
             "no backend can be planned for",

@@ -15,7 +15,7 @@ from typing import Any
 from edgeinfer.device.ceilings import Ceilings, CeilingsByThreads, interpolated
 from edgeinfer.device.isa import isas_below
 from edgeinfer.device.profile import DeviceProfile
-from edgeinfer.errors import NotFoundError
+from edgeinfer.errors import NotFoundError, known_names
 
 _GIB = 1 << 30
 
@@ -39,13 +39,7 @@ def load(name: str) -> DeviceProfile:
     """
     device = _facts()["devices"].get(name.lower())
     if device is None:
-        import difflib
-
-        near = difflib.get_close_matches(name.lower(), names(), n=3)
-        raise NotFoundError(
-            f"no device is called {name!r}",
-            hint=f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(names())}",
-        )
+        raise NotFoundError(f"no device is called {name!r}", hint=known_names(name, names()))
     chip = _facts()["chips"][device["chip"]]
     cores = sum(count for _, count, _ in chip["cores"])
     # As many as its memory is read best by.

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from edgeinfer.arch import lora
 from edgeinfer.device.profile import DeviceProfile
-from edgeinfer.errors import DoesNotFitError, UsageError
+from edgeinfer.errors import DoesNotFitError, UsageError, known_names
 from edgeinfer.formats.adapter import AdapterHeader
 from edgeinfer.formats.ggml_types import BY_NAME
 from edgeinfer.planner import costs
@@ -137,8 +137,7 @@ def _kv_types(model: Outline, keys: str, values: str) -> tuple[str, str]:
         return model.kv_type, model.kv_type
     for kind in (keys, values):
         if kind not in KV_TYPES:
-            known = ", ".join(KV_TYPES)
-            raise UsageError(f"KV type {kind!r} is not known", hint=f"use one of {known}")
+            raise UsageError(f"KV type {kind!r} is not known", hint=known_names(kind, KV_TYPES))
         if model.config.head_dim % BY_NAME[kind].block:
             raise UsageError(
                 f"KV type {kind} needs heads of a multiple of {BY_NAME[kind].block} values, "

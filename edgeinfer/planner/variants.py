@@ -21,7 +21,7 @@ from edgeinfer.formats.untrusted_json import parse_json
 from edgeinfer.planner import mlc, onnxruntime
 from edgeinfer.planner.outline import Outline
 from edgeinfer.quant.assignment import assign
-from edgeinfer.quant.recipes import RECIPES, Recipe
+from edgeinfer.quant.recipes import RECIPES, Recipe, get_recipe
 from edgeinfer.store.choose import quant_of
 from edgeinfer.store.model import StoredModel
 from edgeinfer.store.peek import RemoteModel
@@ -123,15 +123,12 @@ def remote_variants(model: RemoteModel, quant: str | None = None) -> list[Varian
 
 
 def _converted(outline: Outline, source: str, quant: str | None) -> Iterator[Variant]:
-    names = WORTHWHILE if quant is None else (quant.lower(),)
+    names = WORTHWHILE if quant is None else (quant,)
     for name in names:
-        if name not in RECIPES:
-            raise UsageError(
-                f"no quantisation is called {name!r}", hint=f"known: {', '.join(RECIPES)}"
-            )
-        calibrate = " --calibrate" if RECIPES[name].needs_importance else ""
-        how = f"edgeinfer convert {source} --to gguf -q {name}{calibrate} -o OUT.gguf"
-        yield Variant(outline=_by_recipe(outline, RECIPES[name]), how=how)
+        recipe = get_recipe(name)
+        calibrate = " --calibrate" if recipe.needs_importance else ""
+        how = f"edgeinfer convert {source} --to gguf -q {recipe.name}{calibrate} -o OUT.gguf"
+        yield Variant(outline=_by_recipe(outline, recipe), how=how)
 
 
 def _by_recipe(outline: Outline, recipe: Recipe) -> Outline:

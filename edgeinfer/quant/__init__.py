@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import edgeinfer._native as _native
-from edgeinfer.errors import UnsupportedError, UsageError
+from edgeinfer.errors import UnsupportedError, UsageError, known_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,8 +87,8 @@ def get(name: str) -> QuantType:
     for quant_type in all_types():
         if quant_type.name == name.lower():
             return quant_type
-    known = ", ".join(t.name for t in all_types())
-    raise UsageError(f"no quant type is called {name!r}", hint=f"known types: {known}")
+    hint = known_names(name, (quant_type.name for quant_type in all_types()))
+    raise UsageError(f"no quant type is called {name!r}", hint=hint)
 
 
 def by_ggml_id(ggml_id: int) -> QuantType:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UsageError, known_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -380,5 +380,5 @@ def get_recipe(name: str) -> Recipe:
         return RECIPES[_ALIASES.get(key, key)]
     except KeyError:
         raise UsageError(
-            f"no quantisation is called {name!r}", hint=f"known ones: {', '.join(RECIPES)}"
+            f"no quantisation is called {name!r}", hint=known_names(name, RECIPES)
         ) from None

@@ -9,7 +9,7 @@ from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from edgeinfer.errors import NotFoundError, UnsupportedError
+from edgeinfer.errors import NotFoundError, UnsupportedError, known_names
 
 if TYPE_CHECKING:
     import numpy as np
@@ -53,7 +53,7 @@ def convert(
     known = {entry_point.name: entry_point for entry_point in entry_points(group=GROUP)}
     if to not in known:
         raise NotFoundError(
-            f"no converter makes {to!r}", hint=f"installed: {', '.join(sorted(known)) or 'none'}"
+            f"no converter makes {to!r}", hint=known_names(to, sorted(known), "installed")
         )
     if quant is not None:
         options["quant"] = quant

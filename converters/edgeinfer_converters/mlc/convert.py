@@ -11,7 +11,7 @@ from math import prod
 from pathlib import Path
 
 from edgeinfer.device.resident import peak_resident_bytes
-from edgeinfer.errors import EdgeInferError, UsageError
+from edgeinfer.errors import EdgeInferError, UsageError, known_names
 from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.formats.mlc.families import family_of
 from edgeinfer.formats.mlc.quants import Quant, get_quant
@@ -80,7 +80,7 @@ def export(
     """Plans a folder; the arguments and errors are those of ``convert``."""
     chosen = get_quant(quant)
     if mode not in weights.MODES:
-        raise UsageError(f"no mode {mode!r}", hint=f"known: {', '.join(weights.MODES)}")
+        raise UsageError(f"no mode {mode!r}", hint=known_names(mode, weights.MODES))
     if overrides is not None and overrides != Overrides():
         raise UsageError("types of single tensors cannot be chosen for MLC LLM")
     _refuse_to_overwrite(output, source)

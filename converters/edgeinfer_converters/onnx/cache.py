@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UsageError, known_names
 
 Floats = NDArray[np.float32]
 CacheScales = Sequence[tuple[Floats, Floats]]
@@ -34,6 +34,6 @@ def check_type(cache: str, floats: str) -> None:
         UsageError: it cannot.
     """
     if cache not in TYPES:
-        raise UsageError(f"no cache of type {cache!r}", hint=f"use one of {', '.join(TYPES)}")
+        raise UsageError(f"no cache of type {cache!r}", hint=known_names(cache, TYPES))
     if floats == "f16" and cache == "f32":
         raise UsageError("a graph of f16 has a cache of f16 or int8", hint="use -q f32")

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UsageError, known_names
 from edgeinfer.quant import encode, get
 from edgeinfer_converters.onnx.gguf_blocks import (
     EXACT_BLOCKS,
@@ -81,8 +81,7 @@ def get_recipe(name: str) -> Recipe:
         UsageError: there is none of that name.
     """
     if name not in RECIPES:
-        known = ", ".join(RECIPES)
-        raise UsageError(f"no recipe for ONNX is called {name!r}", hint=f"use one of {known}")
+        raise UsageError(f"no recipe for ONNX is called {name!r}", hint=known_names(name, RECIPES))
     return RECIPES[name]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeinfer.errors import UnsupportedError, UsageError
+from edgeinfer.errors import UnsupportedError, UsageError, known_names
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,5 +86,5 @@ def get_target(name: str) -> Target:
             hint="android reaches the same graphics processors by OpenCL, webgpu by browsers",
         )
     if name not in TARGETS:
-        raise UsageError(f"no target {name!r}", hint=f"known: {', '.join(TARGETS)}")
+        raise UsageError(f"no target {name!r}", hint=known_names(name, TARGETS))
     return TARGETS[name]

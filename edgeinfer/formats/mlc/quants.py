@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import UsageError, known_names
 
 WORD_BITS = 32  # codes are packed in words of so many
 
@@ -86,5 +86,5 @@ def get_quant(name: str) -> Quant:
     found = QUANTS.get(ANY_FORMAT.get(name, name))
     if found is None:
         bits = "no form of 8 bits" if name in ("int8", "q8_0") else f"no form {name!r}"
-        raise UsageError(f"MLC LLM has {bits}", hint=f"known: {', '.join(QUANTS)}")
+        raise UsageError(f"MLC LLM has {bits}", hint=known_names(name, QUANTS))
     return found
