@@ -6,8 +6,8 @@ import io
 from pathlib import Path
 
 from edgeinfer.calibration.mix import Mix
-from edgeinfer.errors import NotFoundError, UnsupportedError
-from edgeinfer.formats.atomic import AtomicFile
+from edgeinfer.errors import UnsupportedError
+from edgeinfer.formats.atomic import AtomicFile, check_writable
 
 
 def check_drawable(path: Path) -> None:
@@ -16,6 +16,7 @@ def check_drawable(path: Path) -> None:
     Raises:
         UnsupportedError: matplotlib is not installed, or does not know the kind of picture.
         NotFoundError: the folder does not exist.
+        EdgeInferError: the file cannot be written.
     """
     try:
         from matplotlib.backend_bases import FigureCanvasBase
@@ -26,8 +27,7 @@ def check_drawable(path: Path) -> None:
     known = sorted(FigureCanvasBase.get_supported_filetypes())
     if path.suffix[1:].lower() not in known:
         raise UnsupportedError(f"{path}: no kind of picture", hint=f"known: {', '.join(known)}")
-    if not path.parent.is_dir():
-        raise NotFoundError(f"{path.parent}: no such folder")
+    check_writable(path)
 
 
 def plot_frontier(mix: Mix, path: Path, *, title: str) -> None:

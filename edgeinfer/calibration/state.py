@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from edgeinfer.errors import UsageError
-from edgeinfer.formats.atomic import AtomicFile
+from edgeinfer.formats.atomic import AtomicFile, check_writable
 
 _BEGIN = b'{\n "key": '  # of every file that is written
 _EVERY = 5.0  # seconds between two writes
@@ -24,12 +24,16 @@ class State:
 
     Raises:
         UsageError: the file is something else, which must not be overwritten.
+        NotFoundError: its folder does not exist.
+        EdgeInferError: it cannot be written.
     """
 
     def __init__(self, path: Path | None, key: str) -> None:
         self._path, self._key = path, key
         self._written = time.monotonic()
         self.numbers: dict[str, dict[str, float]] = self._read()
+        if path is not None:
+            check_writable(path)
 
     def get(self, tensor: str, kind: str) -> float | None:
         """A number, or None if it was not measured."""

@@ -48,12 +48,14 @@ def command(
     """
     from edgeinfer.cli._calibration import collected
     from edgeinfer.cli._fetch import fetch_gguf
+    from edgeinfer.formats.atomic import check_writable
     from edgeinfer.formats.imatrix import write_imatrix
 
     path = Path(fetch_gguf(model, offline=offline).path)
     for read in (path, *([text_file] if text_file else [])):
         if output.exists() and output.samefile(read):
             raise UsageError(f"{output}: that is what is read", hint="choose another output")
+    check_writable(output)
     matrix = collected(
         path,
         text_file,

@@ -149,16 +149,29 @@ class ReferenceLogits:
         Raises:
             CorruptFileError: it is not what was written.
         """
+        chunk = self._read(number)
+        logits = chunk["logits"].astype(np.float32)
+        logits -= TOP
+        logits *= chunk["step"][:, None]
+        return ReferenceRows(logits, chunk["best"], chunk["nll"])
+
+    def check(self) -> None:
+        """Reads all of it.
+
+        Raises:
+            CorruptFileError: it is not what was written.
+        """
+        for number in range(len(self)):
+            self._read(number)
+
+    def _read(self, number: int) -> np.void:
         form = _record(self.rows, self.vocab)
         offset = self._start + number * self._size
         record = np.fromfile(self.path, form, count=1, offset=offset)
         if _crc(record) != record["crc"][0]:
             raise self._broken(f"chunk {number} is not what was written")
-        chunk = record[0]
-        logits = chunk["logits"].astype(np.float32)
-        logits -= TOP
-        logits *= chunk["step"][:, None]
-        return ReferenceRows(logits, chunk["best"], chunk["nll"])
+        chunk: np.void = record[0]
+        return chunk
 
     def _broken(self, problem: str) -> CorruptFileError:
         return CorruptFileError(

@@ -139,6 +139,18 @@ class AtomicFile:
             self.commit()
 
 
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Finds out before long work whether an ``AtomicFile`` can be written; leaves no trace.
+
+    Raises:
+        NotFoundError: the folder does not exist.
+        EdgeInferError: the file cannot be written.
+    """
+    if Path(path).is_dir():
+        raise EdgeInferError(f"{path}: cannot be written: {os.strerror(errno.EISDIR)}")
+    AtomicFile(path).abort()
+
+
 def check_room(path: Path, size: int) -> None:
     """Makes sure that the disk has room for ``size`` more bytes beside ``path``.
 

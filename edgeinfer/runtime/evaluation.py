@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from edgeinfer.errors import CorruptFileError
 from edgeinfer.evaluation.chunks import CONTEXT, Chunks, chunked
 from edgeinfer.evaluation.compact import ReferenceLogits
 from edgeinfer.evaluation.measures import Measures, measures
@@ -23,6 +25,8 @@ from edgeinfer.store.home import home
 if TYPE_CHECKING:
     from edgeinfer.runtime.model import Model
     from edgeinfer.tokenizer import Tokenizer
+
+_log = logging.getLogger("edgeinfer")
 
 
 def text_chunks(
@@ -74,6 +78,8 @@ def reference_logits(
 ) -> ReferenceLogits:
     """What a model says of the chunks: from disk if it was computed before, else computed now.
 
+    A file that is damaged is computed anew.
+
     Args:
         open_model: loads the model; only called if it has to run.
         chunks: of the text.
@@ -83,14 +89,18 @@ def reference_logits(
         progress: called after each chunk.
 
     Raises:
-        CorruptFileError: the file on disk is damaged; it is not used and not replaced.
         EdgeInferError: the disk cannot take the file.
     """
     folder = folder or home() / "references"
     named = json.dumps([dict(key), chunks.digest()], sort_keys=True)
     path = folder / f"{hashlib.sha256(named.encode()).hexdigest()[:32]}.logits"
     if path.exists():
-        return ReferenceLogits(path)
+        try:
+            found = ReferenceLogits(path)
+            found.check()
+            return found
+        except CorruptFileError as error:
+            _log.warning("%s; it is computed anew", error.message)
     folder.mkdir(parents=True, exist_ok=True)
     with open_model() as model:
         batch = model.plan.batch

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.calibration.state import State, fingerprint
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import NotFoundError, UsageError
 
 
 def test_what_was_put_is_there_for_the_same_key_only(tmp_path: Path) -> None:
@@ -72,3 +72,10 @@ def test_other_bytes_have_another_fingerprint(tmp_path: Path) -> None:
 
     assert second != first
     assert fingerprint(tmp_path) not in (first, second)
+
+
+def test_a_state_that_cannot_be_written_is_refused_before_anything_is_measured(
+    tmp_path: Path,
+) -> None:
+    with pytest.raises(NotFoundError, match="nowhere"):
+        State(tmp_path / "nowhere" / "state.json", "k")

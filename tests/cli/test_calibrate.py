@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.calibration.text import calibration_text
+from edgeinfer.cli import _calibration
 from edgeinfer.cli._program import run
 from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.formats.imatrix import read_imatrix, write_imatrix
@@ -190,6 +191,21 @@ def test_a_picture_that_cannot_be_drawn_is_refused_before_measuring(
 
     assert run(["convert", str(folder), *options]) == code
     assert not state.exists()
+
+
+@pytest.mark.parametrize(("output", "code"), [("nowhere/i.gguf", 3), ("", 1)])
+def test_calibrate_knows_before_it_reads_that_it_cannot_write(
+    output: str,
+    code: int,
+    imatrix: Path,
+    text: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(_calibration, "collected", lambda *_, **__: pytest.fail("it reads"))
+    model = str(imatrix.with_name("model.gguf"))
+
+    assert run(["calibrate", model, "-f", text, "-o", str(tmp_path / output)]) == code
 
 
 @pytest.mark.parametrize("read", ["model", "text"])

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from edgeinfer.errors import EdgeInferError, NotFoundError
-from edgeinfer.formats.atomic import AtomicFile
+from edgeinfer.formats.atomic import AtomicFile, check_writable
 
 
 @pytest.fixture(params=["unnamed", "hidden"])
@@ -136,6 +136,18 @@ def test_a_disk_that_is_too_small_is_told_beforehand(tmp_path: Path) -> None:
 def test_a_folder_that_does_not_exist_is_named(tmp_path: Path) -> None:
     with pytest.raises(NotFoundError, match="none"):
         AtomicFile(tmp_path / "none" / "f")
+
+
+@pytest.mark.usefixtures("file_system")
+def test_what_can_be_written_is_known_without_a_trace(tmp_path: Path) -> None:
+    (tmp_path / "old").write_bytes(b"old")
+
+    check_writable(tmp_path / "old")
+    check_writable(tmp_path / "new")
+    with pytest.raises(EdgeInferError, match="directory"):
+        check_writable(tmp_path)
+
+    assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"old"]
 
 
 KILLED = """

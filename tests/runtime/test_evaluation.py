@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from edgeinfer.errors import CorruptFileError
 from edgeinfer.runtime.evaluation import evaluate, reference_logits, text_chunks
 from edgeinfer.tokenizer.from_gguf import from_gguf
 from support.fake_model import byte_tokenizer, fake_model
@@ -47,10 +46,15 @@ def test_a_reference_is_computed_once_for_a_key_and_a_text(tmp_path):
     assert found.top1_agreement == 1
 
 
-def test_a_damaged_reference_is_refused(tmp_path):
+@pytest.mark.parametrize("damage", ["cut off", "chunk 0"])
+def test_a_damaged_reference_is_computed_anew(damage, tmp_path, caplog):
     chunks = text_chunks(byte_tokenizer(), TEXT, context=32)
     path = reference_logits(fake_model, chunks, {}, folder=tmp_path).path
-    path.write_bytes(path.read_bytes()[:-1])
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] if damage == "cut off" else whole[:400] + b"?" + whole[401:])
 
-    with pytest.raises(CorruptFileError, match="cut off"):
-        reference_logits(fake_model, chunks, {}, folder=tmp_path)
+    again = reference_logits(fake_model, chunks, {}, folder=tmp_path)
+
+    again.check()
+    assert path.read_bytes() == whole
+    assert damage in caplog.text
