@@ -127,7 +127,8 @@ def compare_weights(
         peer_type, peer_values = peers[name]
         assert type_ == peer_type, (name, type_, peer_type)
         wanted = exact[name].astype(np.float64)
-        weights = importance[name] if importance and name in importance else np.ones(1)
+        weights = importance[name] if importance and name in importance else np.ones((1, 1))
+        weights = np.repeat(weights, len(wanted) // len(weights), axis=0)  # of stacked matrices
         errors += [np.sum(weights * (given - wanted) ** 2) for given in (values, peer_values)]
         size += float(np.sum(weights * wanted**2))
     found = np.sqrt(errors / size)

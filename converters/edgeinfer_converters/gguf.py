@@ -19,7 +19,7 @@ from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.metadata import MetadataValue, ValueType
 from edgeinfer.quant import get
 from edgeinfer.quant.assignment import Overrides, assign, needs_importance
-from edgeinfer.quant.importance import check_importance
+from edgeinfer.quant.importance import fitted_importance
 from edgeinfer.quant.recipes import Recipe, get_recipe
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
@@ -35,7 +35,6 @@ from edgeinfer_converters.pipeline import (
     write_job,
     write_tensors,
 )
-from edgeinfer_converters.quantize import column_importance
 from edgeinfer_converters.tensors import GivenTensor, Tensor
 from edgeinfer_converters.verify import Forward, Verification
 from edgeinfer_converters.verify import verify as check
@@ -267,7 +266,7 @@ def _jobs(
     importance: Mapping[str, NDArray[np.float32]] | None,
 ) -> list[Job]:
     shapes = {tensor.name: tensor.shape for tensor in source.tensors}
-    check_importance(importance or {}, shapes)
+    known = fitted_importance(importance or {}, shapes)
     choices = assign(
         recipe, shapes, source.config, overrides=overrides, weighted=importance is not None
     )
@@ -275,7 +274,7 @@ def _jobs(
         Job(
             tensor,
             choices[tensor.name].type,
-            importance=column_importance(tensor, importance or {}),
+            importance=known.get(tensor.name),
             wanted=choices[tensor.name].wanted,
         )
         for tensor in source.tensors

@@ -131,7 +131,7 @@ class Job:
     Attributes:
         tensor: what is written.
         type: what it is stored as.
-        importance: float32 (columns,): how much the squared error of each column counts.
+        importance: float32 (matrices, columns): how much the squared error of each column counts.
         wanted: the type that its rows, not being whole blocks of it, cannot be stored as.
     """
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
+from math import prod
 
 import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.errors import CorruptFileError, UnsupportedError
-from edgeinfer.quant import QuantType, encode
+from edgeinfer.quant import QuantType
+from edgeinfer.quant.importance import encode_rows
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 # float32 values held at a time: enough for every thread to have work, little beside a model.
@@ -29,8 +31,9 @@ def encoded_blocks(
         tensor: what to encode.
         type: what to store it as.
         threads: native threads.
-        importance: float32 (columns,): how much the squared error of each column counts. Rows
-            that the source has in ``type`` already are copied, whatever the importance.
+        importance: float32 (matrices, columns), as ``fitted_importance`` returns it: how much the
+            squared error of each column counts. Rows that the source has in ``type`` already are
+            copied, whatever the importance.
 
     Raises:
         CorruptFileError: a weight is infinite or not a number.
@@ -44,19 +47,9 @@ def encoded_blocks(
         check_values(tensor.name, type.name, values)
         stored = tensor.stored(type, first, last)
         if stored is None:
-            stored = encode(type, values, threads=threads, importance=importance)
+            of = np.arange(first, last) * prod(tensor.shape[:-2]) // rows
+            stored = encode_rows(type, values, importance, of, threads=threads)
         yield stored
-
-
-def column_importance(
-    tensor: Tensor, given: Mapping[str, NDArray[np.float32]]
-) -> NDArray[np.float32] | None:
-    """Returns the importance of a tensor's columns; of several experts, who share it, the mean."""
-    found = given.get(tensor.name)
-    if found is None:
-        return None
-    mean: NDArray[np.float32] = found.mean(axis=0, dtype=np.float32)
-    return mean
 
 
 def check_values(name: str, type: str, values: NDArray[np.float32]) -> None:

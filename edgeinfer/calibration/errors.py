@@ -64,14 +64,14 @@ def output_errors(
         weights: float32 (rows, columns).
         types: whose blocks divide the columns.
         inputs: float32 (tokens, columns); None for an embedding, where the error is the weights'.
-        importance: float32 (columns,) for the encoder.
+        importance: float32 (matrices, columns) for the encoder.
         threads: of the encoder.
     """
-    rows = np.random.default_rng(2).permutation(len(weights))[:ROWS]
-    some = weights[np.sort(rows)]
+    rows = np.sort(np.random.default_rng(2).permutation(len(weights))[:ROWS])
+    some, of = weights[rows], matrix.of_rows()[rows]
     size = _energy(some, inputs)
     return {
-        type_.name: _energy(some - rounded(some, type_, importance, threads=threads), inputs)
+        type_.name: _energy(some - rounded(some, type_, importance, of, threads=threads), inputs)
         / max(size, 1e-30)
         for type_ in types
     }

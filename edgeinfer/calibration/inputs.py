@@ -7,6 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from math import prod
 
+import numpy as np
+from numpy.typing import NDArray
+
 from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
 from edgeinfer.arch.tensors import CONVOLUTIONS, LOOKED_UP, split_name
@@ -76,6 +79,10 @@ class MatrixSource:
     field: str
     layer: int
     parts: tuple[Rows, ...]
+
+    def of_rows(self) -> NDArray[np.int64]:
+        """The expert of each row, (rows,); 0 where there is one matrix."""
+        return np.arange(self.shape[0]) * self.experts // self.shape[0]
 
 
 def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSource]:

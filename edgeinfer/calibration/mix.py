@@ -22,7 +22,7 @@ from edgeinfer.evaluation.chunks import Chunks
 from edgeinfer.quant import QuantType, all_types, get
 from edgeinfer.quant.allocation import Allocation, Option, allocate
 from edgeinfer.quant.assignment import Overrides, has_choice, needs_importance, overridden
-from edgeinfer.quant.importance import check_importance
+from edgeinfer.quant.importance import fitted_importance
 from edgeinfer.quant.recipes import RECIPES, get_recipe
 from edgeinfer.runtime.evaluation import text_chunks
 
@@ -116,7 +116,9 @@ def find_mix(
         chunks = text_chunks(opened.tokenizer, text, context=CONTEXT)
         chosen_for = [m for m in opened.matrices if has_choice(m.name, m.shape)]
         weights = {m.name: prod(m.shape) for m in chosen_for}
-        check_importance(importance, {m.name: m.shape for m in chosen_for})
+        importance = fitted_importance(
+            importance, {m.name: opened.file.tensors[m.name].shape for m in chosen_for}
+        )
         total = sum(weights.values())
         what = Measurement(
             types=[t for t in types or all_types() if not t.is_float],

@@ -146,7 +146,7 @@ class _Run:
         put(
             self._opened,
             matrix,
-            rounded(weights, type_, importance, threads=self._what.threads),
+            rounded(weights, type_, importance, matrix.of_rows(), threads=self._what.threads),
         )
         found = self._effect.divergence()
         restore(self._opened, matrix)
@@ -154,5 +154,4 @@ class _Run:
         return found
 
     def _importance(self, matrix: MatrixSource) -> NDArray[np.float32] | None:
-        given = self._what.importance.get(matrix.name)
-        return None if given is None else given.mean(axis=0, dtype=np.float32)
+        return self._what.importance.get(matrix.name)

@@ -9,6 +9,7 @@ from edgeinfer import quant
 from edgeinfer.calibration.inputs import MatrixSource
 from edgeinfer.calibration.opened import Opened
 from edgeinfer.quant import QuantType
+from edgeinfer.quant.importance import encode_rows
 
 
 def values(opened: Opened, matrix: MatrixSource) -> NDArray[np.float32]:
@@ -21,11 +22,12 @@ def rounded(
     weights: NDArray[np.float32],
     type_: QuantType,
     importance: NDArray[np.float32] | None,
+    of: NDArray[np.int64],
     *,
     threads: int = 1,
 ) -> NDArray[np.float32]:
-    """What is left of weights that were stored as a type."""
-    stored = quant.encode(type_, weights, threads=threads, importance=importance)
+    """What is left of rows that were stored as a type, as ``encode_rows`` does it."""
+    stored = encode_rows(type_, weights, importance, of, threads=threads)
     return quant.decode(type_, stored, weights.shape[1])
 
 

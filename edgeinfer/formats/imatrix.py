@@ -41,13 +41,11 @@ class ColumnSums:
     def means(self) -> NDArray[np.float32]:
         """Mean squares, (matrices, columns).
 
-        A matrix that has seen no token has the mean of those that have, or ones.
+        A matrix that has seen no token has ones, as in llama.cpp.
         """
         seen = self.counts > 0
         found = np.ones_like(self.squares, np.float32)
-        if seen.any():
-            found[seen] = self.squares[seen] / self.counts[seen, None]
-            found[~seen] = found[seen].mean(axis=0, dtype=np.float64)
+        found[seen] = self.squares[seen] / self.counts[seen, None]
         return found
 
 

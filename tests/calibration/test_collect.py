@@ -11,6 +11,8 @@ from edgeinfer.calibration.collect import collect
 from edgeinfer.calibration.opened import open_model
 from edgeinfer.calibration.text import calibration_text
 from edgeinfer.evaluation.chunks import chunked
+from edgeinfer.formats.imatrix import read_imatrix
+from edgeinfer.runtime.evaluation import text_chunks
 from edgeinfer_converters.gguf import convert
 from support import tiny
 
@@ -105,6 +107,25 @@ def test_each_expert_is_summed_over_its_own_tokens(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         up.squares.sum(axis=0), router.squares[0] * config.experts_used, rtol=1e-3
     )
+
+
+def test_experts_are_seen_as_llama_imatrix_sees_them(tmp_path: Path) -> None:
+    """The file is ``llama-imatrix -m tiny.gguf -f TEXT -c 64 -b 64 --output-format gguf``'s."""
+    theirs = read_imatrix(Path(__file__).parents[1] / "golden" / "imatrix" / "moe.gguf")
+    fewer = {"num_hidden_layers": 1, "num_experts": 10, "num_experts_per_tok": 1}
+    path = tiny.write_gguf("qwen3moe-gqa128", tmp_path, **fewer)
+
+    with open_model(path, context=64, threads=1) as opened:
+        chunks = text_chunks(opened.tokenizer, "ab " * 44, context=64)
+        ours = collect(opened.engine, opened.matrices, chunks)
+
+    assert (ours.chunks, ours.chunk_size) == (theirs.chunks, theirs.chunk_size)
+    assert ours.tensors.keys() == theirs.tensors.keys()
+    for name, expected in theirs.tensors.items():
+        found = ours.tensors[name]
+        assert found.counts.tolist() == expected.counts.tolist()
+        error = np.abs(found.squares - expected.squares).max()
+        assert error < 1e-3 * expected.squares.max(), name
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ def test_errors_are_those_of_the_products() -> None:
     inputs = (rng.normal(size=(30, 256)) * rng.lognormal(0, 2, 256)).astype(np.float32)
     importance = np.square(inputs).mean(axis=0)
 
-    found = output_errors(MATRIX, weights, TYPES, inputs, importance)
+    found = output_errors(MATRIX, weights, TYPES, inputs, importance[None])
 
     for type_ in TYPES:
         stored = quant.encode(type_, weights, importance=importance)
@@ -32,6 +33,22 @@ def test_errors_are_those_of_the_products() -> None:
         expected = np.square(error).sum() / np.square(weights.astype(np.float64) @ inputs.T).sum()
         np.testing.assert_allclose(found[type_.name], expected, rtol=1e-4)
     assert found["q2_k"] > found["q4_k"] > found["q8_0"] > 0
+
+
+def test_the_rows_of_experts_are_rounded_with_their_own_importance() -> None:
+    rng = np.random.default_rng(0)
+    matrix = replace(MATRIX, shape=(512, 256), experts=4)
+    weights = rng.normal(size=(512, 256)).astype(np.float32)
+    importance = rng.lognormal(0, 2, (4, 256)).astype(np.float32)
+    type_ = TYPES[0]
+
+    found = output_errors(matrix, weights, [type_], None, importance)
+
+    stored = [
+        quant.encode(type_, weights[128 * e :][:128], importance=importance[e]) for e in range(4)
+    ]
+    error = weights - quant.decode(type_, np.concatenate(stored), 256)
+    np.testing.assert_allclose(found["q2_k"], np.square(error).sum() / np.square(weights).sum())
 
 
 def test_an_embedding_that_is_looked_up_counts_its_weights() -> None:

@@ -12,6 +12,9 @@ import pytest
 from edgeinfer.errors import CorruptFileError, NotFoundError
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.imatrix import ColumnSums, ImportanceMatrix, read_imatrix, write_imatrix
+from edgeinfer.quant.importance import fitted_importance
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "imatrix"
 
 DENSE = ColumnSums(np.array([[1, 4, 9, 16]], np.float32), np.array([2], np.float32))
 EXPERTS = ColumnSums(
@@ -51,13 +54,8 @@ def test_the_keys_and_tensors_are_those_of_llama_cpp(tmp_path: Path) -> None:
     assert shapes["blk.0.ffn_up_exps.weight.counts"] == [1, 3]
 
 
-def test_an_expert_that_no_token_has_met_counts_as_the_others_on_average() -> None:
-    np.testing.assert_array_equal(EXPERTS.means(), [[1, 2], [1, 2.5], [1, 3]])
-
-
-def test_where_no_token_was_met_all_columns_count_alike() -> None:
-    unseen = ColumnSums(np.zeros((2, 3), np.float32), np.zeros(2, np.float32))
-    np.testing.assert_array_equal(unseen.means(), np.ones((2, 3)))
+def test_all_columns_of_an_expert_that_no_token_has_met_count_alike() -> None:
+    np.testing.assert_array_equal(EXPERTS.means(), [[1, 2], [1, 1], [1, 3]])
 
 
 def dat(*entries: tuple[str, int, list[float]], tail: bytes = b"") -> bytes:
@@ -78,6 +76,20 @@ def test_the_older_format_is_read(tmp_path: Path, tail: bytes) -> None:
 
     np.testing.assert_array_equal(found.importance()["blk.0.attn_q.weight"], [[0.5, 2]])
     assert (found.chunks, found.datasets) == ((7, ("a.txt",)) if tail else (0, ()))
+
+
+def test_both_formats_of_llama_imatrix_say_the_same_of_experts() -> None:
+    """The files of ``tests/calibration/test_collect.py``; the older has no counts of experts."""
+    new, old = (read_imatrix(GOLDEN / f"moe.{kind}") for kind in ("gguf", "dat"))
+    shapes = {name: (*sums.squares.shape[:-1], 7, sums.squares.shape[-1]) for name, sums in
+              new.tensors.items()}  # fmt: skip
+
+    expected, found = (fitted_importance(m.importance(), shapes) for m in (new, old))
+
+    assert (new.tensors["blk.0.ffn_up_exps.weight"].counts == 0).sum() == 6
+    assert found.keys() == expected.keys() == new.tensors.keys()
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ from edgeinfer.formats.atomic_folder import AtomicFolder
 from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
-from edgeinfer.quant.importance import check_importance
+from edgeinfer.quant.importance import fitted_importance
 from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
@@ -163,8 +163,9 @@ class OnnxExport:
         self._verification: Verification | None = None
         self._config, self._context = _numbers(source, context)
         self._source, self._quant, self._cache = source, quant, cache
-        check_importance(importance, {tensor.name: tensor.shape for tensor in source.tensors})
-        self._weights = Weights(source, recipe, importance)
+        shapes = {tensor.name: tensor.shape for tensor in source.tensors}
+        columns = {n: rows[0] for n, rows in fitted_importance(importance, shapes).items()}
+        self._weights = Weights(source, recipe, columns)
         self._threads = threads or os.cpu_count() or 1
         self._folder = AtomicFolder(output, mark=genai.NAME)
         try:

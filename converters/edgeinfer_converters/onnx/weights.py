@@ -29,7 +29,7 @@ from edgeinfer_converters.onnx.forms import (
 )
 from edgeinfer_converters.onnx.gguf_blocks import Codes, Floats
 from edgeinfer_converters.pipeline import Piece
-from edgeinfer_converters.quantize import BLOCK_VALUES, check_values, column_importance
+from edgeinfer_converters.quantize import BLOCK_VALUES, check_values
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _ENDS = ("token_embd.weight", "output.weight")
@@ -232,7 +232,7 @@ class Weights:
                     first,
                     last,
                     threads=threads,
-                    importance=column_importance(tensor, self.importance),
+                    importance=self.importance.get(tensor.name),
                 )
                 size = self._write_codes(file, matrix, place, found.codes, found.scales, tensor)
                 if matrix.offsets is not None and found.offsets is not None:
