@@ -13,6 +13,7 @@ import edgeinfer
 from edgeinfer.cli._program import run
 from edgeinfer.errors import CheckFailedError, UnsupportedError
 from edgeinfer.quant import all_types, get
+from edgeinfer.runtime.conversion import native_logits
 from edgeinfer_converters import gguf
 from edgeinfer_converters.pipeline import Job
 from edgeinfer_converters.verify import MOST_ERROR, normal_error
@@ -111,7 +112,9 @@ def test_broken_weights_are_found_and_the_old_file_stays(
         ("tokenizer.chat_template", "{{ messages }}", "chat template"),
         ("tokenizer.ggml.bos_token_id", 5, "bos_id"),
         ("tokenizer.ggml.pre", "qwen2", "other tokens"),
-        ("qwen2.rope.freq_base", 10.0, "nats from the source's"),
+        ("qwen2.rope.freq_base", 10001.0, "rope_tables is"),
+        ("qwen2.attention.layer_norm_rms_epsilon", 1.01e-6, "norm_eps is"),
+        ("qwen2.context_length", 100, "context is"),
     ],
 )
 def test_broken_metadata_is_found(key, value, complaint, folder, old, monkeypatch, capsys):
@@ -130,6 +133,20 @@ def test_broken_metadata_is_found(key, value, complaint, folder, old, monkeypatc
 
     assert code == 7
     assert complaint in capsys.readouterr().err
+    assert old.read_bytes() == b"what was there before"
+    assert list(old.parent.iterdir()) == [old]
+
+
+def test_other_logits_are_found(folder, old):
+    def forward(path, tokens):
+        # The file that is written comes second, after its source in float32.
+        logits.append(native_logits(path, tokens) * np.float32(0.1 ** len(logits)))
+        return logits[-1]
+
+    logits: list[np.ndarray] = []
+    with pytest.raises(CheckFailedError, match="nats from the source's"):
+        gguf.convert(folder, old, quant="q8_0", verify=forward)
+
     assert old.read_bytes() == b"what was there before"
     assert list(old.parent.iterdir()) == [old]
 
