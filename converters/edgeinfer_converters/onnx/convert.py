@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import ModelConfig
-from edgeinfer.device.resident import peak_resident_bytes
+from edgeinfer.device.resident import peak_resident_bytes, trim_heap
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats import onnx_folder
 from edgeinfer.formats.atomic_folder import AtomicFolder
@@ -23,7 +23,6 @@ from edgeinfer.formats.onnx_library import onnxruntime
 from edgeinfer.planner.resident import merges_of
 from edgeinfer.quant.assignment import Overrides
 from edgeinfer.quant.importance import fitted_importance
-from edgeinfer.tokenizer import load_tokenizer
 from edgeinfer_converters import metadata
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.gguf import nameless
@@ -34,7 +33,7 @@ from edgeinfer_converters.onnx.decoder import beyond_the_graph, draw
 from edgeinfer_converters.onnx.forms import Recipe, get_recipe
 from edgeinfer_converters.onnx.graph import Graph
 from edgeinfer_converters.onnx.scales import measured, pieces
-from edgeinfer_converters.onnx.tokenizer_files import write_tokenizer
+from edgeinfer_converters.onnx.tokenizer_files import tokenizer_of, write_tokenizer
 from edgeinfer_converters.onnx.verify import verify as check
 from edgeinfer_converters.onnx.weights import Weights
 from edgeinfer_converters.pipeline import ConvertReport, Piece, ProgressCallback
@@ -174,7 +173,11 @@ class OnnxExport:
                 floats = recipe.floats if cache == "int8" else cache
                 self._graph = self._drawn(Cache(floats))
                 self._folder.reserve(self._weights.data.size)
-                self._ids = write_tokenizer(source, self._folder.part)
+                tokenizer = tokenizer_of(source)
+                self._pieces = pieces(tokenizer, self._context) if cache == "int8" else ()
+                self._ids = write_tokenizer(source, tokenizer, self._folder.part)
+                del tokenizer
+                trim_heap()  # of a vocabulary and its merges
                 self._file = (self._folder.part / data_file.NAME).open("w+b")
                 self._file.truncate(self._weights.data.size)
         except BaseException:
@@ -243,7 +246,7 @@ class OnnxExport:
             self._file,
             self._config,
             self._weights,
-            pieces(load_tokenizer(self._folder.part), self._context),
+            self._pieces,
             folder=self._folder.part,
             context=self._context,
             threads=self._threads,

@@ -9,9 +9,11 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, fields
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from edgeinfer.arch.config import Activation, ModelConfig, Norm, QkNorm, RopeStyle, RopeTable
 from edgeinfer_converters.onnx.cache import Cache
@@ -155,17 +157,20 @@ class _Decoder:
         return self.ropes[number]
 
     def _rotations(self, number: int, table: RopeTable) -> tuple[ir.Value, ir.Value]:
-        angles = np.outer(np.arange(self.context), np.asarray(table.inverse_frequencies))
-        names = ((f"rope.{number}.cos", np.cos), (f"rope.{number}.sin", np.sin))
+        def turned(wave: np.ufunc) -> NDArray[np.float32]:
+            angles = np.outer(np.arange(self.context), np.asarray(table.inverse_frequencies))
+            values: NDArray[np.float64] = table.magnitude * wave(angles)
+            return values.astype(np.float32)
+
+        shape = (self.context, len(table.inverse_frequencies))
+        type_ = "f16" if self.attention == "float16" else ""
         cos, sin = (
             self.graph.weight(
                 self.weights.given(
-                    name,
-                    (table.magnitude * wave(angles)).astype(np.float32),
-                    "f16" if self.attention == "float16" else "",
+                    f"rope.{number}.{wave.__name__}", shape, partial(turned, wave), type_
                 )
             )
-            for name, wave in names
+            for wave in (np.cos, np.sin)
         )
         return cos, sin
 
@@ -274,7 +279,9 @@ class _Decoder:
             scales = self.cache.scales[i]
             names = [f"past_key_values.{i}.{part}.scales" for part in ("key", "value")]
             given = [
-                graph.weight(self.weights.given(name, values, "f32"))
+                graph.weight(
+                    self.weights.given(name, values.shape, partial(np.asarray, values), "f32")
+                )
                 for name, values in zip(names, scales, strict=True)
             ]
             rest: list[ir.Value | None] = [None, None, None, *given]

@@ -9,11 +9,12 @@ in a longer one. So a pair of lanes shares a scale, from the length of the pair,
 does not change.
 
 The whole text goes through a layer before the next one is loaded, so that a layer's weights at a
-time are in memory, and never the model.
+time are in memory, of floats some rows of a matrix, and never the model.
 """
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterable, Sequence
 from io import BufferedRandom
 from pathlib import Path
@@ -31,10 +32,13 @@ from edgeinfer.tokenizer import Tokenizer
 from edgeinfer_converters.onnx.cache import Cache, CacheScales, Floats
 from edgeinfer_converters.onnx.decoder import draw_layer
 from edgeinfer_converters.onnx.graph import Graph
+from edgeinfer_converters.onnx.parts import Parts
 from edgeinfer_converters.onnx.weights import Weights
 
 _CHARACTERS, _CHUNK, _CHUNKS = 16_000, 256, 8  # of the text; tokens of a piece, and pieces
 _ROWS = 32  # tokens of a step, for which a layer's products are in memory
+_ROWS_OF_FLOATS = 256  # of which fewer are, but the matrices are read anew each step
+_MATRICES = 16 << 20  # bytes of matrices of floats that are in memory at a time
 _LARGEST = 127  # code
 _SMALLEST = 1e-6  # scale of a channel that is always 0
 _KINDS = {"f32": np.float32, "f16": np.float16}
@@ -73,17 +77,20 @@ def measured(
         ("model_external_initializers_file_folder_path", str(folder)),
     ):
         options.add_session_config_entry(f"session.{key}", value)
+
+    def session(model: bytes) -> Any:
+        return library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
     states = [_embedded(file, config, weights, tokens) for tokens in pieces]
     scales = []
-    trim_heap()  # of what came before
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
     for layer in range(config.layers):
+        trim_heap()  # of what came before
         graph = Graph(floats)
         draw_layer(graph, config, weights, context, Cache(floats), layer)
-        model = graph.serialized("")
-        session = library.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-        keys, values = _read(session, config, layer, states)
-        del session  # before the next one is made
-        trim_heap()
+        parts = Parts(graph.serialized(""), _MATRICES, session, data)
+        keys, values = _read(parts, config, layer, states)
+        del parts  # before the next ones are made
         scales.append((keys / np.float32(_LARGEST), values / np.float32(_LARGEST)))
     return scales
 
@@ -111,24 +118,24 @@ def _embedded(
 
 
 def _read(
-    session: Any, config: ModelConfig, layer: int, states: list[NDArray[Any]]
+    parts: Parts, config: ModelConfig, layer: int, states: list[NDArray[Any]]
 ) -> tuple[Floats, Floats]:
     """Replaces states, (tokens, width), by what a layer makes of them.
 
     Returns the largest keys and values of each channel, (heads * lanes,).
     """
     names = [f"{layer}.{part}" for part in ("key", "value")]
-    outputs = ["layer_states", *(f"present.{name}" for name in names)]
+    step = _ROWS_OF_FLOATS if parts.has_blocks else _ROWS
     most = [np.full((config.kv_heads, config.head_dim), _SMALLEST * _LARGEST, np.float32)] * 2
     for hidden in states:
         caches = [np.zeros((1, config.kv_heads, 0, config.head_dim), hidden.dtype)] * 2
-        for at in range(0, len(hidden), _ROWS):
-            rows = hidden[at : at + _ROWS]
+        for at in range(0, len(hidden), step):
+            rows = hidden[at : at + step]
             past = {f"past_key_values.{n}": c for n, c in zip(names, caches, strict=True)}
             seen = np.ones((1, at + len(rows)), np.int64)
-            fed = {"hidden_states": rows[None], "attention_mask": seen, **past}
-            made, *caches = session.run(outputs, fed)
-            rows[:] = made[0]
+            made = parts({"hidden_states": rows[None], "attention_mask": seen, **past})
+            caches = [made[f"present.{name}"] for name in names]
+            rows[:] = made["layer_states"][0]
         for part, cache in enumerate(caches):
             largest = _largest(cache[0].astype(np.float32), config, layer, part == 0)
             most[part] = np.maximum(most[part], largest)

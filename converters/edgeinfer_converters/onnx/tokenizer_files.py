@@ -6,7 +6,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
-from edgeinfer.tokenizer import load_tokenizer
+from edgeinfer.tokenizer import Tokenizer, load_tokenizer
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource
 from edgeinfer_converters.made_tokenizer import write_made
 
@@ -29,19 +29,18 @@ class TokenIds:
     ends: tuple[int, ...]
 
 
-def write_tokenizer(source: HuggingFaceSource | GgufSource, folder: Path) -> TokenIds:
-    """Writes a tokenizer.json and the small files beside it.
+def tokenizer_of(source: HuggingFaceSource | GgufSource) -> Tokenizer:
+    """Loads a source's tokenizer; the errors are those of ``load_tokenizer``."""
+    return load_tokenizer(source.gguf if isinstance(source, GgufSource) else source.path)
 
-    Raises:
-        NotFoundError: the checkpoint has no tokenizer.
-        CorruptFileError: the vocabulary contradicts itself.
-        UnsupportedError: a tokenizer of a kind that is not known.
-    """
+
+def write_tokenizer(
+    source: HuggingFaceSource | GgufSource, tokenizer: Tokenizer, folder: Path
+) -> TokenIds:
+    """Writes a tokenizer.json and the small files beside it; the tokenizer is changed for it."""
     if isinstance(source, GgufSource):
-        tokenizer = load_tokenizer(source.gguf)
         write_made(tokenizer, folder)
     else:
-        tokenizer = load_tokenizer(source.path)
         for name in _COPIED:
             if (source.path / name).is_file():
                 shutil.copyfile(source.path / name, folder / name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from io import BufferedRandom
 from typing import Any
@@ -33,6 +33,7 @@ from edgeinfer_converters.quantize import BLOCK_VALUES, check_values
 from edgeinfer_converters.tensors import Tensor, matrix_shape
 
 _ENDS = ("token_embd.weight", "output.weight")
+MakeTable = Callable[[], NDArray[np.float32]]
 _EXACT = ("position_embd.weight",)  # small, and added to every token
 
 
@@ -76,7 +77,7 @@ class Weights:
     _matrices: dict[str, Matrix] = field(default_factory=dict)
     _uses: dict[str, list[Use]] = field(default_factory=lambda: defaultdict(list))
     _vectors: dict[str, Stored] = field(default_factory=dict)
-    _given: dict[str, tuple[Stored, NDArray[np.float32]]] = field(default_factory=dict)
+    _given: dict[str, tuple[Stored, MakeTable]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         tensors = {tensor.name: tensor for tensor in self.source.tensors}
@@ -163,11 +164,11 @@ class Weights:
         self.types[self.recipe.floats] += len(names)
         return stored
 
-    def given(self, name: str, values: NDArray[np.float32], type: str = "") -> Stored:
+    def given(self, name: str, shape: tuple[int, ...], make: MakeTable, type: str = "") -> Stored:
         """Declares a table that the exporter makes itself; of the graph's floats, or a type."""
         if name not in self._given:
-            stored = self.data.declare(name, type or self.recipe.floats, values.shape)
-            self._given[name] = (stored, values)
+            stored = self.data.declare(name, type or self.recipe.floats, shape)
+            self._given[name] = (stored, make)
         return self._given[name][0]
 
     def write(self, file: BufferedRandom, source: str, *, threads: int) -> Iterator[Piece]:
@@ -187,8 +188,8 @@ class Weights:
 
     def write_given(self, file: BufferedRandom) -> Iterator[Piece]:
         """Writes the tables that the exporter has made itself."""
-        for stored, table in self._given.values():
-            yield stored.name, stored.type, self.data.write(file, stored, 0, table)
+        for stored, make in self._given.values():
+            yield stored.name, stored.type, self.data.write(file, stored, 0, make())
 
     def read(
         self, file: BufferedRandom, matrix: Matrix, first: int, last: int
