@@ -1,6 +1,8 @@
 """The backend ``onnx`` beside onnxruntime-genai on the same exported folder, in turns.
 
-Prints the tokens a second of reading a prompt and of generating, the median of the rounds.
+Prints the tokens a second of reading a prompt and of generating, the median of the rounds, and the
+median of ours over theirs. Threads wait actively for a while after an engine's last token, so there
+is a pause before the other's turn, and the first of a round is the second of the next.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ import argparse
 import json
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import onnxruntime_genai as og
@@ -17,6 +19,8 @@ import onnxruntime_genai as og
 import edgeinfer
 from edgeinfer.backends.base import Slice
 from edgeinfer.runtime.model import Model
+
+PAUSE = 0.1  # seconds
 
 
 def ours(model: Model, prompt: list[int], new: int) -> Iterator[float]:
@@ -50,7 +54,7 @@ def main() -> None:
     parser.add_argument("folder")
     parser.add_argument("-p", type=int, default=128, help="tokens of the prompt")
     parser.add_argument("-n", type=int, default=24, help="new tokens")
-    parser.add_argument("-r", type=int, default=3, help="rounds")
+    parser.add_argument("-r", type=int, default=8, help="rounds")
     parser.add_argument("-t", type=int, default=2, help="threads")
     wanted = parser.parse_args()
     context = wanted.p + wanted.n + 2
@@ -62,14 +66,27 @@ def main() -> None:
     own = edgeinfer.load(wanted.folder, backend="onnx", context=context, threads=wanted.t)
     prompt = np.random.default_rng(0).integers(10, 2000, wanted.p).tolist()
     found: dict[str, list[list[float]]] = {"onnx": [], "genai": []}
+    turns: list[tuple[str, Callable[[], Iterator[float]]]] = [
+        ("onnx", lambda: ours(own, prompt, wanted.n)),
+        ("genai", lambda: genai(theirs, prompt, wanted.n)),
+    ]
+    for _, run in turns:
+        list(run())
     for _ in range(wanted.r):
-        found["genai"].append(list(genai(theirs, prompt, wanted.n)))
-        found["onnx"].append(list(ours(own, prompt, wanted.n)))
+        for name, run in turns:
+            time.sleep(PAUSE)
+            found[name].append(list(run()))
+        turns.reverse()
     for name, rounds in found.items():
         reading, writing = (statistics.median(times) for times in zip(*rounds, strict=True))
         print(
             f"{name:6} prompt {wanted.p / reading:8.1f} tok/s, new {wanted.n / writing:7.2f} tok/s"
         )
+    ratios = (
+        statistics.median(their / our for our, their in zip(*times, strict=True))
+        for times in zip(*(zip(*rounds, strict=True) for rounds in found.values()), strict=True)
+    )
+    print("onnx / genai: prompt {:.3f}, new {:.3f}".format(*ratios))
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.metadata import packages_distributions, version
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -153,6 +153,72 @@ def _processor() -> str:
     return f"{device.machine} {device.cpu} {' '.join(device.isas)}"
 
 
+class _Binding:
+    """What a sequence's steps read and write, for one output of the graph.
+
+    A step of one token finds everything bound but the mask: between steps, weights have driven
+    the interpreter out of the processor's caches, where each call takes many times as long.
+    """
+
+    def __init__(
+        self, session: Any, caches: Mapping[str, NDArray[Any]], output: str, row: NDArray[Any]
+    ) -> None:
+        self._output, self._row = output, row
+        self._token, self._one = np.zeros((1, 1), np.int64), np.ones(1, np.int64)
+        self._is_token = False  # whether a step of one token is bound
+        self._bound = session.io_binding()
+        self._bound.bind_output(output, "cpu")  # first, so that its place is known
+        for name, cache in caches.items():
+            place = _place(cache)
+            self._bound.bind_input(name, *place)
+            self._bound.bind_output(name.replace(_PAST, "present."), *place)
+
+    def run(
+        self,
+        session: Any,
+        options: Any,
+        tokens: Sequence[int],
+        seen: NDArray[np.int64],
+        wanted: int,
+    ) -> NDArray[Any]:
+        """Computes the output of the last tokens, (1, wanted, width), of one row at least.
+
+        Args:
+            session: what to run.
+            options: how.
+            tokens: that are appended.
+            seen: the mask, (1, tokens before and these).
+            wanted: rows. A single one is overwritten by the next step.
+        """
+        bound = self._bound
+        if len(tokens) == 1:
+            if not self._is_token:
+                self._bind(self._token, self._one)
+            self._token[0, 0] = tokens[0]
+            self._is_token = True
+        else:
+            self._is_token = False
+            # These two are read when it runs.
+            given, rows = np.array([tokens], np.int64), np.array([max(wanted, 1)], np.int64)
+            self._bind(given, rows)
+        bound.bind_input("attention_mask", *_place(seen))
+        session.run_with_iobinding(bound, options)
+        made: NDArray[Any] = self._row if wanted <= 1 else bound.get_outputs()[0].numpy()
+        return made
+
+    def _bind(self, tokens: NDArray[np.int64], rows: NDArray[np.int64]) -> None:
+        self._bound.bind_input("input_ids", *_place(tokens))
+        self._bound.bind_input("num_logits", *_place(rows))
+        if rows[0] > 1:  # bound anew, or the last step's would be taken again
+            self._bound.bind_output(self._output, "cpu")
+        else:  # the graph declares one row, which can go where we want it
+            self._bound.bind_output(self._output, *_place(self._row))
+
+
+def _place(array: NDArray[Any]) -> tuple[Any, ...]:
+    return "cpu", 0, array.dtype.type, array.shape, array.ctypes.data
+
+
 class _Sequence:
     """Keys and values of a sequence, bound to a session; the system gives pages as they fill."""
 
@@ -164,17 +230,13 @@ class _Sequence:
             for value in session.get_inputs()
             if value.name.startswith(_PAST)
         }
-        self._bindings: dict[str, Any] = {}
+        self._bindings: dict[str, _Binding] = {}
 
-    def binding(self, output: str) -> Any:
-        """Binds the caches. A step gives what else is bound: of this output, and no other."""
+    def binding(self, output: str, width: int, floats: Number) -> _Binding:
+        """Returns what is bound for steps that give an output, whose rows are so wide."""
         if output not in self._bindings:
-            binding = self._bindings[output] = self._session.io_binding()
-            binding.bind_output(output, "cpu")  # first, so that its place is known
-            for name, cache in self._caches.items():
-                place = ("cpu", 0, cache.dtype.type, cache.shape, cache.ctypes.data)
-                binding.bind_input(name, *place)
-                binding.bind_output(name.replace(_PAST, "present."), *place)
+            row = np.empty((1, 1, width), floats)
+            self._bindings[output] = _Binding(self._session, self._caches, output, row)
         return self._bindings[output]
 
 
@@ -258,45 +320,20 @@ class OnnxEngine:
     def _read(self, part: Slice, output: str, width: int) -> NDArray[np.float32]:
         """Appends a slice's tokens to its buffers, in pieces; its length stays what it was."""
         sequence, count = self._sequences[part.sequence], len(part.tokens)
+        binding = sequence.binding(output, width, self._floats)
         rows = []
         for at in range(0, count, self._batch):
-            tokens = np.asarray(part.tokens[at : at + self._batch], np.int64)
+            tokens = part.tokens[at : at + self._batch]
             unwanted = max(count - part.wants_logits - at, 0)  # before the first wanted one
             wanted = max(len(tokens) - unwanted, 0)
-            made = self._piece(sequence, tokens, sequence.length + at + len(tokens), wanted, output)
+            seen = self._seen[:, : sequence.length + at + len(tokens)]
+            try:
+                made = binding.run(self._session, self._options, tokens, seen, wanted)
+            except Exception as error:  # its errors have no class in common
+                raise EdgeInferError(f"ONNX Runtime cannot compute a step: {error}") from error
             if wanted:
-                rows.append(made[0].astype(np.float32, copy=False))
+                rows.append(made[0].astype(np.float32, copy=wanted == 1))
         return _joined(rows, width)
-
-    def _piece(
-        self,
-        sequence: _Sequence,
-        tokens: NDArray[np.int64],
-        total: int,
-        wanted: int,
-        output: str,
-    ) -> NDArray[Any]:
-        """Computes a piece; returns the output, (1, wanted, width), of one row at least."""
-        binding = sequence.binding(output)
-        given = {
-            "input_ids": tokens[None],
-            "attention_mask": self._seen[:, :total],
-            "num_logits": np.array([max(wanted, 1)], np.int64),
-        }
-        for name, value in given.items():
-            binding.bind_input(name, "cpu", 0, value.dtype, value.shape, value.ctypes.data)
-        made: NDArray[Any] | None = None
-        if wanted > 1:  # bound anew, or the last step's would be taken again
-            binding.bind_output(output, "cpu")
-        else:  # the graph declares one row, which can go where we want it
-            width = self.config.vocab_size if output == "logits" else self.config.width
-            made = np.empty((1, 1, width), self._floats)
-            binding.bind_output(output, "cpu", 0, self._floats, made.shape, made.ctypes.data)
-        try:
-            self._session.run_with_iobinding(binding, self._options)
-            return binding.get_outputs()[0].numpy() if made is None else made
-        except Exception as error:  # its errors have no class in common
-            raise EdgeInferError(f"ONNX Runtime cannot compute a step: {error}") from error
 
 
 def _joined(rows: Sequence[NDArray[np.float32]], width: int) -> NDArray[np.float32]:
