@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from math import prod
 from pathlib import Path
@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edgeinfer.arch import to_gguf
+from edgeinfer.arch.tensors import unread
 from edgeinfer.errors import UnsupportedError, UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
 from edgeinfer.formats.gguf_writer import GGUFWriter
@@ -279,16 +280,20 @@ def _jobs(
         )
         for tensor in source.tensors
     ]
-    _check_importance(jobs, recipe)
+    _check_importance(jobs, recipe, unread(source.arch, source.config))
     return jobs + [Job(tensor, get("f32")) for tensor in _made(source)]
 
 
-def _check_importance(jobs: Sequence[Job], recipe: Recipe) -> None:
-    """Refuses types that are no good without importance; what is copied needs none."""
+def _check_importance(jobs: Sequence[Job], recipe: Recipe, unread: Container[str]) -> None:
+    """Refuses types that are no good without importance.
+
+    What is copied needs none, nor does what no layer reads.
+    """
     for job in jobs:
         name, type_ = job.tensor.name, job.type
         if (
             job.importance is None
+            and name not in unread
             and needs_importance(name, type_, recipe.weighted_types)
             and job.tensor.stored_type != type_
         ):
@@ -330,9 +335,11 @@ def _metadata(source: HuggingFaceSource | GgufSource, recipe: Recipe) -> dict[st
     return keys
 
 
-def _array(values: tuple[bool, ...] | tuple[int, ...]) -> NDArray[np.bool_] | NDArray[np.int32]:
-    flags = all(isinstance(value, bool) for value in values)
-    return np.array(values, np.bool_) if flags else np.array(values, np.int32)
+def _array(
+    values: tuple[bool, ...] | tuple[int, ...] | tuple[float, ...],
+) -> NDArray[np.bool_] | NDArray[np.int32] | NDArray[np.float32]:
+    kinds: dict[type, Any] = {bool: np.bool_, int: np.int32, float: np.float32}
+    return np.array(values, kinds[type(values[0])])
 
 
 def _checkpoint_keys(source: HuggingFaceSource) -> Mapping[str, Any]:

@@ -12,6 +12,7 @@ from edgeinfer.arch.tensors import (
     file_shape,
     is_packed,
     packed_shapes,
+    repeated,
     split_name,
     unread,
     usual_name,
@@ -20,7 +21,7 @@ from edgeinfer.arch.transforms import transform_of
 from edgeinfer.errors import CorruptFileError, UnsupportedError
 from edgeinfer.formats.safetensors import Checkpoint
 from edgeinfer_converters.experts import BlockExperts, FloatExperts, LastExpert
-from edgeinfer_converters.tensors import CheckpointTensor, StackedTensor, Tensor
+from edgeinfer_converters.tensors import CheckpointTensor, PaddedTensor, StackedTensor, Tensor
 
 # Buffers that old versions of transformers saved beside the weights.
 _BUFFERS = (".rotary_emb.inv_freq",)
@@ -39,11 +40,12 @@ def map_tensors(
         UnsupportedError: the checkpoint has tensors the model has no place for; named.
     """
     spelled = {usual_name(arch, name): name for name in checkpoint.tensors}
-    names = checkpoint_names(arch, config, settings)
+    names = checkpoint_names(arch, config, settings) | repeated(arch, config)
+    parts = {theirs: file_shape(arch, config, ours)[0] for ours, theirs in names.items()}
     wanted = [
         name
         for theirs in dict.fromkeys(names.values())
-        for name in _each(theirs, config, packed=is_packed(arch, theirs, spelled))
+        for name in _each(theirs, parts[theirs], packed=is_packed(arch, theirs, spelled))
     ]
     missing = [theirs for theirs in wanted if theirs not in spelled]
     if missing:
@@ -62,10 +64,14 @@ def map_tensors(
     for ours, theirs in names.items():
         expected = file_shape(arch, config, ours)
         packed = is_packed(arch, theirs, spelled)
-        stored = [spelled[name] for name in _each(theirs, config, packed=packed)]
+        stored = [spelled[name] for name in _each(theirs, expected[0], packed=packed)]
         if "{}" in theirs:
-            parts = [_tensor(checkpoint, arch, config, ours, s, expected[1:]) for s in stored]
-            tensors.append(StackedTensor(name=ours, parts=parts))
+            each = [_tensor(checkpoint, arch, config, ours, s, expected[1:]) for s in stored]
+            tensors.append(StackedTensor(name=ours, parts=each))
+        elif ours in arch.padded and len(found := checkpoint.tensors[stored[0]].shape) > 1:
+            there = (min(found[0], expected[0]), *expected[1:])
+            tensor = _tensor(checkpoint, arch, config, ours, stored[0], there)
+            tensors.append(PaddedTensor(part=tensor, rows=expected[0]))
         elif packed or (len(expected) > 2 and _is_transposed(arch, ours)):
             tensors.append(_experts(checkpoint, arch, config, ours, stored, expected, last))
         else:
@@ -77,11 +83,11 @@ def _is_transposed(arch: Architecture, ours: str) -> bool:
     return transform_of(arch, split_name(ours)[1]).transposed
 
 
-def _each(theirs: str, config: ModelConfig, *, packed: bool = False) -> list[str]:
-    """The checkpoint's tensors under a name: one, one an expert, or blocks and scales."""
+def _each(theirs: str, parts: int, *, packed: bool = False) -> list[str]:
+    """The checkpoint's tensors under a name: one, one a part, or blocks and scales."""
     if packed:
         return [theirs + "_blocks", theirs + "_scales"]
-    return [theirs.format(i) for i in range(config.experts)] if "{}" in theirs else [theirs]
+    return [theirs.format(i) for i in range(parts)] if "{}" in theirs else [theirs]
 
 
 def _tensor(

@@ -146,6 +146,48 @@ class StackedTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class PaddedTensor:
+    """A matrix that may have fewer rows than there are to be: the first stands for the rest.
+
+    That is what transformers looks up for tokens that a table does not have.
+    """
+
+    part: CheckpointTensor
+    rows: int
+
+    @property
+    def name(self) -> str:
+        """The name in the GGUF."""
+        return self.part.name
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape in the GGUF."""
+        return (self.rows, *self.part.shape[1:])
+
+    @property
+    def exact_type(self) -> str:
+        """That of the matrix."""
+        return self.part.exact_type
+
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None: a checkpoint's weights are always encoded anew."""
+        return None
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns None."""
+        return None
+
+    def read(self, first: int, last: int) -> NDArray[np.float32]:
+        """Returns rows, those beyond the matrix's last as its first."""
+        there = min(max(self.part.shape[0], first), last)
+        rows = self.part.read(first, there) if first < there else self.part.read(0, 1)[:0]
+        beyond = np.repeat(self.part.read(0, 1), last - there, axis=0) if there < last else rows[:0]
+        return np.concatenate([rows, beyond])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class GgufTensor:
     """A tensor of a GGUF file, to be copied or encoded anew."""
 

@@ -7,6 +7,7 @@ engines have no branch on a family's name.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from enum import Enum
 
@@ -134,6 +135,10 @@ class ModelConfig:
     layer_key_is_value: tuple[bool, ...] = ()
     value_norm: bool = False  # RMS norm of each head's values, without weights
     per_layer_width: int = 0  # of the inputs that each layer has of every token, 0 for none
+    streams: int = 1  # residual streams, of which layers compute the first and predict all (AltUp)
+    laurel_rank: int = 0  # of what layers add beside attention (LAuReL), 0 for nothing
+    # Per layer, the standard deviations above the mean from which on gates count; -inf: all do.
+    layer_cutoff: tuple[float, ...] = ()
     attention_scale: float  # multiplies q.k; 1/sqrt(head_dim) unless the family says else
     attention_softcap: float = 0.0  # 0 is off
     output_softcap: float = 0.0  # 0 is off
@@ -149,7 +154,7 @@ class ModelConfig:
         assert len(self.layer_mixer) in (0, self.layers)
         for values in (
             *(self.layer_head_dim, self.layer_kv_heads, self.layer_ff_width),
-            *(self.layer_kv, self.layer_key_is_value),
+            *(self.layer_kv, self.layer_key_is_value, self.layer_cutoff),
         ):
             assert len(values) in (0, self.layers)
 
@@ -169,6 +174,11 @@ class ModelConfig:
         if self.mixer(layer) is not Mixer.ATTENTION:
             return False
         return not self.layer_kv or self.layer_kv[layer] == layer
+
+    @property
+    def has_sparse_gates(self) -> bool:
+        """Whether some layers keep only the largest gates."""
+        return any(cutoff > -math.inf for cutoff in self.layer_cutoff)
 
     def key_is_value(self, layer: int) -> bool:
         """Whether a layer's keys are its values, too."""

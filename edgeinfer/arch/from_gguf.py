@@ -62,6 +62,9 @@ KEYS: Mapping[str, str] = {
     "local_value_dim": "attention.value_length_swa",
     "shared_kv_layers": "attention.shared_kv_layers",
     "per_layer_width": "embedding_length_per_layer_input",
+    "streams": "altup.num_inputs",
+    "computed_stream": "altup.active_idx",
+    "cutoffs": "activation_sparsity_scale",
     "rope.sections": "rope.dimension_sections",
     "causal": "attention.causal",
     "rope.dim": "rope.dimension_count",
@@ -102,6 +105,8 @@ ROPE_TENSORS: Mapping[str, str] = {
     "rope.long_divisors": "rope_factors_long.weight",
     "rope.short_divisors": "rope_factors_short.weight",
 }
+
+_LAUREL = "blk.0.laurel_l.weight"
 
 
 class _TensorInfo(Protocol):
@@ -170,6 +175,9 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         shared_kv_layers=keys.optional("shared_kv_layers", int, 0) if arch.shares_kv else 0,
         key_is_value=_key_is_value(gguf, layers) if arch.keys_as_values else (),
         per_layer_width=keys.optional("per_layer_width", int, 0) if arch.per_layer_inputs else 0,
+        streams=keys.require("streams", int) if arch.several_streams else 1,
+        laurel_rank=_laurel_rank(gguf, keys) if arch.laurel else 0,
+        cutoffs=_cutoffs(keys, layers) if arch.sparse_gates else (),
         experts=experts,
         experts_used=keys.require("experts_used", int) if experts else 0,
         norm_eps=keys.require("norm_eps", float),
@@ -219,6 +227,8 @@ class _Keys:
             return "rows of tensor 'token_embd.weight'"
         if field == "token_types":
             return "rows of tensor 'token_types.weight'"
+        if field == "laurel_rank":
+            return f"rows of tensor {_LAUREL!r}"
         return f"key '{self._arch}.{self._keys[field]}'"
 
     def get(self, field: str) -> Any:
@@ -250,7 +260,9 @@ class _Keys:
         """Reads a number, or an array of them."""
         value = self.get(field)
         if isinstance(value, (np.ndarray, list)):
-            return tuple(self._checked(field, int(v), int) for v in value)
+            if not all(isinstance(v, (int, np.integer)) for v in value):
+                raise CorruptFileError(f"{self.name(field)} is {value!r:.60}, expected integers")
+            return tuple(int(v) for v in value)
         return (self.require(field, int),)
 
     def by_layer(self, field: str, layers: int) -> tuple[int, ...]:
@@ -282,6 +294,8 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None
         )
     if keys.optional("causal", bool, arch.causal) is not arch.causal:
         raise UnsupportedError(f"{keys.name('causal')} is {not arch.causal} in {arch.name}")
+    if keys.optional("computed_stream", int, 0) != 0:
+        raise UnsupportedError(f"{keys.name('computed_stream')} is another stream than the first")
     if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
         raise UnsupportedError(f"{arch.name} without rotary embeddings")
 
@@ -312,7 +326,7 @@ def _layer_kv_heads(keys: _Keys, arch: Architecture, layers: int) -> tuple[int, 
 
 def _widths(keys: _Keys, arch: Architecture, layers: int) -> tuple[int, ...]:
     """Returns the widths of feed-forward blocks: each layer's, or one."""
-    if arch.windows_differ:
+    if arch.widths_differ:
         return keys.by_layer("ff_width", layers)
     return (keys.per_layer("ff_width", None),)
 
@@ -327,6 +341,23 @@ def _key_is_value(gguf: GgufSource, layers: int) -> tuple[bool, ...]:
         for i in range(layers)
     )
     return found if any(found) else ()
+
+
+def _laurel_rank(gguf: GgufSource, keys: _Keys) -> int:
+    """No key says it."""
+    if _LAUREL not in gguf.tensors:
+        raise CorruptFileError(f"tensor {_LAUREL!r} is missing")
+    return check_size("laurel_rank", int(gguf.tensors[_LAUREL].shape[0]), keys.name)
+
+
+def _cutoffs(keys: _Keys, layers: int) -> tuple[float, ...]:
+    """Returns where each layer's gates are cut off; nothing if none are."""
+    found = keys.get("cutoffs")
+    is_list = isinstance(found, (np.ndarray, list)) and len(found) == layers
+    if not is_list or not all(isinstance(cutoff, (float, np.floating)) for cutoff in found):
+        raise CorruptFileError(f"{keys.name('cutoffs')} is no list of {layers} floats")
+    cutoffs = tuple(float(cutoff) for cutoff in found)
+    return cutoffs if any(cutoff != -math.inf for cutoff in cutoffs) else ()
 
 
 def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import NormalDist
 from typing import Any, TypeVar
 
 from edgeinfer.arch.config import Activation, Mixer
@@ -51,6 +52,9 @@ KEYS: Mapping[str, str] = {
     "delta_dim": "linear_key_head_dim",
     "shared_kv_layers": "num_kv_shared_layers",
     "per_layer_width": "hidden_size_per_layer_input",
+    "streams": "altup_num_inputs",
+    "laurel_rank": "laurel_rank",
+    "cutoffs": "activation_sparsity_pattern",
     "expert_ff_width": "moe_intermediate_size",
 }
 
@@ -102,10 +106,10 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     head_dims, layer_kv_heads = _layer_heads(keys, arch, windowed, head_dim, kv_heads)
     head_dim, local_head_dim = _by_window(head_dims, windowed)
     rope, local_rope = _ropes(keys, arch, head_dim, local_head_dim or head_dim, context)
-    ff_width = _ff_width(keys, arch.ff_factor * width or None)
-    beside = experts > 0 and arch.dense_beside_experts
     shared = keys.number("shared_kv_layers", int, 0) if arch.shares_kv else 0
-    widths = _widths(keys, ff_width, layers, shared)
+    widths = _widths(keys, arch, layers, shared)
+    ff_width = max(widths, default=0) or _ff_width(keys, arch.ff_factor * width or None)
+    beside = experts > 0 and arch.dense_beside_experts
     scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
     delta = _delta(keys, arch)
     numbers = Hyperparameters(
@@ -117,14 +121,17 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         heads=heads,
         kv_heads=max(layer_kv_heads, default=kv_heads),
         head_dim=head_dim,
-        ff_width=keys.number("expert_ff_width", int) if beside else max(widths, default=ff_width),
+        ff_width=keys.number("expert_ff_width", int) if beside else ff_width,
         dense_ff_width=ff_width if beside else 0,
         local_head_dim=local_head_dim,
         layer_kv_heads=varied(layer_kv_heads),
-        layer_ff_width=widths,
+        layer_ff_width=varied(widths),
         shared_kv_layers=shared,
         key_is_value=_key_is_value(keys, arch, windowed, shared),
         per_layer_width=_per_layer_width(keys, arch),
+        streams=keys.number("streams", int) if arch.several_streams else 1,
+        laurel_rank=_laurel_rank(keys) if arch.laurel else 0,
+        cutoffs=_cutoffs(keys, layers) if arch.sparse_gates else (),
         experts=experts,
         experts_used=keys.number("experts_used", int) if experts else 0,
         norm_eps=keys.number("norm_eps", float),
@@ -291,7 +298,8 @@ def _key_is_value(
 def _per_layer_width(keys: _Keys, arch: Architecture) -> int:
     width = keys.number("per_layer_width", int, 0) if arch.per_layer_inputs else 0
     vocab = keys.number("vocab_size", int)
-    if width and keys.number("vocab_size_per_layer_input", int, vocab) != vocab:
+    own = keys.number("vocab_size_per_layer_input", int, vocab)
+    if width and own != vocab and not (arch.padded and 0 < own < vocab):
         raise UnsupportedError(
             f"{arch.name} with inputs of layers for another vocabulary "
             "('vocab_size_per_layer_input')"
@@ -299,10 +307,37 @@ def _per_layer_width(keys: _Keys, arch: Architecture) -> int:
     return width
 
 
-def _widths(keys: _Keys, ff_width: int, layers: int, shared: int) -> tuple[int, ...]:
-    """The widths of feed-forward blocks, if those of layers without keys are wider."""
-    wide = 2 if keys.get("use_double_wide_mlp") else 1
-    return varied(ff_width * (1 if i < layers - shared else wide) for i in range(layers))
+def _widths(keys: _Keys, arch: Architecture, layers: int, shared: int) -> tuple[int, ...]:
+    """The widths of feed-forward blocks; nothing where all have the same, which one number says."""
+    if not arch.widths_differ:
+        return ()
+    if isinstance(keys.get("intermediate_size"), list):
+        stated = keys.flags("intermediate_size", layers) or []
+        return tuple(checked_number(_name("ff_width"), width, int) for width in stated)
+    width, wide = keys.number("ff_width", int), 2 if keys.get("use_double_wide_mlp") else 1
+    return tuple(width * (1 if i < layers - shared else wide) for i in range(layers))
+
+
+def _laurel_rank(keys: _Keys) -> int:
+    return check_size("laurel_rank", keys.number("laurel_rank", int), _name)
+
+
+def _cutoffs(keys: _Keys, layers: int) -> tuple[float, ...]:
+    """Where gates are cut off, of each layer's share of gates that do not count.
+
+    Gates are taken to be normally distributed. By default transformers cuts 95 % of them off in the
+    first ten layers of models that have more.
+    """
+    usual = [0.95 if layers > 10 and i < 10 else 0.0 for i in range(layers)]
+    shares = keys.flags("activation_sparsity_pattern", layers) or usual
+    found = tuple(_cutoff(checked_number(_name("cutoffs"), share, float)) for share in shares)
+    return found if any(cutoff > -math.inf for cutoff in found) else ()
+
+
+def _cutoff(share: float) -> float:
+    if not 0 <= share < 1:
+        raise CorruptFileError(f"{_name('cutoffs')} has {share}, expected at least 0 and below 1")
+    return NormalDist().inv_cdf(share) if share else -math.inf
 
 
 def _delta(keys: _Keys, arch: Architecture) -> dict[str, int]:

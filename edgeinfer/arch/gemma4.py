@@ -18,6 +18,7 @@ ARCHITECTURE = replace(
     wide_scale_layers=0,
     attention_scale=1.0,
     windows_differ=True,
+    widths_differ=True,
     last_is_global=True,
     shares_kv=True,
     keys_as_values=True,

@@ -31,6 +31,7 @@ _LIMITS = {
     "delta_heads": 1 << 12,
     "delta_key_heads": 1 << 12,
     "delta_dim": 1 << 12,
+    "laurel_rank": 1 << 16,
 }
 # The same of what is 0 where there is none.
 _OPTIONAL_LIMITS = {
@@ -40,6 +41,7 @@ _OPTIONAL_LIMITS = {
     "shared_kv_layers": 1 << 10,
     "per_layer_width": 1 << 16,
 }
+MOST_STREAMS = 8
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,6 +65,10 @@ class Hyperparameters:
             before them that is windowed as they are.
         key_is_value: per layer, whether its keys are its values; empty for none.
         per_layer_width: of the inputs that layers have of their own, 0 for none.
+        streams: residual streams.
+        laurel_rank: of what layers add beside attention, 0 for nothing.
+        cutoffs: per layer, the standard deviations above the mean from which on gates count, -inf
+            where all do; empty where all layers' do.
         pooling: what the file says of embeddings, None if it does not.
     """
 
@@ -96,6 +102,9 @@ class Hyperparameters:
     shared_kv_layers: int = 0
     key_is_value: tuple[bool, ...] = ()
     per_layer_width: int = 0
+    streams: int = 1
+    laurel_rank: int = 0
+    cutoffs: tuple[float, ...] = ()
     attention_scale: float
     attention_softcap: float = 0.0
     output_softcap: float = 0.0
@@ -142,6 +151,9 @@ class Hyperparameters:
             layer_key_is_value=self.key_is_value,
             value_norm=arch.value_norm,
             per_layer_width=self.per_layer_width,
+            streams=self.streams,
+            laurel_rank=self.laurel_rank,
+            layer_cutoff=self.cutoffs,
             dense_ff_width=self.dense_ff_width,
             ff_width=self.ff_width,
             experts=self.experts,
@@ -200,6 +212,7 @@ class Hyperparameters:
                 raise CorruptFileError(f"{key(field)} is {size}, expected 0 to {most}")
         for field in _LIMITS:
             is_there = {"experts": self.experts, "conv_taps": self.mixers}
+            is_there["laurel_rank"] = self.laurel_rank
             if field.startswith("delta"):
                 is_there[field] = Mixer.DELTA_NET in self.mixers
             if is_there.get(field.removesuffix("_used"), True):
@@ -230,6 +243,13 @@ class Hyperparameters:
             value = getattr(self, field)
             if not (math.isfinite(value) and value >= 0):
                 raise CorruptFileError(f"{key(field)} is {value}, expected at least 0")
+        if not 1 <= self.streams <= MOST_STREAMS:
+            raise CorruptFileError(
+                f"{key('streams')} is {self.streams}, expected 1 to {MOST_STREAMS}"
+            )
+        for cutoff in self.cutoffs:
+            if not cutoff < math.inf:
+                raise CorruptFileError(f"{key('cutoffs')} has {cutoff}: no gate would count")
         for heads in self.layer_kv_heads:
             if heads < 1 or self.heads % heads:
                 raise CorruptFileError(f"{key('kv_heads')} has {heads}, of {self.heads} heads")

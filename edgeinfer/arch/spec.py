@@ -190,12 +190,18 @@ class Architecture:
             all second ones; else those of a key head are neighbours.
         attention_gate: beside each head's query there is a gate of its output.
         windows_differ: layers with a window have another length of heads, and layers may have
-            other numbers of KV heads and widths of feed-forward blocks.
+            other numbers of KV heads.
+        widths_differ: layers may have other widths of feed-forward blocks.
         last_is_global: the last layer has no window, whatever the file says.
         shares_kv: the last layers may read the keys and values of earlier ones.
+        requires_kv: llama.cpp does not open a file in which these have no keys and values, which
+            it does not read either.
         keys_as_values: layers without a window may have no matrix of values.
         value_norm: each head's values have a norm, without weights.
         per_layer_inputs: its models may have ``PER_LAYER_MODEL``.
+        several_streams: the residual stream is several (AltUp).
+        laurel: a product of two narrow matrices runs beside attention (LAuReL).
+        sparse_gates: layers may keep only the largest gates of their feed-forward blocks.
         rope_sections: how a GGUF divides rotary pairs between time and places in a picture, which
             are all the same for text; empty if it does not.
         predicts_ahead: files may have blocks that guess tokens ahead, which are not read.
@@ -212,6 +218,7 @@ class Architecture:
         blocks: what names in a checkpoint's block "{}" begin with.
         block: changes to ``BLOCK_TENSORS``; None takes a tensor away.
         not_first: those of ``block`` that the first block lacks.
+        padded: tensors of which a checkpoint may have fewer rows, whose first stands for the rest.
         biases: biases every checkpoint of the family has: GGUF name -> checkpoint name.
         fused: file tensors that hold several of the graph's, in row order, or one under
             another name.
@@ -260,11 +267,16 @@ class Architecture:
     delta_tiled: bool = False
     attention_gate: bool = False
     windows_differ: bool = False
+    widths_differ: bool = False
     last_is_global: bool = False
     shares_kv: bool = False
+    requires_kv: bool = False
     keys_as_values: bool = False
     value_norm: bool = False
     per_layer_inputs: bool = False
+    several_streams: bool = False
+    laurel: bool = False
+    sparse_gates: bool = False
     rope_sections: tuple[int, ...] = ()
     predicts_ahead: bool = False
     kv_heads_tell_mixers: bool = False
@@ -279,6 +291,7 @@ class Architecture:
     model: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     block: Mapping[str, str | None] = field(default_factory=lambda: NOTHING)
     not_first: tuple[str, ...] = ()
+    padded: tuple[str, ...] = ()
     biases: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     fused: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: FUSED_QKV)
     transforms: Mapping[str, str] = field(default_factory=lambda: NOTHING)

@@ -95,18 +95,38 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "inp_gate.weight": ("per_layer", "width"),
     "proj.weight": ("width", "per_layer"),
     "post_norm.weight": ("width",),
+    "altup_proj.weight": ("other_streams", "width", "width"),
+    "altup_unembd_proj.weight": ("other_streams", "width", "width"),
+    "altup_router.weight": ("streams", "width"),
+    "altup_router_norm.weight": ("width",),
+    "altup_predict_coef.weight": ("streams_squared", "streams"),
+    "altup_correct_coef.weight": ("streams", "streams"),
+    "altup_correct_scale.weight": ("width",),
+    "laurel_l.weight": ("laurel_rank", "width"),
+    "laurel_r.weight": ("width", "laurel_rank"),
+    "laurel_post_norm.weight": ("width",),
     "layer_output_norm.weight": ("width",),
     "layer_output_norm.bias": ("width",),
 }
 
-# Convolutions are kept as float32, whatever their type in a file.
-CONVOLUTIONS = frozenset({"shortconv.conv.weight", "ssm_conv1d.weight"})
+# Convolutions and small matrices that engines keep as float32, whatever their type in a file.
+FLOATS = frozenset(
+    {
+        *("shortconv.conv.weight", "ssm_conv1d.weight"),
+        *("altup_predict_coef.weight", "altup_correct_coef.weight"),
+    }
+)
 
-# What a file has of all experts in one tensor, the graph has for each: "ffn_up.3.weight".
+# What a file has of all experts, or streams, in one tensor, the graph has for each:
+# "ffn_up.3.weight".
 _STACKED: Mapping[str, str] = {
-    f"ffn_{matrix}_exps.{kind}": f"ffn_{matrix}.{{}}.{kind}"
-    for matrix in ("gate", "up", "down")
-    for kind in ("weight", "bias")
+    **{
+        f"ffn_{matrix}_exps.{kind}": f"ffn_{matrix}.{{}}.{kind}"
+        for matrix in ("gate", "up", "down")
+        for kind in ("weight", "bias")
+    },
+    "altup_proj.weight": "altup_proj.{}.weight",
+    "altup_unembd_proj.weight": "altup_unembd_proj.{}.weight",
 }
 
 # Matrices of which a token takes a row, and which nothing is multiplied with.
@@ -161,6 +181,10 @@ def graph_shape(config: ModelConfig, kind: str) -> tuple[int, ...]:
         "one": 1,
         "per_layer": config.per_layer_width,
         "all_per_layer": config.layers * config.per_layer_width,
+        "streams": config.streams,
+        "other_streams": config.streams - 1,
+        "streams_squared": config.streams**2,
+        "laurel_rank": config.laurel_rank,
         "experts": config.experts,
         "heads": config.heads,
         "queries": queries,
@@ -201,6 +225,23 @@ def unread(arch: Architecture, config: ModelConfig) -> dict[str, str]:
     }
 
 
+def repeated(arch: Architecture, config: ModelConfig) -> dict[str, str]:
+    """Returns what a file has of such layers, a copy of what they read, for llama.cpp to open it.
+
+    Returns:
+        GGUF name -> checkpoint name.
+    """
+    if not arch.requires_kv:
+        return {}
+    kinds = {ours: theirs for ours, theirs in arch.block_tensors().items() if ours in KV_TENSORS}
+    return {
+        f"blk.{i}.{ours}": arch.blocks.format(source) + theirs
+        for i, source in enumerate(config.layer_kv)
+        if source != i
+        for ours, theirs in kinds.items()
+    }
+
+
 def graph_tensors(
     arch: Architecture, config: ModelConfig, mixer: Mixer = Mixer.ATTENTION
 ) -> tuple[str, ...]:
@@ -231,7 +272,7 @@ def checkpoint_names(
 ) -> dict[str, str]:
     """Returns GGUF name -> checkpoint name of every tensor a model must have, in file order.
 
-    The name of a tensor that stacks the experts' has "{}" for the expert's number.
+    The name of a tensor that stacks several, such as the experts', has "{}" for their number.
 
     Args:
         arch: the family.
@@ -315,18 +356,14 @@ def engine_tensors(
         unused = {name for name in unused if not _is_beyond(name, config)}
     found: list[EngineTensor] = []
     for kind in _apart(arch, arch.model_tensors(config.tied_output, config.per_layer_width > 0)):
-        found.append(_find(arch, config, shapes, "", kind))
+        found += _unstacked(_find(arch, config, shapes, "", kind), shapes)
     kinds = {mixer: graph_tensors(arch, config, mixer) for mixer in arch.mixers}
     for i in range(config.layers):
         lacks = lacking(arch, config, i)
         for kind in kinds[config.mixer(i)]:
             if kind in lacks:
                 continue
-            tensor = _find(arch, config, shapes, f"blk.{i}.", kind)
-            if kind in _STACKED:
-                found += _unstacked(tensor, config, shapes[tensor.source])
-            else:
-                found.append(tensor)
+            found += _unstacked(_find(arch, config, shapes, f"blk.{i}.", kind), shapes)
     for kind in sorted(_OPTIONAL.difference(*kinds.values())):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
@@ -383,16 +420,20 @@ def _find(
 
 
 def _unstacked(
-    tensor: EngineTensor, config: ModelConfig, source: tuple[int, ...]
+    tensor: EngineTensor, shapes: Mapping[str, tuple[int, ...]]
 ) -> Iterator[EngineTensor]:
-    """Takes the experts' matrices, or their biases, apart; ``source`` is the file's shape."""
+    """Takes stacked matrices, or their biases, apart; others are yielded as they are."""
     block, kind = split_name(tensor.name)
+    if kind not in _STACKED:
+        yield tensor
+        return
+    source = shapes[tensor.source]
     matrices = len(source) > 2
     rows, step = (tensor.row_count, source[1]) if matrices else (1, 1)
     first = tensor.row_start if matrices else 0
-    for expert in range(config.experts):
-        name = block + _STACKED[kind].format(expert)
-        yield EngineTensor(name, tensor.source, first + expert * step, rows)
+    for part in range(source[0]):
+        name = block + _STACKED[kind].format(part)
+        yield EngineTensor(name, tensor.source, first + part * step, rows)
 
 
 def _holder(

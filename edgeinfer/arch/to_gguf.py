@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -21,7 +22,7 @@ from edgeinfer.errors import UnsupportedError
 TOKEN_TYPE_COUNT = "tokenizer.ggml.token_type_count"
 
 # The value of a key; in the file an int is a u32, a float an f32, a tuple an array.
-GgufValue = int | float | bool | str | tuple[bool, ...] | tuple[int, ...]
+GgufValue = int | float | bool | str | tuple[bool, ...] | tuple[int, ...] | tuple[float, ...]
 
 
 def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValue]:
@@ -89,12 +90,18 @@ def _by_layer(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, Gguf
     written: dict[str, GgufValue] = {}
     if arch.windows_differ:
         local = numbers.local_head_dim or numbers.head_dim
+        written |= {"local_head_dim": local, "local_value_dim": local}
+    if arch.widths_differ:
         widths = numbers.layer_ff_width or numbers.dense_ff_width or numbers.ff_width
-        written |= {"local_head_dim": local, "local_value_dim": local, "ff_width": widths}
+        written["ff_width"] = widths
     if arch.shares_kv:
         written["shared_kv_layers"] = numbers.shared_kv_layers
     if arch.per_layer_inputs:
         written["per_layer_width"] = numbers.per_layer_width
+    if arch.several_streams:
+        written |= {"streams": numbers.streams, "computed_stream": 0}
+    if arch.sparse_gates:
+        written["cutoffs"] = numbers.cutoffs or (-math.inf,) * numbers.layers
     return written
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.arch import config_from_gguf, engine_tensors, gguf_architecture
 from edgeinfer.arch.config import ModelConfig
-from edgeinfer.arch.tensors import CONVOLUTIONS, LOOKED_UP, split_name
+from edgeinfer.arch.tensors import FLOATS, LOOKED_UP, split_name
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.gguf import GGUFFile
 
@@ -47,7 +47,12 @@ _FIELDS_BESIDE = {
     "ffn_gate_inp.weight": "",  # it stays float32
 }
 _EXPERT = re.compile(r"\.\d+\.weight$")  # "ffn_gate.3.weight", the gate of expert 3
-_NOT_RECORDED = LOOKED_UP | {"per_layer_model_proj.weight"}  # which stays float32
+# Of what stays float32, or is looked up, nothing is recorded.
+_NOT_RECORDED = LOOKED_UP | {
+    "per_layer_model_proj.weight",
+    *("altup_proj.weight", "altup_unembd_proj.weight", "altup_router.weight"),
+    *("laurel_l.weight", "laurel_r.weight"),
+}
 _EMBEDDING, _OUTPUT = "token_embd.weight", "output.weight"
 
 
@@ -95,7 +100,7 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
     shapes = {name: info.shape for name, info in file.tensors.items()}
     parts: dict[str, list[Rows]] = {}
     for part in engine_tensors(gguf_architecture(file.metadata), config, shapes):
-        if len(shapes[part.source]) > 1 and split_name(part.name)[1] not in CONVOLUTIONS:
+        if len(shapes[part.source]) > 1 and split_name(part.name)[1] not in FLOATS:
             rows = Rows(part.name, part.row_start, part.row_count)
             parts.setdefault(part.source, []).append(rows)
     found = []

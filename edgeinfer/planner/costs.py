@@ -13,7 +13,7 @@ from math import prod
 from edgeinfer.arch.config import Mixer, ModelConfig
 from edgeinfer.arch.spec import Architecture
 from edgeinfer.arch.tensors import (
-    CONVOLUTIONS,
+    FLOATS,
     LOOKED_UP,
     at_layer,
     engine_tensors,
@@ -75,7 +75,7 @@ def weights_bytes(arch: Architecture, config: ModelConfig, tensors: Mapping[str,
             size = 4 * part.row_count
         elif part.name.endswith(".bias"):  # of an expert
             size = 4 * source.shape[-1]
-        elif split_name(part.name)[1] in CONVOLUTIONS:
+        elif split_name(part.name)[1] in FLOATS:
             size = 4 * prod(source.shape)
         elif part.name in LOOKED_UP or (part.name == EMBEDDING and not config.tied_output):
             size = part.row_count * _row_bytes(source)
@@ -164,12 +164,15 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         batch * config.projected_width,  # inputs of recurrent layers
         *(batch * inputs, batch * inputs, batch * config.per_layer_width),  # of layers' own inputs
         batch * config.width if config.dense_ff_width else 0,  # of a block beside experts
+        config.streams * batch * config.width if config.streams > 1 else 0,
+        batch * config.laurel_rank,
+        batch * config.ff_width if config.has_sparse_gates else 0,  # beside gates
     ]
     if Mixer.DELTA_NET in config.layer_mixer:
         values = batch * config.delta_heads * config.delta_dim
         heads = batch * config.delta_heads
         floats += [batch * config.conv_width(Mixer.DELTA_NET), values, 2 * heads, heads, heads]
-    quantised = [(max(config.width, mixed, config.per_layer_width), batch)]
+    quantised = [(max(config.width, mixed, config.per_layer_width, config.laurel_rank), batch)]
     if config.experts:
         blocks = config.experts + config.shared_expert
         floats += [

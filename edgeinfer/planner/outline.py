@@ -19,6 +19,7 @@ from edgeinfer.arch.tensors import (
     file_shape,
     is_packed,
     packed_shapes,
+    repeated,
     split_name,
     usual_name,
 )
@@ -113,7 +114,8 @@ class Outline:
         config = numbers.model_config(arch)
         found = {usual_name(arch, name): shape for name, shape in shapes.items()}
         tensors = {}
-        for name, theirs in checkpoint_names(arch, config, settings).items():
+        names = checkpoint_names(arch, config, settings) | repeated(arch, config)
+        for name, theirs in names.items():
             kind = split_name(name)[1]
             expected = file_shape(arch, config, name)
             stored = transform_of(arch, kind).stored(config, expected)
@@ -121,7 +123,9 @@ class Outline:
             packed = is_packed(arch, theirs, found)
             parts = {theirs: stored}
             if "{}" in theirs:
-                parts = {theirs.format(i): stored[1:] for i in range(config.experts)}
+                parts = {theirs.format(i): stored[1:] for i in range(expected[0])}
+            elif name in arch.padded and len(found.get(theirs, ())) == len(stored):
+                parts = {theirs: (min(found[theirs][0], stored[0]), *stored[1:])}
             elif packed:
                 parts = {theirs + end: shape for end, shape in packed_shapes(stored).items()}
             for part, wanted in parts.items():

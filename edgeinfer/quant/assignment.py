@@ -213,7 +213,7 @@ class _Assignment:
         return compiled
 
     def _places(self, config: ModelConfig, weighted: bool) -> dict[str, Place]:
-        experts = max((s[0] for s in self.shapes.values() if len(s) == 3), default=0)
+        experts = max((s[0] for name, s in self.shapes.items() if "_exps." in name), default=0)
         totals = Counter(_kind(name) for name in self.matrices)
         seen: Counter[str] = Counter()
         places = {}

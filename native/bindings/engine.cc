@@ -104,6 +104,9 @@ ModelConfig config_from(const nb::dict& d) {
   c.layer_key_is_value = field<std::vector<bool>>(d, "layer_key_is_value");
   c.value_norm = field<bool>(d, "value_norm");
   c.per_layer_width = field<int64_t>(d, "per_layer_width");
+  c.streams = field<int64_t>(d, "streams");
+  c.laurel_rank = field<int64_t>(d, "laurel_rank");
+  c.layer_cutoff = field<std::vector<float>>(d, "layer_cutoff");
   c.attention_scale = field<float>(d, "attention_scale");
   c.attention_softcap = field<float>(d, "attention_softcap");
   c.output_softcap = field<float>(d, "output_softcap");

@@ -109,19 +109,23 @@ void Decoder::forward(Team& team) {
 
   each_token([&](int64_t t) { embed(t); });
   if (config_.per_layer_width) make_layer_inputs(team);
+  if (config_.streams > 1) widen(team);
   for (int64_t i = 0; i < config_.layers; ++i) {
     const Layer& layer = weights_.layers()[static_cast<size_t>(i)];
 
     each_token([&](int64_t t) {
+      if (layer.stream_router) predict(layer, t);
       normalise(s_.x, layer.attn_norm, s_.h, t);
       record(&InputRecord::qkv, i, s_.h, config_.width, t);
     });
     mix(team, layer, i);
     each_token([&](int64_t t) { add_branch(layer.attn_post_norm, layer.attn_sum_norm, t); });
+    if (layer.narrow_in) add_narrow(team, layer);
 
     feed_forward(team, layer, i);
     each_token([&](int64_t t) {
       add_branch(layer.ffn_post_norm, layer.ffn_sum_norm, t);
+      if (layer.stream_router) correct(layer, t);
       if (!layer.input_gate) scale(layer, t);
     });
     if (layer.input_gate) take_layer_input(team, layer, i);
@@ -422,6 +426,7 @@ void Decoder::finish(Team& team) {
   const ModelConfig& c = config_;
   const auto rows = static_cast<int64_t>(wanted_->size());
   if (rows == 0) return;
+  if (config_.streams > 1) narrow(team);
   float* normed = output_ == Output::kHidden ? out_ : s_.h;
   team.for_each(rows, 1, [&](int64_t i, int64_t) {
     const float* x = s_.x + (*wanted_)[static_cast<size_t>(i)] * c.width;

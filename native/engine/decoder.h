@@ -75,6 +75,15 @@ class Decoder {
   void dense_and_mixture(Team& team, const Layer& layer, int64_t i, const Activations& h);
   void make_layer_inputs(Team& team);
   void take_layer_input(Team& team, const Layer& layer, int64_t i);
+  void sparse(Team& team, const Layer& layer, int64_t i, const Activations& h);
+  void add_narrow(Team& team, const Layer& layer);
+  float* stream(int64_t j, int64_t t);
+  void widen(Team& team);
+  void predict(const Layer& layer, int64_t t);
+  void correct(const Layer& layer, int64_t t);
+  void route(const Layer& layer, const float* x, int64_t t, float* modes);
+  void as_large_as(const float* x, float* y) const;
+  void narrow(Team& team);
   void record_gated(const Layer& layer, int64_t index, int64_t t);
   void add_branch(const NormWeights& post_norm, const NormWeights& sum_norm, int64_t t);
   void scale(const Layer& layer, int64_t t);

@@ -1,6 +1,7 @@
 // A layer's feed-forward blocks: one, a mixture of experts, or both.
 #include "engine/decoder.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace edgeinfer {
@@ -13,6 +14,7 @@ void Decoder::feed_forward(Team& team, const Layer& layer, int64_t i) {
     normalise(s_.x, layer.ffn_norm, s_.h, t);
     record(&InputRecord::ffn, i, s_.h, config_.width, t);
   });
+  if (config_.has_sparse_gates(i)) return sparse(team, layer, i, h);
   if (!layer.router) return dense(team, layer, i, layer.experts);
   project(team, h, {{layer.router, s_.router}});
   if (layer.shared_gate) project(team, h, {{layer.shared_gate, s_.shared}});
@@ -34,6 +36,30 @@ void Decoder::dense(Team& team, const Layer& layer, int64_t i,
     });
   }
   project(team, {s_.gated, s_.ff_blocks, n, tokens_, tokens_, n}, {{blocks.front().down, s_.y}});
+}
+
+// y = the block of all tokens, of h; of its gates only those count that are so many standard
+// deviations above their mean, less that much: about the largest few per cent (Gemma 3n).
+void Decoder::sparse(Team& team, const Layer& layer, int64_t i, const Activations& h) {
+  const FeedForward& ff = layer.experts.front();
+  const int64_t n = ff.up.rows;
+  const float cutoff = config_.layer_cutoff[static_cast<size_t>(i)];
+  const auto activate = gate_kernel();
+  project(team, h, {{ff.gate, s_.gated}, {ff.up, s_.up}});
+  for_each_token(team, [&](int64_t t) {
+    float* const gate = s_.gated + t * n;
+    double sum = 0, squares = 0;
+    for (int64_t j = 0; j < n; ++j) sum += gate[j];
+    const auto mean = static_cast<float>(sum / static_cast<double>(n));
+    for (int64_t j = 0; j < n; ++j) squares += (gate[j] - mean) * (gate[j] - mean);
+    const auto deviation = static_cast<float>(std::sqrt(squares / static_cast<double>(n)));
+    const float least = mean + cutoff * deviation;
+    for (int64_t j = 0; j < n; ++j) gate[j] = std::max(gate[j] - least, 0.0f);
+    activate(gate, s_.up + t * n, n);
+    if (ff.down.quantised()) kernels_.quantize(s_.gated, n, n, tokens_, t, t + 1, s_.ff_blocks);
+    if (record_) record_gated(layer, i, t);
+  });
+  project(team, {s_.gated, s_.ff_blocks, n, tokens_, tokens_, n}, {{ff.down, s_.y}});
 }
 
 // y = what the chosen experts make of h.

@@ -26,7 +26,7 @@ void Decoder::make_layer_inputs(Team& team) {
   });
 }
 
-// x = scale * (x + norm(P (activation(G x) * input)))
+// x = scale * (x + norm(P (activation(G x) * input))), or all streams but the first get that added.
 void Decoder::take_layer_input(Team& team, const Layer& layer, int64_t i) {
   const int64_t width = config_.width, n = config_.per_layer_width;
   for_each_token(team, [&](int64_t t) {
@@ -45,6 +45,8 @@ void Decoder::take_layer_input(Team& team, const Layer& layer, int64_t i) {
   project(team, {s_.layer_gate, s_.blocks, n, tokens_, tokens_, n}, {{layer.input_proj, s_.y}});
   for_each_token(team, [&](int64_t t) {
     add_branch(layer.input_post_norm, {}, t);
+    for (int64_t j = 1; j < config_.streams; ++j)
+      kernels_.add_scaled(stream(j, t), s_.y + t * width, 1.0f, width);
     scale(layer, t);
   });
 }

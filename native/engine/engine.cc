@@ -52,6 +52,11 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
           "a block beside the experts has them beside it");
   require(c.per_layer_width >= 0 && (!c.per_layer_width || c.gated),
           "layers take their inputs through a gate");
+  require(c.streams > 0 && c.streams <= kMostStreams, "streams must be in 1..8");
+  require(c.laurel_rank >= 0, "laurel_rank is negative");
+  require(c.layer_cutoff.empty() ||
+              (c.layer_cutoff.size() == static_cast<size_t>(c.layers) && c.gated && !c.experts),
+          "layer_cutoff needs one entry per layer, of one block's gates");
   require(c.layer_rope.size() == static_cast<size_t>(c.layers) &&
               c.layer_window.size() == static_cast<size_t>(c.layers),
           "layer_rope and layer_window need one entry per layer");

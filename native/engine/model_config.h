@@ -5,6 +5,7 @@
 #pragma once
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <vector>
 
@@ -21,6 +22,9 @@ struct RopeTable {
   std::vector<float> inverse_frequencies;  // (rope_dim / 2,)
   float magnitude = 1;
 };
+
+/// Residual streams, at most.
+inline constexpr int64_t kMostStreams = 8;
 
 struct ModelConfig {
   int64_t vocab_size = 0;
@@ -63,6 +67,10 @@ struct ModelConfig {
   std::vector<bool> layer_key_is_value;  // (layers,) keys are values, too; empty: in none
   bool value_norm = false;               // RMS norm of each head's values, without weights
   int64_t per_layer_width = 0;           // of the inputs that layers have of their own, 0 for none
+  int64_t streams = 1;                   // residual streams; layers compute the first one
+  int64_t laurel_rank = 0;               // of what is added beside attention, 0 for nothing
+  // (layers,) standard deviations above the mean from which on gates count, -inf: all; empty: all.
+  std::vector<float> layer_cutoff;
   float attention_scale = 0;
   float attention_softcap = 0;  // 0 is off
   float output_softcap = 0;     // 0 is off
@@ -91,6 +99,15 @@ struct ModelConfig {
   }
   bool key_is_value(int64_t layer) const {
     return !layer_key_is_value.empty() && layer_key_is_value[static_cast<size_t>(layer)];
+  }
+
+  bool has_sparse_gates(int64_t layer) const {
+    return !layer_cutoff.empty() && std::isfinite(layer_cutoff[static_cast<size_t>(layer)]);
+  }
+  bool has_sparse_gates() const {
+    for (int64_t i = 0; i < layers; ++i)
+      if (has_sparse_gates(i)) return true;
+    return false;
   }
 
   Mixer mixer(int64_t layer) const {

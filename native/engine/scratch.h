@@ -50,7 +50,10 @@ struct Scratch {
   float* decay;      // (batch, delta_heads) of the state
   float* beta;       // (batch, delta_heads) how much of a value is learnt
 
-  float* beside;  // (batch, width) of a block beside the experts
+  float* streams;  // (streams, batch, width) of several residual streams
+  float* narrow;   // (batch, laurel_rank)
+  float* up;       // (batch, ff_width) beside gates of which only the largest count
+  float* beside;   // (batch, width) of a block beside the experts
 
   // With experts a token is a row for each that it takes, and rows are ordered by expert.
   float* router;          // (batch, experts) scores, then probabilities
@@ -105,13 +108,17 @@ struct Scratch {
     take(gated, std::max(ff_rows * c.ff_width, batch * c.dense_ff_width));
     take(cosines, tables * batch * (c.head_dim / 2));
     take(sines, tables * batch * (c.head_dim / 2));
-    take(blocks, (std::max({c.width, c.mixed_width(), c.per_layer_width}) + 31) / 32 * batch);
+    take(blocks, (std::max({c.width, c.mixed_width(), c.per_layer_width, c.laurel_rank}) + 31) /
+                     32 * batch);
     take(ff_blocks,
          std::max((c.ff_width + 31) / 32 * ff_rows, (c.dense_ff_width + 31) / 32 * batch));
     take(projected, batch * c.projected_width());
     take(layer_inputs, batch * c.layers * c.per_layer_width);
     take(layer_rows, batch * c.layers * c.per_layer_width);
     take(layer_gate, batch * c.per_layer_width);
+    take(streams, c.streams > 1 ? c.streams * batch * c.width : 0);
+    take(narrow, batch * c.laurel_rank);
+    take(up, c.has_sparse_gates() ? batch * c.ff_width : 0);
     take(beside, c.dense_ff_width ? batch * c.width : 0);
     if (c.has(Mixer::kDeltaNet)) {
       take(convolved, batch * c.conv_width(Mixer::kDeltaNet));

@@ -23,6 +23,9 @@ constexpr const char* kVectors[] = {"_norm.weight", "_norm_1.weight",    "_norm_
                                     ".bias",        "attn_sinks.weight", ".ssm_a",
                                     ".scale",       "_scale.weight"};
 
+// What the names of matrices end with that lie as floats, column by column.
+constexpr const char* kColumns[] = {"conv.weight", "conv1d.weight", "_coef.weight"};
+
 // Source bytes that a thread reads at a time: they stay in its second-level cache.
 constexpr int64_t kPackWindow = int64_t{256} << 10;
 
@@ -128,11 +131,11 @@ std::vector<Weights::Slot> Weights::layout(const ModelConfig& config,
       throw std::invalid_argument("tensor " + s.name + ": impossible shape " +
                                   shape_text(s.rows, s.cols));
     Slot slot{s, Slot::Kind::kMatrix, total, 0};
-    if (std::any_of(std::begin(kVectors), std::end(kVectors),
-                    [&](const char* suffix) { return ends_with(s.name, suffix); })) {
+    const auto is_one = [&](const char* suffix) { return ends_with(s.name, suffix); };
+    if (std::any_of(std::begin(kVectors), std::end(kVectors), is_one)) {
       slot.kind = Slot::Kind::kVector;
       slot.bytes = static_cast<size_t>(s.cols) * sizeof(float);
-    } else if (ends_with(s.name, "conv.weight") || ends_with(s.name, "conv1d.weight")) {
+    } else if (std::any_of(std::begin(kColumns), std::end(kColumns), is_one)) {
       slot.kind = Slot::Kind::kColumns;
       slot.bytes = static_cast<size_t>(s.rows * s.cols) * sizeof(float);
     } else if (s.name == kPositions || s.name == kTokenTypes || s.name == kLayerInputs ||
@@ -347,6 +350,23 @@ void Weights::bind(const ModelConfig& c) {
         throw std::invalid_argument("tensor " + b + "post_norm.weight is missing");
     }
     layer.scale = vector(b + "layer_output_scale.weight", 1);
+    if (const int64_t n = c.streams; n > 1) {
+      layer.stream_router = matrix(b + "altup_router", n, c.width);
+      layer.stream_norm = norm(b + "altup_router_norm");
+      layer.predict_coef = columns(b + "altup_predict_coef.weight", n * n, n);
+      layer.correct_coef = columns(b + "altup_correct_coef.weight", n, n);
+      layer.correct_scale = vector(b + "altup_correct_scale.weight", c.width);
+      if (!layer.stream_norm || !layer.correct_scale)
+        throw std::invalid_argument("tensor " + b + "altup_router_norm.weight or " +
+                                    "altup_correct_scale.weight is missing");
+    }
+    if (c.laurel_rank) {
+      layer.narrow_in = matrix(b + "laurel_l", c.laurel_rank, c.width);
+      layer.narrow_out = matrix(b + "laurel_r", c.width, c.laurel_rank);
+      layer.narrow_post_norm = norm(b + "laurel_post_norm");
+      if (!layer.narrow_post_norm)
+        throw std::invalid_argument("tensor " + b + "laurel_post_norm.weight is missing");
+    }
     layers_.push_back(std::move(layer));
   }
   for (size_t i = 0; i < layers_.size(); ++i) {
@@ -400,6 +420,10 @@ void Weights::bind(const ModelConfig& c) {
     layer_inputs_norm_ = vector("per_layer_proj_norm.weight", n);
     if (!layer_inputs_norm_)
       throw std::invalid_argument("tensor per_layer_proj_norm.weight is missing");
+  }
+  for (int64_t j = 0; j + 1 < c.streams; ++j) {
+    to_streams_.push_back(matrix("altup_proj." + std::to_string(j), c.width, c.width));
+    from_streams_.push_back(matrix("altup_unembd_proj." + std::to_string(j), c.width, c.width));
   }
   for (const auto& [name, slot] : by_name)
     if (!used.contains(name)) throw std::invalid_argument("tensor " + name + " is not known");

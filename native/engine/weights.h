@@ -102,6 +102,14 @@ struct Layer {
   Matrix input_proj;                 // (width, per_layer_width)
   NormWeights input_post_norm;
   const float* scale;  // (1,) of what the layer makes
+  // Of several residual streams (decoder_streams.cc).
+  Matrix stream_router;          // (streams, width)
+  NormWeights stream_norm;       // before it
+  const float* predict_coef;     // (streams, streams * streams) by the router's columns
+  const float* correct_coef;     // (streams, streams) likewise
+  const float* correct_scale;    // (width,)
+  Matrix narrow_in, narrow_out;  // (laurel_rank, width), (width, laurel_rank) beside attention
+  NormWeights narrow_post_norm;
 };
 
 class Weights {
@@ -137,6 +145,11 @@ class Weights {
   const Matrix& layer_inputs_projection() const { return layer_inputs_projection_; }
   const float* layer_inputs_norm() const { return layer_inputs_norm_; }
 
+  /// What makes the other residual streams of the first, and what each is read through in the end;
+  /// streams - 1 of (width, width). Empty in most families.
+  const std::vector<Matrix>& to_streams() const { return to_streams_; }
+  const std::vector<Matrix>& from_streams() const { return from_streams_; }
+
   const std::vector<Layer>& layers() const { return layers_; }
   /// Null where the last block ends with a norm.
   const NormWeights& output_norm() const { return output_norm_; }
@@ -162,6 +175,7 @@ class Weights {
   Table positions_, token_types_, layer_inputs_;
   Matrix layer_inputs_projection_;
   const float* layer_inputs_norm_ = nullptr;
+  std::vector<Matrix> to_streams_, from_streams_;
   std::vector<float> token_type_;  // (width,)
   std::vector<float> no_bias_;     // (width,) zeros, of layer norms without one
   NormWeights embedding_norm_;

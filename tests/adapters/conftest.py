@@ -26,6 +26,7 @@ ADAPTED = [
         "gpt2-mha64",  # matrices stored the other way round
         "lfm2-gqa64",
         "qwen3next-gqa64",  # one matrix becomes two, in another order
+        "gemma3n-mqa32-shared",  # gates of which only the largest count
         "qwen35-three-heads-a-key",  # values change their order, of rows and of columns
     )
 ]

@@ -221,6 +221,44 @@ def test_granite_without_rotary_embeddings_is_refused() -> None:
         config_from_gguf(gguf_of("granite-gqa64-tied", **{"rope.scaling.finetuned": False}))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "error"),
+    [
+        ("altup.num_inputs", None, CorruptFileError),
+        ("altup.num_inputs", 0, CorruptFileError),
+        ("altup.num_inputs", 9, CorruptFileError),
+        ("altup.active_idx", 1, UnsupportedError),
+        ("activation_sparsity_scale", None, CorruptFileError),
+        ("activation_sparsity_scale", np.zeros(5, np.float32), CorruptFileError),
+        ("activation_sparsity_scale", np.full(6, np.inf, np.float32), CorruptFileError),
+        ("activation_sparsity_scale", np.full(6, np.nan, np.float32), CorruptFileError),
+    ],
+)
+def test_streams_and_gates_that_cannot_be_are_named(
+    key: str, value: object, error: type[Exception]
+) -> None:
+    with pytest.raises(error, match=key.replace(".", r"\.")):
+        config_from_gguf(gguf_of("gemma3n-mqa32-shared", **{key: value}))
+
+
+def test_the_rank_of_laurel_is_that_of_its_tensors() -> None:
+    gguf = gguf_of("gemma3n-gqa64-other-numbers")
+
+    assert config_from_gguf(gguf).laurel_rank == 24
+    del gguf.shapes["blk.0.laurel_l.weight"]
+    with pytest.raises(CorruptFileError, match=r"blk\.0\.laurel_l\.weight"):
+        config_from_gguf(gguf)
+
+
+def test_widths_of_layers_may_be_a_list_of_equal_ones() -> None:
+    """As llama.cpp's converter writes those of Gemma 3n."""
+    widths = np.full(6, 160, np.int32)
+
+    found = config_from_gguf(gguf_of("gemma3n-mqa32-shared", feed_forward_length=widths))
+
+    assert found == config_from_gguf(gguf_of("gemma3n-mqa32-shared"))
+
+
 @pytest.mark.parametrize("architecture", [None, 7])
 def test_a_file_that_does_not_say_its_architecture_is_corrupt(architecture: object) -> None:
     with pytest.raises(CorruptFileError, match=r"'general\.architecture'"):
@@ -239,7 +277,10 @@ def test_rope_divisors_of_the_wrong_length_are_named() -> None:
 HOSTILE = (-1, 0, 1, 1 << 31, (1 << 63) - 1, 0.0, -1.0, float("nan"), float("inf"), "x", True)
 
 
-@pytest.mark.parametrize("name", ["llama-gqa64-yarn", "gemma3-mha96-linear", "granite-gqa64-tied"])
+@pytest.mark.parametrize(
+    "name",
+    ["llama-gqa64-yarn", "gemma3-mha96-linear", "granite-gqa64-tied", "gemma3n-mqa32-shared"],
+)
 def test_no_value_of_any_key_is_anything_but_read_or_refused(name: str) -> None:
     keys = [key for key in gguf_of(name).metadata if key != "general.architecture"]
     arrays = [np.array([], np.float32), np.array([1, 2], np.int64), ["a"]]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
@@ -203,11 +204,20 @@ def test_layers_of_a_type_the_graph_does_not_have_are_refused() -> None:
         config_from_hf(changed("qwen2-mqa64-window", layer_types=types))
 
 
-@pytest.mark.parametrize("key", sorted(tiny.BY_NAME["gemma3-mha96-linear"].config))
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        (name, key)
+        for name in ("gemma3-mha96-linear", "gemma3n-mqa32-shared")
+        for key in sorted(tiny.BY_NAME[name].config)
+    ],
+)
 @pytest.mark.parametrize("value", [None, -1, 0, 1 << 40, 0.5, "x", [], {}, True], ids=repr)
-def test_no_value_of_any_key_is_anything_but_read_or_refused(key: str, value: object) -> None:
+def test_no_value_of_any_key_is_anything_but_read_or_refused(
+    name: str, key: str, value: object
+) -> None:
     try:
-        config_from_hf(changed("gemma3-mha96-linear", **{key: value}))
+        config_from_hf(changed(name, **{key: value}))
     except EdgeInferError as error:
         assert error.exit_code in (5, 6)
 
@@ -252,3 +262,33 @@ def test_layers_that_cannot_be_are_named(
 
     with pytest.raises(error, match=named):
         config_from_hf(config)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "named"),
+    [
+        ({"altup_num_inputs": 9}, CorruptFileError, "altup_num_inputs"),
+        ({"altup_active_idx": 1}, UnsupportedError, "altup_active_idx"),
+        ({"altup_correct_scale": False}, UnsupportedError, "altup_correct_scale"),
+        ({"laurel_rank": 0}, CorruptFileError, "laurel_rank"),
+        ({"activation_sparsity_pattern": [0.5] * 5}, CorruptFileError, "sparsity_pattern"),
+        ({"activation_sparsity_pattern": [1.0] * 6}, CorruptFileError, "sparsity_pattern"),
+        ({"vocab_size_per_layer_input": 332}, UnsupportedError, "vocab_size_per_layer_input"),
+        ({"intermediate_size": [160] * 5}, CorruptFileError, "intermediate_size"),
+    ],
+)
+def test_streams_and_gates_that_cannot_be_are_named(
+    changes: dict[str, Any], error: type[Exception], named: str
+) -> None:
+    with pytest.raises(error, match=named):
+        config_from_hf(changed("gemma3n-mqa32-shared", **changes))
+
+
+@pytest.mark.peer
+def test_gemma3n_is_by_default_what_transformers_takes() -> None:
+    from transformers import Gemma3nTextConfig
+
+    name = {"architectures": ["Gemma3nForCausalLM"]}
+
+    assert config_from_hf(name) == config_from_hf(Gemma3nTextConfig().to_dict() | name)
+    assert config_from_hf(name).layer_cutoff[9:11] == (pytest.approx(1.6448536), -math.inf)

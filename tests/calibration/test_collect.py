@@ -133,6 +133,7 @@ def test_experts_are_seen_as_llama_imatrix_sees_them(tmp_path: Path) -> None:
     [
         *("lfm2-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"),
         *("gemma4-mqa32-shared", "gemma4-gqa32-keys-as-values", "gemma4-gqa32-experts"),
+        *("gemma3n-mqa32-shared", "gemma3n-gqa64-other-numbers"),
     ],
 )
 def test_every_matrix_of_layers_that_differ_is_seen(name: str, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -13,11 +14,14 @@ import numpy as np
 import pytest
 
 from edgeinfer.arch import config_from_hf
-from edgeinfer.arch.tensors import checkpoint_names, split_name
+from edgeinfer.arch.tensors import checkpoint_names, repeated, split_name
+from edgeinfer.calibration.inputs import matrices
 from edgeinfer.errors import UsageError
 from edgeinfer.formats.ggml_types import FILE_TYPES
+from edgeinfer.formats.gguf import open_gguf
 from edgeinfer.quant.assignment import assign
 from edgeinfer.quant.recipes import RECIPES, get_recipe
+from edgeinfer_converters.checkpoint import HuggingFaceSource
 from edgeinfer_converters.gguf import convert
 from edgeinfer_converters.pipeline import Progress
 from edgeinfer_converters.tensors import CheckpointTensor
@@ -112,8 +116,11 @@ def test_f32_holds_the_checkpoints_weights(model: tiny.Tiny, tmp_path: Path) -> 
     for name, theirs in names.items():
         transform = model.arch.transforms.get(split_name(name)[1], "")
         stored = undo.get(transform, np.asarray)(found[name])
+        if name in model.arch.padded:
+            stored = stored[: len(tensors[theirs])]
         for i, part in enumerate(stored if "{}" in theirs else [stored]):  # experts are stacked
             sums[theirs.format(i)] += np.abs(part).sum(dtype=np.float64)
+    names |= repeated(model.arch, config_from_hf(model.config))
     assert {n for n in found if not n.startswith("rope_")} == set(names)
     assert sums.keys() == checkpoint.keys()
     for name, total in checkpoint.items():
@@ -229,21 +236,41 @@ def test_progress_tells_tensors_bytes_and_time(folder: Path, tmp_path: Path) -> 
     assert all(a.bytes_out < b.bytes_out and a.seconds <= b.seconds for a, b in pairwise(seen))
 
 
-def test_a_multimodal_checkpoint_gives_its_text_model(tmp_path: Path) -> None:
-    model = tiny.BY_NAME["gemma3-gqa64"]
+@pytest.mark.parametrize(
+    ("name", "cls", "before", "instead", "others"),
+    [
+        (
+            "gemma3-gqa64",
+            "Gemma3ForConditionalGeneration",
+            "",
+            "language_model.",
+            ("vision_tower.vision_model.embeddings", "multi_modal_projector.mm_soft_emb_norm"),
+        ),
+        (
+            "gemma3n-mqa32-shared",
+            "Gemma3nForConditionalGeneration",
+            "model.",
+            "model.language_model.",
+            ("model.vision_tower.stem.conv", "model.audio_tower.conformer.0", "model.embed_audio"),
+        ),
+    ],
+)
+def test_a_multimodal_checkpoint_gives_its_text_model(
+    name: str, cls: str, before: str, instead: str, others: tuple[str, ...], tmp_path: Path
+) -> None:
+    model = tiny.BY_NAME[name]
     plain = tiny.write(model, tmp_path / "a" / "model")
     nested = tiny.write(model, tmp_path / "b" / "model")
     config = {
-        "architectures": ["Gemma3ForConditionalGeneration"],
+        "architectures": [cls],
         "text_config": dict(model.config),
     }
     config |= {key: model.config[key] for key in ("bos_token_id", "eos_token_id", "pad_token_id")}
     (nested / "config.json").write_text(json.dumps(config))
     from safetensors.numpy import save_file
 
-    tensors = {f"language_model.{name}": values for name, values in model.tensors()}
-    tensors["vision_tower.vision_model.embeddings.weight"] = np.zeros((3, 3), np.float32)
-    tensors["multi_modal_projector.mm_soft_emb_norm.weight"] = np.zeros(3, np.float32)
+    tensors = {instead + name.removeprefix(before): values for name, values in model.tensors()}
+    tensors |= {f"{other}.weight": np.zeros((3, 3), np.float32) for other in others}
     save_file(tensors, nested / "model.safetensors")
 
     convert(plain, tmp_path / "plain.gguf", quant="f16")
@@ -252,9 +279,39 @@ def test_a_multimodal_checkpoint_gives_its_text_model(tmp_path: Path) -> None:
     assert (tmp_path / "plain.gguf").read_bytes() == (tmp_path / "nested.gguf").read_bytes()
 
 
-def test_reordered_rows_are_the_same_in_blocks(folder: Path) -> None:
-    from edgeinfer_converters.checkpoint import HuggingFaceSource
+@pytest.mark.parametrize("step", [1, 7, 64, 331])
+def test_rows_that_a_checkpoint_does_not_have_are_its_first(step: int, tmp_path: Path) -> None:
+    model = tiny.BY_NAME["gemma3n-mqa32-shared"]
+    source = HuggingFaceSource(tiny.write(model, tmp_path / "hf"))
+    tensor = next(t for t in source.tensors if t.name == "per_layer_token_embd.weight")
+    there = dict(model.tensors())["model.embed_tokens_per_layer.weight"]
+    assert (len(there), tensor.shape[0]) == (300, 331)
 
+    blocks = [tensor.read(first, min(first + step, 331)) for first in range(0, 331, step)]
+
+    np.testing.assert_array_equal(np.concatenate(blocks), there[[*range(300), *(0,) * 31]])
+
+
+def test_what_no_layer_reads_needs_no_importance(tmp_path: Path) -> None:
+    """Keys and values of layers that have none, without which llama.cpp opens no such file."""
+    model = tiny.BY_NAME["gemma3n-mqa32-shared"]
+    shape = {"hidden_size": 256, "intermediate_size": 512, "hidden_size_per_layer_input": 256}
+    folder = tiny.write(replace(model, config={**model.config, **shape, "head_dim": 64}), tmp_path)
+    convert(folder, tmp_path / "f32.gguf", quant="f32")
+    with open_gguf(tmp_path / "f32.gguf") as file:
+        known = {m.name: np.ones((1, m.shape[1]), np.float32) for m in matrices(file) if m.field}
+    assert "blk.2.attn_k.weight" in known and "blk.5.attn_k.weight" not in known
+
+    convert(folder, tmp_path / "out.gguf", quant="iq2_xs", importance=known)
+
+    with open_gguf(tmp_path / "out.gguf") as file:
+        assert file.tensors["blk.5.attn_k.weight"].type == "iq2_xs"
+    with pytest.raises(UsageError, match=r"blk\.2\.attn_k"):
+        del known["blk.2.attn_k.weight"]
+        convert(folder, tmp_path / "out.gguf", quant="iq2_xs", importance=known)
+
+
+def test_reordered_rows_are_the_same_in_blocks(folder: Path) -> None:
     source = HuggingFaceSource(folder)
     tensor = next(t for t in source.tensors if t.name == "blk.0.attn_q.weight")
     assert isinstance(tensor, CheckpointTensor)

@@ -21,7 +21,9 @@ PLAN = tiny_plan("onnx")
 DENSE = [
     model
     for model in tiny.MODELS
-    if not (model.has_experts or model.arch.recurrent or model.arch.name == "gemma4")  # refused
+    if not (
+        model.has_experts or model.arch.recurrent or model.arch.name in ("gemma3n", "gemma4")
+    )  # refused
 ]
 
 

@@ -348,10 +348,11 @@ def test_every_recipe_mixes_types_as_llama_cpp_does(
 
 @pytest.mark.peer
 @pytest.mark.parametrize("tied", [False, True], ids=["untied", "tied"])
-def test_inputs_of_layers_are_mixed_as_in_llama_cpp(tied: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("model", ["gemma4-mqa32-shared", "gemma3n-mqa32-shared"])
+def test_inputs_of_layers_are_mixed_as_in_llama_cpp(model: str, tied: bool, tmp_path: Path) -> None:
     """Their table is stored as the token embedding is, what it is added to as float32."""
     shape = {"hidden_size": 256, "intermediate_size": 512, "hidden_size_per_layer_input": 256}
-    source = tiny.write_gguf("gemma4-mqa32-shared", tmp_path, **shape, tie_word_embeddings=tied)
+    source = tiny.write_gguf(model, tmp_path, **shape, tie_word_embeddings=tied)
     with open_gguf(source) as file:
         config = config_from_gguf(file)
         shapes = {name: info.shape for name, info in file.tensors.items()}

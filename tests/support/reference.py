@@ -47,32 +47,86 @@ def hidden_states(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) 
     if "token_embd_norm.weight" in tensors:
         x = _norm(config, _model(tensors), "token_embd_norm", x)
     inputs = _layer_inputs(config, tensors, tokens, x) if config.per_layer_width else None
+    streams = _widen(config, tensors, x) if config.streams > 1 else x[None]
     kept: dict[int, tuple[Array, Array]] = {}
     for i in range(config.layers):
         weight = _block(tensors, i)
-        h = _norm_before(config, weight, "attn_norm", x)
+        if config.streams > 1:
+            streams = _predict(config, weight, streams)
+            x = streams[0]
+        h = before = _norm_before(config, weight, "attn_norm", x)
         if config.mixer(i) is Mixer.ATTENTION:
             h = _attention(config.at(i), weight, i, h, kept)
         else:
             h = _MIXERS[config.mixer(i)](config, weight, i, h)
         h = _norm_after(config, weight, "post_attention_norm", h)
         x = _norm_sum(config, weight, "attn_output_norm", x + config.residual_scale * h)
+        if config.laurel_rank:
+            beside = _linear(weight, "laurel_r", _linear(weight, "laurel_l", before))
+            x = (x + before + _norm(config, weight, "laurel_post_norm", beside)) / np.sqrt(2)
         if config.dense_ff_width:
             h = _dense_and_mixture(config, weight, x)
         else:
             h = _norm_before(config, weight, "ffn_norm", x)
-            h = _mixture(config, weight, h) if config.experts else _feed_forward(config, weight, h)
+            if config.experts:
+                h = _mixture(config, weight, h)
+            else:
+                cutoff = config.layer_cutoff[i] if config.layer_cutoff else -math.inf
+                h = _feed_forward(config, weight, h, cutoff=cutoff)
         h = _norm_after(config, weight, "post_ffw_norm", h)
         x = _norm_sum(config, weight, "layer_output_norm", x + config.residual_scale * h)
+        if config.streams > 1:
+            streams = _correct(config, weight, streams, x)
+            x = streams[0] * weight("altup_correct_scale.weight")
         if inputs is not None:
             gate = ACTIVATIONS[config.activation](_linear(weight, "inp_gate", x))
-            h = _linear(weight, "proj", gate * inputs[:, i])
-            x = x + _norm(config, weight, "post_norm", h)
+            h = _norm(config, weight, "post_norm", _linear(weight, "proj", gate * inputs[:, i]))
+            streams = np.concatenate([streams[:1], streams[1:] + h])
+            x = x + h
         scale = weight("layer_output_scale.weight")
         x = x * scale if scale.size else x
+    if config.streams > 1:
+        x = _narrow(config, tensors, streams)
     if config.norm_placement is NormPlacement.SUM:
         return x
     return _norm(config, _model(tensors), "output_norm", x)
+
+
+def _widen(config: ModelConfig, tensors: Tensors, x: Array) -> Array:
+    """The streams that layers begin with, (streams, tokens, width): all as large as the first."""
+    others = [x @ tensors[f"altup_proj.{j}.weight"].T for j in range(config.streams - 1)]
+    return np.array([x, *(_as_large_as(x, other) for other in others)])
+
+
+def _narrow(config: ModelConfig, tensors: Tensors, streams: Array) -> Array:
+    """The mean of the streams, each through a matrix of its own and as large as the first."""
+    x, *others = streams
+    seen = [y @ tensors[f"altup_unembd_proj.{j}.weight"].T for j, y in enumerate(others)]
+    mean: Array = np.mean([x, *(_as_large_as(x, y) for y in seen)], axis=0)
+    return mean
+
+
+def _as_large_as(x: Array, y: Array) -> Array:
+    of_x, of_y = (np.mean(z * z, axis=-1, keepdims=True) for z in (x, y))
+    return y * np.sqrt(of_x / np.maximum(of_y, 1e-5))
+
+
+def _predict(config: ModelConfig, weight: Weight, streams: Array) -> Array:
+    """Each stream and a mixture of all, by what the first one is."""
+    n = config.streams
+    mixing = _route(config, weight, streams[0]) @ weight("altup_predict_coef.weight").T
+    return streams + np.einsum("tqp,ptw->qtw", mixing.reshape(-1, n, n), streams)
+
+
+def _correct(config: ModelConfig, weight: Weight, streams: Array, x: Array) -> Array:
+    """Each stream and its share of what the first was not predicted to be."""
+    shares = 1 + _route(config, weight, x) @ weight("altup_correct_coef.weight").T
+    return streams + np.einsum("tj,tw->jtw", shares, x - streams[0])
+
+
+def _route(config: ModelConfig, weight: Weight, x: Array) -> Array:
+    seen = _norm(config, weight, "altup_router_norm", x) / config.width
+    return np.tanh(_linear(weight, "altup_router", seen))
 
 
 def _layer_inputs(config: ModelConfig, tensors: Tensors, tokens: Sequence[int], x: Array) -> Array:
@@ -219,7 +273,14 @@ _MIXERS = {
 }
 
 
-def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "") -> Array:
+def _feed_forward(
+    config: ModelConfig,
+    weight: Weight,
+    x: Array,
+    expert: str = "",
+    *,
+    cutoff: float = -math.inf,
+) -> Array:
     up = _linear(weight, f"ffn_up{expert}", x)
     if config.activation is Activation.CLAMPED_SWIGLU:
         gate = np.minimum(_linear(weight, f"ffn_gate{expert}", x), 7)
@@ -227,7 +288,11 @@ def _feed_forward(config: ModelConfig, weight: Weight, x: Array, expert: str = "
         return _linear(weight, f"ffn_down{expert}", up)
     activation = ACTIVATIONS[config.activation]
     if config.gated:
-        up = activation(_linear(weight, f"ffn_gate{expert}", x)) * up
+        gate = _linear(weight, f"ffn_gate{expert}", x)
+        if cutoff > -math.inf:
+            mean, deviation = (f(gate, axis=-1, keepdims=True) for f in (np.mean, np.std))
+            gate = np.maximum(gate - mean - cutoff * deviation, 0)
+        up = activation(gate) * up
     else:
         up = activation(up)
     return _linear(weight, f"ffn_down{expert}", up)

@@ -129,6 +129,7 @@ def test_what_mlc_would_compute_otherwise_is_refused(name: str, tmp_path: Path) 
         ("lfm2-gqa64", "lfm2"),
         ("gpt2-mha64", "gpt2"),
         ("gemma4-mqa32-shared", "gemma4"),
+        ("gemma3n-mqa32-shared", "gemma3n"),
     ],
 )
 def test_a_family_that_mlc_does_not_have_is_refused_by_name(

@@ -230,6 +230,8 @@ def test_other_things_in_the_way_are_not_touched(checkpoint, tmp_path):
         ("gemma4-gqa32-experts", "gemma4 has experts"),
         ("gemma4-mqa32-shared", "gemma4 has layer_head_dim = "),
         ("gemma4-gqa32-keys-as-values", "gemma4 has layer_head_dim = "),
+        ("gemma3n-mqa32-shared", "gemma3n has layer_kv = "),
+        ("gemma3n-gqa64-other-numbers", "gemma3n has layer_ff_width = "),
         ("bert-mha32", "bert has no words to write"),
         ("nomic_bert-mha64", "nomic-bert has no words to write"),
         ("modernbert-mha64", "modern-bert has no words to write"),
