@@ -239,7 +239,9 @@ def attend(config: ModelConfig, window: int, dtype: str, wide: bool, rows: int |
                     store(sums, value, h * dim + first[c], lanes=lanes)
 
         with T.parallel(n * (kv_heads * parts)) as task:
-            i = T.bind(task // (kv_heads * parts))
+            # Threads take tasks in a row, and late tokens see more: one from either end in turns.
+            turn = T.bind(task // (kv_heads * parts))
+            i = T.bind(tirx.Select(turn % 2 == 0, turn // 2, n - 1 - turn // 2))
             kv_head = T.bind(task % (kv_heads * parts) // parts)
             first_head = T.bind(kv_head * shared + task % parts * together)
             sums, seen = local((together * dim,)), local((together * LANES,))
