@@ -66,6 +66,16 @@ class Pooling(str, Enum):
     LAST = "last"
 
 
+class Router(str, Enum):
+    """How the scores of experts become weights.
+
+    ``SIGMOID`` takes each score by itself, and chooses by the weight and a bias of the expert.
+    """
+
+    SOFTMAX = "softmax"
+    SIGMOID = "sigmoid"
+
+
 class Mixer(str, Enum):
     """What mixes the tokens of a layer: attention to a cache, or a recurrence with a state."""
 
@@ -105,7 +115,10 @@ class ModelConfig:
     ff_width: int  # of each expert where there are experts
     experts: int = 0  # feed-forward blocks to choose from; 0 for one that all tokens take
     experts_used: int = 0  # how many a token takes
+    router: Router = Router.SOFTMAX
     expert_weights_norm: bool = True  # their weights add up to 1
+    expert_weights_scale: float = 1.0  # multiplies them
+    dense_layers: int = 0  # the first layers, which have one block in place of experts
     norm_eps: float
     norm: Norm = Norm.RMS
     gated: bool = True  # feed-forward: activation(gate) * up, else activation(up)
@@ -124,7 +137,9 @@ class ModelConfig:
     delta_tiled: bool = False  # value head h has key head h % delta_key_heads, else neighbours do
     attention_gate: bool = False  # beside each head's query there is a gate of its output
     shared_expert: bool = False  # one that all tokens take, weighted by a gate of its own
-    dense_ff_width: int = 0  # of a block that all tokens take beside the experts, 0 for none
+    # Of a block that all tokens take: in the first ``dense_layers``, or beside the experts of all
+    # if there are no such layers; 0 for none.
+    dense_ff_width: int = 0
     # Where layers differ, each one's; the numbers above are the largest then. Empty: all alike.
     layer_head_dim: tuple[int, ...] = ()
     layer_kv_heads: tuple[int, ...] = ()
@@ -160,6 +175,15 @@ class ModelConfig:
 
     def at(self, layer: int) -> ModelConfig:
         """The numbers as a layer has them, where layers differ."""
+        if layer < self.dense_layers:
+            return replace(
+                self,
+                experts=0,
+                experts_used=0,
+                dense_layers=0,
+                ff_width=self.dense_ff_width,
+                dense_ff_width=0,
+            )
         if not (self.layer_head_dim or self.layer_kv_heads or self.layer_ff_width):
             return self
         return replace(
@@ -168,6 +192,11 @@ class ModelConfig:
             kv_heads=self.layer_kv_heads[layer] if self.layer_kv_heads else self.kv_heads,
             ff_width=self.layer_ff_width[layer] if self.layer_ff_width else self.ff_width,
         )
+
+    @property
+    def has_beside(self) -> bool:
+        """Whether all tokens take a block beside the experts."""
+        return self.dense_ff_width > 0 and not self.dense_layers
 
     def has_kv(self, layer: int) -> bool:
         """Whether a layer has keys and values of its own."""

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import Mixer, Norm, Pooling
+from edgeinfer.arch.config import Mixer, Norm, Pooling, Router
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     check_size,
@@ -48,6 +48,9 @@ KEYS: Mapping[str, str] = {
     "experts": "expert_count",
     "experts_used": "expert_used_count",
     "expert_ff_width": "expert_feed_forward_length",
+    "expert_weights_scale": "expert_weights_scale",
+    "expert_gating": "expert_gating_func",
+    "dense_layers": "leading_dense_block_count",
     "pooling": "pooling_type",
     "conv_taps": "shortconv.l_cache",
     "delta_heads": "ssm.time_step_rank",
@@ -98,6 +101,9 @@ POOLINGS: Mapping[int, Pooling | None] = {
     2: Pooling.FIRST,
     3: Pooling.LAST,
 }
+
+# llama.cpp's numbers of what makes weights of the scores of experts.
+ROUTERS: Mapping[Router, int] = {Router.SOFTMAX: 1, Router.SIGMOID: 2}
 
 # Tensors that carry RoPE divisors: our field -> tensor.
 ROPE_TENSORS: Mapping[str, str] = {
@@ -154,7 +160,8 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
     check_size("head_dim", local_head_dim or head_dim, keys.name)
     rope, local = _ropes(gguf, keys, arch, head_dim, local_head_dim or head_dim)
     widths = _widths(keys, arch, layers)
-    beside = experts > 0 and arch.dense_beside_experts
+    dense_layers = keys.optional("dense_layers", int, 0) if arch.dense_layers else 0
+    has_dense = experts > 0 and (arch.dense_beside_experts or dense_layers > 0)
     kv_heads = _layer_kv_heads(keys, arch, layers)
     delta = _delta(keys, arch)
     numbers = Hyperparameters(
@@ -168,7 +175,8 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         kv_heads=max(kv_heads, default=0) or _kv_heads(keys, arch, heads),
         head_dim=head_dim,
         ff_width=keys.optional("expert_ff_width", int, max(widths)) if experts else max(widths),
-        dense_ff_width=max(widths) if beside else 0,
+        dense_ff_width=max(widths) if has_dense else 0,
+        dense_layers=dense_layers,
         local_head_dim=0 if local_head_dim == head_dim else local_head_dim,
         layer_kv_heads=varied(kv_heads),
         layer_ff_width=varied(widths),
@@ -180,6 +188,8 @@ def read_gguf(gguf: GgufSource, arch: Architecture) -> Hyperparameters:
         cutoffs=_cutoffs(keys, layers) if arch.sparse_gates else (),
         experts=experts,
         experts_used=keys.require("experts_used", int) if experts else 0,
+        # 0 has always meant "none".
+        expert_weights_scale=keys.optional("expert_weights_scale", float, 1.0) or 1.0,
         norm_eps=keys.require("norm_eps", float),
         rope=rope,
         local_rope=local if window else None,
@@ -296,6 +306,10 @@ def _refuse_other_graphs(keys: _Keys, arch: Architecture, head_dim: int) -> None
         raise UnsupportedError(f"{keys.name('causal')} is {not arch.causal} in {arch.name}")
     if keys.optional("computed_stream", int, 0) != 0:
         raise UnsupportedError(f"{keys.name('computed_stream')} is another stream than the first")
+    # Where softmax is usual, llama.cpp does not look at the key.
+    usual = ROUTERS[arch.router]
+    if arch.router is not Router.SOFTMAX and keys.optional("expert_gating", int, usual) != usual:
+        raise UnsupportedError(f"{keys.name('expert_gating')} is not {usual} in {arch.name}")
     if arch.rope_switch and not keys.optional("rope.finetuned", bool, True):
         raise UnsupportedError(f"{arch.name} without rotary embeddings")
 

@@ -56,6 +56,8 @@ KEYS: Mapping[str, str] = {
     "laurel_rank": "laurel_rank",
     "cutoffs": "activation_sparsity_pattern",
     "expert_ff_width": "moe_intermediate_size",
+    "expert_weights_scale": "routed_scaling_factor",
+    "dense_layers": "num_dense_layers",
 }
 
 _ACTIVATIONS = {
@@ -106,10 +108,12 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
     head_dims, layer_kv_heads = _layer_heads(keys, arch, windowed, head_dim, kv_heads)
     head_dim, local_head_dim = _by_window(head_dims, windowed)
     rope, local_rope = _ropes(keys, arch, head_dim, local_head_dim or head_dim, context)
+    dense_layers = keys.number("dense_layers", int) if arch.dense_layers else 0
+    has_dense = experts > 0 and (arch.dense_beside_experts or dense_layers > 0)
+    expert_width = has_dense or arch.dense_layers
     shared = keys.number("shared_kv_layers", int, 0) if arch.shares_kv else 0
     widths = _widths(keys, arch, layers, shared)
     ff_width = max(widths, default=0) or _ff_width(keys, arch.ff_factor * width or None)
-    beside = experts > 0 and arch.dense_beside_experts
     scale_width = keys.number("query_pre_attn_scalar", float, float(head_dim))
     delta = _delta(keys, arch)
     numbers = Hyperparameters(
@@ -121,8 +125,9 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         heads=heads,
         kv_heads=max(layer_kv_heads, default=kv_heads),
         head_dim=head_dim,
-        ff_width=keys.number("expert_ff_width", int) if beside else ff_width,
-        dense_ff_width=ff_width if beside else 0,
+        ff_width=keys.number("expert_ff_width", int) if expert_width else ff_width,
+        dense_ff_width=ff_width if has_dense else 0,
+        dense_layers=dense_layers,
         local_head_dim=local_head_dim,
         layer_kv_heads=varied(layer_kv_heads),
         layer_ff_width=varied(widths),
@@ -134,6 +139,7 @@ def read_hf(config: Mapping[str, Any], arch: Architecture) -> Hyperparameters:
         cutoffs=_cutoffs(keys, layers) if arch.sparse_gates else (),
         experts=experts,
         experts_used=keys.number("experts_used", int) if experts else 0,
+        expert_weights_scale=keys.number("expert_weights_scale", float, 1.0) if experts else 1.0,
         norm_eps=keys.number("norm_eps", float),
         rope=rope,
         local_rope=local_rope if window else None,

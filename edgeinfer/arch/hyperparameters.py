@@ -58,7 +58,10 @@ class Hyperparameters:
         mixers: per layer, what mixes its tokens; empty for attention in all.
         conv_taps: of the causal convolutions of recurrent layers.
         delta_heads, delta_key_heads, delta_dim: of gated delta nets.
-        dense_ff_width: of a feed-forward block beside the experts, 0 for none.
+        dense_ff_width: of a feed-forward block without experts, beside them or in the first layers;
+            0 for none.
+        dense_layers: so many of the first layers have no experts.
+        expert_weights_scale: multiplies the weights of experts.
         local_head_dim: of layers with a window, 0 if it is that of the others.
         layer_kv_heads, layer_ff_width: per layer, empty if all have the same.
         shared_kv_layers: so many of the last layers read the keys and values of the last one
@@ -96,6 +99,8 @@ class Hyperparameters:
     delta_key_heads: int = 0
     delta_dim: int = 0
     dense_ff_width: int = 0
+    dense_layers: int = 0
+    expert_weights_scale: float = 1.0
     local_head_dim: int = 0
     layer_kv_heads: tuple[int, ...] = ()
     layer_ff_width: tuple[int, ...] = ()
@@ -155,10 +160,13 @@ class Hyperparameters:
             laurel_rank=self.laurel_rank,
             layer_cutoff=self.cutoffs,
             dense_ff_width=self.dense_ff_width,
+            dense_layers=self.dense_layers,
             ff_width=self.ff_width,
             experts=self.experts,
             experts_used=self.experts_used,
+            router=arch.router,
             expert_weights_norm=arch.expert_weights_norm,
+            expert_weights_scale=self.expert_weights_scale,
             norm_eps=self.norm_eps,
             norm=arch.norm,
             gated=arch.gated,
@@ -235,7 +243,16 @@ class Hyperparameters:
             raise CorruptFileError(f"{key('norm_eps')} is {self.norm_eps}, expected 0 to 1")
         if self.window < 0:
             raise CorruptFileError(f"{key('window')} is {self.window}, expected at least 0")
-        for field in ("attention_scale", "embedding_scale", "residual_scale", "output_scale"):
+        if not 0 <= self.dense_layers < self.layers:
+            raise CorruptFileError(
+                f"{key('dense_layers')} is {self.dense_layers}, of {self.layers} layers"
+            )
+        if self.dense_layers:
+            check_size("ff_width", self.dense_ff_width, key)
+        for field in (
+            *("attention_scale", "embedding_scale", "residual_scale", "output_scale"),
+            "expert_weights_scale",
+        ):
             value = getattr(self, field)
             if not (math.isfinite(value) and value > 0):
                 raise CorruptFileError(f"{key(field)} gives {field} {value}, expected above 0")

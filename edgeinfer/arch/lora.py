@@ -83,7 +83,9 @@ def check(arch: Architecture, config: ModelConfig, name: str, shape: tuple[int, 
         raise CorruptFileError(
             f"the adapter has {name!r}, the model {config.layers} layers", hint=OTHER_MODEL
         )
-    known = set(graph_tensors(arch, config, config.mixer(layer))) - lacking(arch, config, layer)
+    known = set(graph_tensors(arch, config.at(layer), config.mixer(layer))) - lacking(
+        arch, config, layer
+    )
     parts = arch.fused.get(kind, (kind,))
     if not block or kind not in ADAPTABLE or not set(parts) <= known:
         raise UnsupportedError(

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
-from edgeinfer.arch.config import Activation, Mixer, Norm, NormPlacement, QkNorm, RopeStyle
+from edgeinfer.arch.config import Activation, Mixer, Norm, NormPlacement, QkNorm, RopeStyle, Router
 
 # Tensors outside the blocks: GGUF name -> name in a Hugging Face checkpoint.
 MODEL_TENSORS: Mapping[str, str] = MappingProxyType(
@@ -182,6 +182,8 @@ class Architecture:
         experts: tensors of its models with experts, as ``EXPERT_TENSORS``; empty if there are none.
         only_experts: it has no models without experts.
         dense_beside_experts: where there are experts, there is the block without them, too.
+        dense_layers: the first of its layers may have one block in place of experts.
+        router: how the scores of experts become their weights.
         expert_weights_norm: the weights of the experts that a token takes add up to 1.
         recurrent: what mixes the tokens in its layers without attention; None if all have it.
         recurrent_block: more tensors of its recurrent layers, beside ``MIXER_TENSORS``.
@@ -260,6 +262,8 @@ class Architecture:
     experts: Mapping[str, str] = field(default_factory=lambda: NOTHING)
     only_experts: bool = False
     dense_beside_experts: bool = False
+    dense_layers: bool = False
+    router: Router = Router.SOFTMAX
     expert_weights_norm: bool = True
     recurrent: Mixer | None = None
     recurrent_block: Mapping[str, str] = field(default_factory=lambda: NOTHING)

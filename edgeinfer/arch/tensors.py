@@ -59,6 +59,7 @@ _SHAPES: Mapping[str, tuple[str, ...]] = {
     "ffn_down.bias": ("width",),
     "ffn_gate_inp.weight": ("experts", "width"),
     "ffn_gate_inp.bias": ("experts",),
+    "exp_probs_b.bias": ("experts",),
     "ffn_gate_exps.weight": ("experts", "ff", "width"),
     "ffn_gate_exps.bias": ("experts", "ff"),
     "ffn_up_exps.weight": ("experts", "ff", "width"),
@@ -279,11 +280,10 @@ def checkpoint_names(
         config: the model's numbers.
         settings: config.json; its switches say which biases there are.
     """
-    blocks = {mixer: _block(arch, config, settings, mixer) for mixer in arch.mixers}
     names = arch.model_tensors(config.tied_output, config.per_layer_width > 0)
     for i in range(config.layers):
         lacks = lacking(arch, config, i)
-        for ours, theirs in blocks[config.mixer(i)].items():
+        for ours, theirs in _block(arch, config.at(i), settings, config.mixer(i)).items():
             if ours in lacks:
                 continue
             names[f"blk.{i}.{ours}"] = arch.blocks.format(i) + theirs
@@ -357,14 +357,14 @@ def engine_tensors(
     found: list[EngineTensor] = []
     for kind in _apart(arch, arch.model_tensors(config.tied_output, config.per_layer_width > 0)):
         found += _unstacked(_find(arch, config, shapes, "", kind), shapes)
-    kinds = {mixer: graph_tensors(arch, config, mixer) for mixer in arch.mixers}
+    layers = [graph_tensors(arch, config.at(i), config.mixer(i)) for i in range(config.layers)]
     for i in range(config.layers):
         lacks = lacking(arch, config, i)
-        for kind in kinds[config.mixer(i)]:
+        for kind in layers[i]:
             if kind in lacks:
                 continue
             found += _unstacked(_find(arch, config, shapes, f"blk.{i}.", kind), shapes)
-    for kind in sorted(_OPTIONAL.difference(*kinds.values())):
+    for kind in sorted(_OPTIONAL.difference(*layers)):
         found += _find_in_all_blocks(arch, config, shapes, kind)
     unused -= {tensor.source for tensor in found}
     if unused:

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.arch.config import Mixer
-from edgeinfer.arch.from_gguf import POOLINGS, ROPE_TENSORS, keys_of
+from edgeinfer.arch.config import Mixer, Router
+from edgeinfer.arch.from_gguf import POOLINGS, ROPE_TENSORS, ROUTERS, keys_of
 from edgeinfer.arch.hyperparameters import (
     Hyperparameters,
     default_attention_scale,
@@ -39,7 +39,7 @@ def metadata(numbers: Hyperparameters, arch: Architecture) -> dict[str, GgufValu
         "kv_heads": _kv_heads(numbers, arch),
         "head_dim": numbers.head_dim,
         "value_dim": numbers.head_dim,
-        "ff_width": numbers.ff_width,
+        "ff_width": numbers.dense_ff_width or numbers.ff_width,
         "norm_eps": numbers.norm_eps,
         **_by_layer(numbers, arch),
         **_experts(numbers, arch),
@@ -128,6 +128,13 @@ def _experts(numbers: Hyperparameters, arch: Architecture) -> Mapping[str, GgufV
         "experts": numbers.experts,
         "experts_used": numbers.experts_used,
         "expert_ff_width": numbers.ff_width,
+        **({"dense_layers": numbers.dense_layers} if arch.dense_layers else {}),
+        **({"expert_gating": ROUTERS[arch.router]} if arch.router is not Router.SOFTMAX else {}),
+        **(
+            {"expert_weights_scale": numbers.expert_weights_scale}
+            if numbers.expert_weights_scale != 1
+            else {}
+        ),
         **({"shared_ff_width": numbers.ff_width} if arch.has_shared_expert else {}),
     }
 

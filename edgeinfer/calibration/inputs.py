@@ -107,17 +107,20 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
     for name in file.tensors:
         if name not in parts:
             continue
+        stacked = len(shapes[name]) > 2
         block, kind = split_name(_EXPERT.sub(".weight", parts[name][0].name))
         if kind == _EMBEDDING:
             field = "output" if config.tied_output else ""
         elif kind in _NOT_RECORDED:
             field = ""
-        elif config.dense_ff_width and len(shapes[name]) == 2 and kind in _FIELDS_BESIDE:
+        elif config.has_beside and not stacked and kind in _FIELDS_BESIDE:
             field = _FIELDS_BESIDE[kind]
         elif kind in _FIELDS_OF_INPUTS:
             field = _FIELDS_OF_INPUTS[kind]
         elif kind == _OUTPUT:
             field = "output"
+        elif config.dense_layers and not stacked and kind == "ffn_down.weight":
+            field = "dense_down"  # in layers without experts
         elif kind in _FIELDS:
             field = _FIELDS[kind]
         else:
@@ -126,7 +129,7 @@ def matrices(file: GGUFFile, config: ModelConfig | None = None) -> list[MatrixSo
             MatrixSource(
                 name=name,
                 shape=(prod(shapes[name][:-1]), shapes[name][-1]),
-                experts=shapes[name][0] if len(shapes[name]) > 2 else 1,
+                experts=shapes[name][0] if stacked else 1,
                 field=field,
                 layer=int(block.split(".")[1]) if block else -1,
                 parts=tuple(parts[name]),

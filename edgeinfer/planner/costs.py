@@ -163,7 +163,7 @@ def scratch_bytes(config: ModelConfig, batch: int) -> int:
         *(rope, rope),  # cosines, sines
         batch * config.projected_width,  # inputs of recurrent layers
         *(batch * inputs, batch * inputs, batch * config.per_layer_width),  # of layers' own inputs
-        batch * config.width if config.dense_ff_width else 0,  # of a block beside experts
+        batch * config.width if config.has_beside else 0,  # of a block beside experts
         config.streams * batch * config.width if config.streams > 1 else 0,
         batch * config.laurel_rank,
         batch * config.ff_width if config.has_sparse_gates else 0,  # beside gates

@@ -91,7 +91,8 @@ def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:
     else:
         attention = context * config.heads + 2 * config.width + 3 * queries + 2 * keys
     experts = config.experts_used or 1
-    forward = experts * 3 * config.ff_width + (experts + 3) * config.width
+    widest = max(experts * config.ff_width, config.dense_ff_width)
+    forward = 3 * widest + (experts + 3) * config.width
     layer = mask + 4 * batch * max(attention, forward)
     rows = min(batch, MOST_ROWS)
     logits = 4 * rows * (config.vocab_size + 4 * config.width)
@@ -100,6 +101,6 @@ def compute_bytes(config: ModelConfig, context: int, setting: Setting) -> int:
 
 def _work_bytes(config: ModelConfig, setting: Setting) -> int:
     """Activations as the matrix products take them: 8 bits, and scales."""
-    cols = max(config.ff_width, config.heads * config.head_dim, config.width)
+    cols = max(config.ff_width, config.dense_ff_width, config.heads * config.head_dim, config.width)
     kind = BY_NAME["q8_k"]
     return setting.batch * cols * kind.nbytes // kind.block

@@ -51,6 +51,12 @@ Mixer mixer_from(const std::string& name) {
   throw std::invalid_argument("a layer mixes tokens by " + name);
 }
 
+Router router_from(const std::string& name) {
+  if (name == "softmax") return Router::kSoftmax;
+  if (name == "sigmoid") return Router::kSigmoid;
+  throw std::invalid_argument("experts are chosen by " + name);
+}
+
 Activation activation_from(const std::string& name) {
   if (name == "silu") return Activation::kSilu;
   if (name == "gelu_tanh") return Activation::kGeluTanh;
@@ -73,7 +79,10 @@ ModelConfig config_from(const nb::dict& d) {
   c.ff_width = field<int64_t>(d, "ff_width");
   c.experts = field<int64_t>(d, "experts");
   c.experts_used = field<int64_t>(d, "experts_used");
+  c.router = router_from(field<std::string>(d, "router"));
   c.expert_weights_norm = field<bool>(d, "expert_weights_norm");
+  c.expert_weights_scale = field<float>(d, "expert_weights_scale");
+  c.dense_layers = field<int64_t>(d, "dense_layers");
   c.norm_eps = field<float>(d, "norm_eps");
   c.norm = field<std::string>(d, "norm") == "layer" ? Norm::kLayer : Norm::kRms;
   c.gated = field<bool>(d, "gated");
@@ -223,8 +232,8 @@ class PyEngine {
                        nullptr,
                        nullptr,
                        count};
+    if (c.has_beside()) record.dense = array("dense", {layers, rows, width});
     if (c.dense_ff_width) {
-      record.dense = array("dense", {layers, rows, width});
       record.dense_down =
           array("dense_down", {layers, rows, static_cast<size_t>(c.dense_ff_width)});
     }
@@ -236,9 +245,12 @@ class PyEngine {
     // Some layers fill a part of these.
     if (!c.layer_mixer.empty() || !c.layer_head_dim.empty())
       std::fill_n(record.o, layers * rows * static_cast<size_t>(c.mixed_width()), 0.0f);
-    if (!c.layer_ff_width.empty())
+    if (!c.layer_ff_width.empty() || c.dense_layers)
       std::fill_n(record.down, layers * rows * used * static_cast<size_t>(c.ff_width), 0.0f);
-    auto experts = std::make_unique<int32_t[]>(layers * rows * used);
+    if (c.dense_layers)
+      std::fill_n(record.dense_down, layers * rows * static_cast<size_t>(c.dense_ff_width), 0.0f);
+    auto experts = std::make_unique_for_overwrite<int32_t[]>(layers * rows * used);
+    std::fill_n(experts.get(), layers * rows * used, -1);  // of layers that have none
     record.experts = experts.get();
     {
       const nb::gil_scoped_release unlocked;

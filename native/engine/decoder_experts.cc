@@ -1,32 +1,53 @@
 // A mixture of experts: which of them each token takes, and its rows on the way there and back.
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 #include "engine/decoder.h"
 
 namespace edgeinfer {
+namespace {
 
-// The experts of a token and their weights: the softmax of the router's scores, its largest
-// values, and, if the family has it so, these scaled to add up to 1.
-void Decoder::choose_experts(const Layer& layer, int64_t t) {
-  const int64_t experts = config_.experts, used = config_.experts_used;
-  const int64_t rows = config_.ff_rows_per_token();
-  float* p = s_.router + t * experts;
+// Added to the sum of sigmoids, which may all be 0; LFM2 was trained so.
+constexpr float kLeastTotal = 1e-6f;
+
+// Makes weights of a token's scores, in place; divided by what is returned they are of use alone.
+float weigh_scores(Router router, float* p, int64_t experts) {
+  if (router == Router::kSigmoid) {
+    for (int64_t e = 0; e < experts; ++e) p[e] = 1 / (1 + std::exp(-p[e]));
+    return 1;
+  }
   const float most = *std::max_element(p, p + experts);
   float total = 0;
   for (int64_t e = 0; e < experts; ++e) total += p[e] = std::exp(p[e] - most);
+  return total;
+}
+
+}  // namespace
+
+// The experts of a token and their weights: the largest after the experts' biases, if there are
+// any, are added, and then, if the family has it so, scaled to add up to 1.
+void Decoder::choose_experts(const Layer& layer, int64_t t) {
+  const int64_t experts = config_.experts, used = config_.experts_used;
+  const int64_t rows = config_.ff_rows_per_token();
+  const float* const bias = layer.expert_bias;
+  float* p = s_.router + t * experts;
+  const float total = weigh_scores(config_.router, p, experts);
 
   int32_t* chosen = s_.chosen + t * rows;
   float* weight = s_.chosen_weight + t * rows;
-  float chosen_total = 0;
+  float chosen_total = config_.router == Router::kSigmoid ? kLeastTotal : 0;
   for (int64_t j = 0; j < used; ++j) {
-    float* best = std::max_element(p, p + experts);  // the first of equals
-    chosen[j] = static_cast<int32_t>(best - p);
-    chosen_total += weight[j] = *best;
-    *best = -1;
+    int64_t best = 0;  // the first of equals
+    for (int64_t e = 1; e < experts; ++e)
+      if (bias ? p[e] + bias[e] > p[best] + bias[best] : p[e] > p[best]) best = e;
+    chosen[j] = static_cast<int32_t>(best);
+    chosen_total += weight[j] = p[best];
+    p[best] = -std::numeric_limits<float>::infinity();
   }
-  const float scale = 1 / (config_.expert_weights_norm ? chosen_total : total);
+  const float scale =
+      config_.expert_weights_scale / (config_.expert_weights_norm ? chosen_total : total);
   for (int64_t j = 0; j < used; ++j)
     weight[j] *= layer.expert_scale ? scale * layer.expert_scale[chosen[j]] : scale;
   if (!config_.shared_expert) return;

@@ -29,7 +29,7 @@ void Decoder::dense(Team& team, const Layer& layer, int64_t i,
   expand(team, blocks, false, {s_.h, s_.blocks, config_.width, tokens_, tokens_, config_.width});
   if (record_) {
     for_each_token(team, [&](int64_t t) {
-      if (layer.router)
+      if (config_.dense_ff_width)
         record(&InputRecord::dense_down, i, s_.gated, n, t);
       else
         record_gated(layer, i, t);

@@ -36,7 +36,7 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   for (int64_t i = 0; i < c.layers; ++i) {
     const int64_t dim = c.head_dim_of(i), heads = c.kv_heads_of(i), kv = c.kv_of(i);
     require(dim > 0 && dim % 2 == 0 && dim <= c.head_dim && c.ff_width_of(i) > 0 &&
-                c.ff_width_of(i) <= c.ff_width,
+                c.ff_width_of(i) <= (i < c.dense_layers ? c.dense_ff_width : c.ff_width),
             "a layer is wider than all");
     require(heads > 0 && heads <= c.kv_heads && c.heads % heads == 0,
             "heads must be a multiple of a layer's kv_heads");
@@ -50,6 +50,9 @@ ModelConfig checked(ModelConfig c, const EngineOptions& options) {
   require(c.most_sharing() <= 64, "more than 64 heads share a KV head");
   require(c.dense_ff_width == 0 || (c.dense_ff_width > 0 && c.experts && !c.shared_expert),
           "a block beside the experts has them beside it");
+  require(c.dense_layers >= 0 && c.dense_layers < c.layers &&
+              (!c.dense_layers || (c.dense_ff_width && c.layer_ff_width.empty())),
+          "layers without experts come before those with them, and have a width of their own");
   require(c.per_layer_width >= 0 && (!c.per_layer_width || c.gated),
           "layers take their inputs through a gate");
   require(c.streams > 0 && c.streams <= kMostStreams, "streams must be in 1..8");

@@ -14,6 +14,9 @@ namespace edgeinfer {
 enum class Activation { kSilu, kGeluTanh, kGeluErf, kClampedSwiglu };
 enum class Norm { kRms, kLayer };
 enum class QkNorm { kNone, kHead, kFull };
+/// How the scores of experts become weights: a softmax of all, or a sigmoid of each, where a bias
+/// of the expert has a say in which are chosen.
+enum class Router { kSoftmax, kSigmoid };
 /// What mixes the tokens of a layer: attention to a cache, or a recurrence with a running state.
 enum class Mixer { kAttention, kShortConv, kDeltaNet };
 
@@ -41,7 +44,10 @@ struct ModelConfig {
   int64_t ff_width = 0;      // of each expert where there are experts
   int64_t experts = 0;       // 0: one feed-forward block that all tokens take
   int64_t experts_used = 0;  // by a token
+  Router router = Router::kSoftmax;
   bool expert_weights_norm = true;
+  float expert_weights_scale = 1;
+  int64_t dense_layers = 0;  // the first layers, which have one block in place of experts
   float norm_eps = 0;
   Norm norm = Norm::kRms;
   bool gated = true;  // feed-forward: activation(gate) * up, else activation(up)
@@ -60,7 +66,9 @@ struct ModelConfig {
                                       // neighbours share one
   bool attention_gate = false;        // beside each head's query there is a gate of its output
   bool shared_expert = false;         // one that all tokens take, weighted by a gate of its own
-  int64_t dense_ff_width = 0;         // of a block that all tokens take beside the experts, 0: none
+  // Of a block that all tokens take: in the first `dense_layers`, or beside the experts of all if
+  // there are no such layers; 0 for none.
+  int64_t dense_ff_width = 0;
   // (layers,) where layers differ; the numbers above are the largest then. Empty: all alike.
   std::vector<int64_t> layer_head_dim, layer_kv_heads, layer_ff_width;
   std::vector<int32_t> layer_kv;         // (layers,) whose keys and values each reads; empty: own
@@ -85,7 +93,11 @@ struct ModelConfig {
   int64_t kv_heads_of(int64_t layer) const {
     return layer_kv_heads.empty() ? kv_heads : layer_kv_heads[static_cast<size_t>(layer)];
   }
+  bool has_experts(int64_t layer) const { return experts && layer >= dense_layers; }
+  bool has_beside() const { return dense_ff_width && !dense_layers; }
+  /// Of each block; where there are experts, of each of these.
   int64_t ff_width_of(int64_t layer) const {
+    if (layer < dense_layers) return dense_ff_width;
     return layer_ff_width.empty() ? ff_width : layer_ff_width[static_cast<size_t>(layer)];
   }
   int64_t q_width_of(int64_t layer) const { return heads * head_dim_of(layer); }

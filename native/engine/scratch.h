@@ -56,7 +56,7 @@ struct Scratch {
   float* beside;   // (batch, width) of a block beside the experts
 
   // With experts a token is a row for each that it takes, and rows are ordered by expert.
-  float* router;          // (batch, experts) scores, then probabilities
+  float* router;          // (batch, experts) scores, then weights
   float* shared;          // (batch,) score of the shared one
   int32_t* chosen;        // (batch, rows a token) experts of a token, the best first
   float* chosen_weight;   // (batch, rows a token)
@@ -119,7 +119,7 @@ struct Scratch {
     take(streams, c.streams > 1 ? c.streams * batch * c.width : 0);
     take(narrow, batch * c.laurel_rank);
     take(up, c.has_sparse_gates() ? batch * c.ff_width : 0);
-    take(beside, c.dense_ff_width ? batch * c.width : 0);
+    take(beside, c.has_beside() ? batch * c.width : 0);
     if (c.has(Mixer::kDeltaNet)) {
       take(convolved, batch * c.conv_width(Mixer::kDeltaNet));
       take(gate, batch * c.mixed_width(Mixer::kDeltaNet));

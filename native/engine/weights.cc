@@ -318,18 +318,23 @@ void Weights::bind(const ModelConfig& c) {
                          matrix(b + "ffn_up" + suffix, ff_width, c.width),
                          matrix(b + "ffn_down" + suffix, c.width, ff_width)};
     };
-    if (c.experts) layer.router = matrix(b + "ffn_gate_inp", c.experts, c.width);
-    for (int64_t e = 0; e < c.experts; ++e) {
+    if (!c.has_experts(i)) layer.experts.push_back(feed_forward("", c.ff_width_of(i)));
+    if (c.has_experts(i)) layer.router = matrix(b + "ffn_gate_inp", c.experts, c.width);
+    for (int64_t e = 0; c.has_experts(i) && e < c.experts; ++e) {
       std::string suffix(".");
       suffix += std::to_string(e);
       layer.experts.push_back(feed_forward(suffix, c.ff_width));
     }
-    if (!c.experts) layer.experts.push_back(feed_forward("", c.ff_width_of(i)));
-    if (c.shared_expert) {
+    if (c.has_experts(i) && c.router == Router::kSigmoid) {
+      layer.expert_bias = vector(b + "exp_probs_b.bias", c.experts);
+      if (!layer.expert_bias)
+        throw std::invalid_argument("tensor " + b + "exp_probs_b.bias is missing");
+    }
+    if (c.has_experts(i) && c.shared_expert) {
       layer.experts.push_back(feed_forward("_shexp", c.ff_width));
       layer.shared_gate = matrix(b + "ffn_gate_inp_shexp", 1, c.width);
     }
-    if (c.dense_ff_width) {
+    if (c.has_beside()) {
       layer.beside.push_back(feed_forward("", c.dense_ff_width));
       layer.beside_post_norm = norm(b + "post_ffw_norm_1");
       layer.router_norm = {vector(b + "ffn_gate_inp.scale", c.width)};

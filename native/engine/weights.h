@@ -93,6 +93,7 @@ struct Layer {
   std::vector<FeedForward> experts;  // or the one block that all tokens take; the shared one last
   Matrix shared_gate;                // (1, width) of the shared expert
   const float* expert_scale;         // (experts,) factors of what they make
+  const float* expert_bias;          // (experts,) added to their weights to choose by
   std::vector<FeedForward> beside;   // one that all tokens take beside the experts, and norms:
   NormWeights beside_post_norm;      // after it
   NormWeights router_norm;           // before the router

@@ -25,6 +25,7 @@ ADAPTED = [
         "qwen3moe-gqa128",  # attention only
         "gpt2-mha64",  # matrices stored the other way round
         "lfm2-gqa64",
+        "lfm2moe-gqa64",  # also the blocks of layers without experts
         "qwen3next-gqa64",  # one matrix becomes two, in another order
         "gemma3n-mqa32-shared",  # gates of which only the largest count
         "qwen35-three-heads-a-key",  # values change their order, of rows and of columns

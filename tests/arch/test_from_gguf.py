@@ -210,6 +210,18 @@ def test_numbers_of_experts_are_checked(key: str, value: int) -> None:
         config_from_gguf(gguf_of("qwen3moe-gqa128", **{key: value}))
 
 
+def test_lfm2_chooses_experts_by_sigmoids_alone() -> None:
+    assert config_from_gguf(gguf_of("lfm2moe-gqa64", expert_gating_func=None)).experts == 8
+    with pytest.raises(UnsupportedError, match="expert_gating_func"):
+        config_from_gguf(gguf_of("lfm2moe-gqa64", expert_gating_func=1))
+
+
+@pytest.mark.parametrize("count", [5, -1])
+def test_layers_without_experts_are_counted(count: int) -> None:
+    with pytest.raises(CorruptFileError, match="leading_dense_block_count"):
+        config_from_gguf(gguf_of("lfm2moe-gqa64", leading_dense_block_count=count))
+
+
 def test_a_layer_norm_has_its_own_key() -> None:
     assert config_from_gguf(gguf_of("starcoder2-mha96-untied")).norm_eps == pytest.approx(1e-3)
     with pytest.raises(CorruptFileError, match="layer_norm_epsilon"):

@@ -197,6 +197,32 @@ def test_gpt2_has_a_table_of_positions_and_no_rotary_embedding() -> None:
     assert set(config.layer_rope) == {-1}
 
 
+def test_lfm2s_first_layers_have_no_experts() -> None:
+    config = config_from_hf(changed("lfm2moe-gqa64"))
+
+    first, other = config.at(1), config.at(2)
+    assert (first.experts, first.ff_width) == (0, 160)
+    assert (other.experts, other.experts_used, other.ff_width) == (8, 3, 96)
+
+
+@pytest.mark.parametrize(
+    ("changes", "error"),
+    [
+        ({"use_expert_bias": False}, UnsupportedError),
+        ({"norm_topk_prob": False}, UnsupportedError),
+        ({"num_dense_layers": 5}, CorruptFileError),
+        ({"num_dense_layers": -1}, CorruptFileError),
+        ({"intermediate_size": 0}, CorruptFileError),
+        ({"routed_scaling_factor": 0.0}, CorruptFileError),
+    ],
+)
+def test_experts_that_lfm2_cannot_have_are_refused(
+    changes: dict[str, Any], error: type[EdgeInferError]
+) -> None:
+    with pytest.raises(error, match=next(iter(changes)).replace("intermediate", ".*")):
+        config_from_hf(changed("lfm2moe-gqa64", **changes))
+
+
 def test_layers_of_a_type_the_graph_does_not_have_are_refused() -> None:
     types = ["full_attention", "linear_attention", "full_attention"]
 

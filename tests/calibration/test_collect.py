@@ -131,7 +131,7 @@ def test_experts_are_seen_as_llama_imatrix_sees_them(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "name",
     [
-        *("lfm2-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"),
+        *("lfm2-gqa64", "lfm2moe-gqa64", "qwen35-gqa64", "qwen35moe-gqa64"),
         *("gemma4-mqa32-shared", "gemma4-gqa32-keys-as-values", "gemma4-gqa32-experts"),
         *("gemma3n-mqa32-shared", "gemma3n-gqa64-other-numbers"),
     ],

@@ -53,15 +53,16 @@ def shapes_of(
     width: int = 256,
     ff_width: int = 512,
     experts: int = 0,
+    dense_layers: int = 0,
     fused: bool = False,
 ) -> Shapes:
     """Names and shapes of a whole model, the rows kept few."""
     shapes: Shapes = {"token_embd.weight": (64, width), "output_norm.weight": (width,)}
     if not config.tied_output:
         shapes["output.weight"] = (64, width)
-    stack = (experts,) if experts else ()
-    suffix = "_exps" if experts else ""
     for layer in range(config.layers):
+        mixed = experts and layer >= dense_layers
+        stack, suffix = ((experts,), "_exps") if mixed else ((), "")
         attention = (
             {"attn_qkv": (48, width)}
             if fused
@@ -74,7 +75,7 @@ def shapes_of(
                 **attention,
                 "attn_output": (16, width),
                 "ffn_norm": (width,),
-                **({"ffn_gate_inp": (experts, width)} if experts else {}),
+                **({"ffn_gate_inp": (experts, width)} if mixed else {}),
                 f"ffn_gate{suffix}": (*stack, 16, width),
                 f"ffn_up{suffix}": (*stack, 16, width),
                 f"ffn_down{suffix}": (*stack, 16, ff_width),
@@ -251,6 +252,10 @@ def write_model(path: Path, config: ModelConfig, shapes: Shapes) -> None:
         writer.add_expert_count(experts)
         writer.add_expert_used_count(2)
         writer.add_expert_feed_forward_length(ff_width)
+    if config.architecture == "lfm2moe":
+        writer.add_expert_gating_func(gguf.ExpertGatingFuncType.SIGMOID)
+        writer.add_leading_dense_block_count(2)
+        writer.add_shortconv_l_cache(3)
     rng = np.random.default_rng(0)
     for name, shape in shapes.items():
         writer.add_tensor(name, rng.normal(size=shape).astype(np.float32))
@@ -282,6 +287,10 @@ SHAPES = {
     "fused": (model(architecture="phi3", layers=12), {"fused": True}),
     "mixtral": (model(layers=9), {"experts": 8}),
     "experts": (model(architecture="qwen3moe", layers=9), {"experts": 12}),
+    "dense-first": (
+        model(architecture="lfm2moe", layers=9, tied=True),
+        {"experts": 4, "dense_layers": 2},
+    ),
 }  # fmt: skip
 BERT = model(architecture="bert", layers=12, heads=12, kv_heads=12)
 MODELS: dict[str, tuple[ModelConfig, Shapes]] = {

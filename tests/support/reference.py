@@ -21,6 +21,7 @@ from edgeinfer.arch.config import (
     QkNorm,
     RopeStyle,
     RopeTable,
+    Router,
 )
 
 Array = NDArray[np.float64]
@@ -64,11 +65,11 @@ def hidden_states(config: ModelConfig, tensors: Tensors, tokens: Sequence[int]) 
         if config.laurel_rank:
             beside = _linear(weight, "laurel_r", _linear(weight, "laurel_l", before))
             x = (x + before + _norm(config, weight, "laurel_post_norm", beside)) / np.sqrt(2)
-        if config.dense_ff_width:
+        if config.has_beside:
             h = _dense_and_mixture(config, weight, x)
         else:
             h = _norm_before(config, weight, "ffn_norm", x)
-            if config.experts:
+            if config.at(i).experts:
                 h = _mixture(config, weight, h)
             else:
                 cutoff = config.layer_cutoff[i] if config.layer_cutoff else -math.inf
@@ -309,14 +310,21 @@ def _dense_and_mixture(config: ModelConfig, weight: Weight, x: Array) -> Array:
 
 
 def _mixture(config: ModelConfig, weight: Weight, x: Array, p: Array | None = None) -> Array:
-    """The experts that the router finds most probable, each weighted by its probability ``p``."""
-    if p is None:
+    """The experts that the router finds most probable, each weighted by its probability ``p``.
+
+    Those of sigmoids are chosen by their sum with a bias.
+    """
+    bias = np.zeros(1)
+    if p is None and config.router is Router.SIGMOID:
+        p, bias = _sigmoid(_linear(weight, "ffn_gate_inp", x)), weight("exp_probs_b.bias")
+    elif p is None:
         p = _softmax(_linear(weight, "ffn_gate_inp", x))
-    chosen = np.argsort(-p, axis=-1, kind="stable")[:, : config.experts_used]
+    chosen = np.argsort(-(p + bias), axis=-1, kind="stable")[:, : config.experts_used]
     weights = np.zeros_like(p)
     np.put_along_axis(weights, chosen, np.take_along_axis(p, chosen, axis=-1), axis=-1)
     if config.expert_weights_norm:
         weights /= weights.sum(axis=-1, keepdims=True)
+    weights = weights * config.expert_weights_scale
     factors = weight("ffn_down_exps.scale")
     if factors.size:
         weights = weights * factors

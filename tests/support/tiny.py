@@ -199,6 +199,7 @@ _FOUR_TAPS = {
     "block_multiple_of": 32,
     "tie_embedding": False,
 }
+_SCALED = {"num_dense_layers": 1, "routed_scaling_factor": 2.5, **_ONE_EXPERT, **_UNTIED}
 _DELTA = {
     "num_hidden_layers": 4,
     "linear_num_key_heads": 2,
@@ -268,6 +269,7 @@ _CLASSES = {
     "starcoder2": "Starcoder2ForCausalLM",
     "gpt2": "GPT2LMHeadModel",
     "lfm2": "Lfm2ForCausalLM",
+    "lfm2moe": "Lfm2MoeForCausalLM",
     "qwen3next": "Qwen3NextForCausalLM",
     "qwen35": "Qwen3_5ForCausalLM",
     "qwen35moe": "Qwen3_5MoeForCausalLM",
@@ -389,6 +391,10 @@ MODELS: tuple[Tiny, ...] = (
     ),
     _tiny("lfm2-gqa64", _heads(4, 2, 64), _LFM2),
     _tiny("lfm2-mha32-four-taps", _heads(4, 4, 32), _LFM2, _FOUR_TAPS),
+    _tiny("lfm2moe-gqa64", _heads(4, 2, 64), _LFM2, _EXPERTS),
+    _tiny("lfm2moe-mha32-all-experts", _heads(4, 4, 32), _LFM2, _EXPERTS, {"num_dense_layers": 0}),
+    # llama.cpp has no scale of these weights.
+    _tiny("lfm2moe-mqa64-scaled", _heads(2, 1, 64), _LFM2, _EXPERTS, _SCALED, in_llama_cpp=False),
     _tiny("qwen3next-gqa64", _heads(4, 2, 64, 128), _DELTA, _EXPERTS, _SHARED),
     _tiny(
         "qwen3next-three-heads-a-key",

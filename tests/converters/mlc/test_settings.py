@@ -127,6 +127,7 @@ def test_what_mlc_would_compute_otherwise_is_refused(name: str, tmp_path: Path) 
         ("modernbert-mha64", "modern-bert"),
         ("gptoss-gqa64-sinks", "gpt-oss"),
         ("lfm2-gqa64", "lfm2"),
+        ("lfm2moe-gqa64", "lfm2moe"),
         ("gpt2-mha64", "gpt2"),
         ("gemma4-mqa32-shared", "gemma4"),
         ("gemma3n-mqa32-shared", "gemma3n"),

@@ -226,6 +226,7 @@ def test_other_things_in_the_way_are_not_touched(checkpoint, tmp_path):
     [
         ("olmoe-mha64", "olmoe has experts"),
         ("gptoss-gqa64-sinks", "gpt-oss has experts"),
+        ("lfm2moe-gqa64", "lfm2moe has layers with a running state"),
         ("lfm2-gqa64", "lfm2 has layers with a running state"),
         ("gemma4-gqa32-experts", "gemma4 has experts"),
         ("gemma4-mqa32-shared", "gemma4 has layer_head_dim = "),
