@@ -110,8 +110,10 @@ class Fidelity:
             *table(self.columns(), text=3),
             "",
             "± is a standard error, ratio the perplexity over the reference's, KL the divergence "
-            "KL(reference ‖ output) in nats a token. Each output ran on its own backend, so that "
-            "the backend's arithmetic is part of the figures.",
+            "KL(reference ‖ output) in nats a token, same top how often both hold the same token "
+            "for the likeliest. Each output ran on its own backend, so that the backend's "
+            "arithmetic is part of the figures. Bits a weight are those of all tensors, "
+            "embedding and output included, which some formats store in more bits than the rest.",
             "",
         ]
         for conversion in self.conversions:
@@ -123,7 +125,7 @@ class Fidelity:
                 ("rows that are not whole blocks", conversion["replaced"]),
             ):
                 lines += [
-                    f"- {change}: {count} tensors, {what}" for change, count in changes.items()
+                    f"- {change}: {_tensors(count)}, {what}" for change, count in changes.items()
                 ]
             lines += [*(f"- note: {note}" for note in conversion["notes"]), ""]
         return "\n".join(lines)
@@ -143,3 +145,7 @@ class Fidelity:
             with AtomicFile(path) as file:
                 file.write(text.encode())
         return list(files)
+
+
+def _tensors(count: int) -> str:
+    return "1 tensor" if count == 1 else f"{count} tensors"
