@@ -65,18 +65,21 @@ class Target:
             UsageError: nothing would be left for the matrices.
         """
         if self.memory is not None:
-            planned = planned_bytes(file, {}, self.context)
-            limit = self.memory - (planned - sum(matrices.values()))
+            given, hint = self.memory, "give more memory, or a shorter context with -c"
+            others = planned_bytes(file, {}, self.context) - sum(matrices.values())
         elif self.size is not None:
-            whole = file.path.stat().st_size
-            limit = self.size - (whole - sum(matrices.values())) - _PADDING * len(file.tensors)
+            given, hint = self.size, "give more room"
+            others = file.path.stat().st_size - sum(matrices.values())
+            others += _PADDING * len(file.tensors)
         else:
             weights = sum(math.prod(info.shape) for info in file.tensors.values())
+            given, hint = int((self.bits or 0) * weights / 8), "give more bits"
             others = sum(t.nbytes for name, t in file.tensors.items() if name not in matrices)
-            limit = int((self.bits or 0) * weights / 8) - others
-        if limit <= 0:
-            raise UsageError("the rest of the model alone takes more than that")
-        return limit
+        if given <= others:
+            raise UsageError(
+                f"{given} bytes are given, all but the matrices takes {others} already", hint=hint
+            )
+        return given - others
 
 
 def planned_bytes(file: GGUFFile, types: Mapping[str, str], context: int | None) -> int:

@@ -145,7 +145,7 @@ def test_the_output_and_the_embedding_are_the_same_ones_as_of_convert(model: Pat
         ({"importance": {"blk.0.attn_v.weight": np.ones((1, 7), np.float32)}}, "7 columns"),
         ({"importance": {"of.another.model": np.ones((1, 7), np.float32)}}, "another model"),
         ({"target": Target(bits=2.0)}, "are the least"),
-        ({"target": Target(size=100)}, "takes more than that"),
+        ({"target": Target(size=100)}, "100 bytes are given"),
     ],
 )
 def test_what_cannot_be_is_refused_before_anything_is_measured(
