@@ -12,7 +12,7 @@ from edgeinfer.backends.base import Adaptable, AdapterUse, Engine
 from edgeinfer.errors import UnsupportedError
 from edgeinfer.formats.adapter import open_adapter
 
-NONE, HINT = "the backend has no adapters", "the backends native and llamacpp have"
+HINT = "the backends native and llamacpp have"
 
 
 def changes_of(path: str | os.PathLike[str], config: ModelConfig) -> Iterator[tuple[str, LowRank]]:
@@ -29,6 +29,17 @@ def changes_of(path: str | os.PathLike[str], config: ModelConfig) -> Iterator[tu
         yield from graph_changes(by_gguf_name(header.architecture), config, adapter.changes())
 
 
+def require_adaptable(engine: Engine) -> Adaptable:
+    """Returns the engine if it takes adapters.
+
+    Raises:
+        UnsupportedError: it does not.
+    """
+    if not isinstance(engine, Adaptable):
+        raise UnsupportedError("the backend has no adapters", hint=HINT)
+    return engine
+
+
 def open_adapted(engine: Engine, adapters: Sequence[AdapterUse]) -> int:
     """Opens a sequence that is computed with adapters.
 
@@ -37,8 +48,9 @@ def open_adapted(engine: Engine, adapters: Sequence[AdapterUse]) -> int:
     """
     number = engine.open()
     if adapters:
-        if not isinstance(engine, Adaptable):
+        try:
+            require_adaptable(engine).set_adapters(number, adapters)
+        except UnsupportedError:
             engine.close(number)
-            raise UnsupportedError(NONE, hint=HINT)
-        engine.set_adapters(number, adapters)
+            raise
     return number

@@ -51,6 +51,11 @@ class AdapterHeader:
     shapes: Mapping[str, LowRankShape]
     nbytes: int
 
+    @property
+    def float_bytes(self) -> int:
+        """Bytes of the values as float32."""
+        return sum(4 * change.rank * sum(change.shape) for change in self.shapes.values())
+
 
 class Adapter:
     """An open adapter file.

@@ -69,6 +69,7 @@ def load(
     from concurrent.futures import ThreadPoolExecutor
 
     from edgeinfer.backends import registry
+    from edgeinfer.backends.adapters import require_adaptable
     from edgeinfer.backends.base import ModelFiles
     from edgeinfer.device.detect import detect
     from edgeinfer.device.measured import ceilings
@@ -155,7 +156,9 @@ def load(
         )
     )
     try:
-        model.adapters = tuple((model.add_adapter(path), scale) for path, scale in uses)
+        if uses:  # the plan has counted them
+            add = require_adaptable(engine).add_adapter
+            model.adapters = tuple((add(Path(path)), scale) for path, scale in uses)
     except BaseException:
         model.close()
         raise

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Literal, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from edgeinfer.backends.adapters import HINT
+from edgeinfer.backends.adapters import require_adaptable
 from edgeinfer.backends.base import (
     Adaptable,
     AdapterUse,
@@ -26,8 +26,16 @@ from edgeinfer.backends.base import (
     Writer,
 )
 from edgeinfer.backends.checks import require_causal
-from edgeinfer.errors import ClosedError, ContextFullError, UnsupportedError, UsageError
+from edgeinfer.errors import (
+    ClosedError,
+    ContextFullError,
+    DoesNotFitError,
+    UnsupportedError,
+    UsageError,
+)
+from edgeinfer.formats.adapter import read_header
 from edgeinfer.planner.plan import MemoryPlan
+from edgeinfer.planner.sizes import format_bytes
 from edgeinfer.runtime.drafters import Drafter, DraftModel, PromptLookup
 from edgeinfer.runtime.embedding import tokens_of, vectors_of
 from edgeinfer.runtime.generator import Task, collect, generate
@@ -101,6 +109,7 @@ class Model:
         self.path = parts.path
         self.draft = parts.draft
         self.adapters: tuple[AdapterUse, ...] = ()
+        self._added: dict[int, int] = {}  # adapters beyond the plan, and their bytes
         self._engine: Engine | None = parts.engine
         self._scheduler = Scheduler(parts.engine, parts.plan.batch)
         self._watch = Watch(parts.listed, expectation=parts.expectation)
@@ -249,11 +258,22 @@ class Model:
             NotFoundError: there is no such file.
             CorruptFileError: it is damaged, or of a model of another shape.
             UnsupportedError: it is of another architecture, or the backend has no adapters.
+            DoesNotFitError: it does not fit the memory that the model was planned for.
         """
-        engine = self._live()
-        if not isinstance(engine, Adaptable):
-            raise UnsupportedError(f"the backend {self.backend!r} has no adapters", hint=HINT)
-        return engine.add_adapter(Path(path))
+        engine = require_adaptable(self._live())
+        taken = read_header(path).float_bytes
+        need = self.plan.needed_bytes + sum(self._added.values()) + taken
+        if need > self.plan.budget_bytes:
+            raise DoesNotFitError(
+                f"{format_bytes(need)} needed with {os.fspath(path)}, "
+                f"{format_bytes(self.plan.budget_bytes)} available",
+                need_bytes=need,
+                have_bytes=self.plan.budget_bytes,
+                suggest="merge the adapter: edgeinfer convert MODEL --merge-lora ADAPTER",
+            )
+        number = engine.add_adapter(Path(path))
+        self._added[number] = taken
+        return number
 
     def remove_adapter(self, adapter: int) -> None:
         """Forgets an adapter; conversations that use it still do."""
@@ -261,6 +281,7 @@ class Model:
         engine = self._live()
         if isinstance(engine, Adaptable):
             engine.remove_adapter(adapter)
+        self._added.pop(adapter, None)
 
     def stream(
         self, sequence: TextSequence, tokens: Sequence[int], options: Mapping[str, Any]

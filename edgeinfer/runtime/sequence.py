@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from collections.abc import Sequence as Tokens
 
-from edgeinfer.backends import adapters as adapters_
-from edgeinfer.backends.base import Adaptable, AdapterUse, Engine
-from edgeinfer.errors import ContextFullError, UnsupportedError, UsageError
+from edgeinfer.backends.adapters import require_adaptable
+from edgeinfer.backends.base import AdapterUse, Engine
+from edgeinfer.errors import ContextFullError, UsageError
 
 
 def common_prefix(a: Tokens[int], b: Tokens[int]) -> int:
@@ -69,11 +69,10 @@ class Sequence:
         if self.adapters == tuple(adapters):
             return
         require_scales(scale for _, scale in adapters)
-        if not isinstance(self.engine, Adaptable):
-            raise UnsupportedError(adapters_.NONE, hint=adapters_.HINT)
+        engine = require_adaptable(self.engine)
         self.rewind(0)
         try:
-            self.engine.set_adapters(self.number, adapters)
+            engine.set_adapters(self.number, adapters)
         except ValueError as error:
             raise UsageError(str(error)) from error
         self.adapters = tuple(adapters)

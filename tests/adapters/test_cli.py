@@ -11,7 +11,8 @@ import pytest
 from adapters.conftest import ADAPTED, Adapted
 
 from edgeinfer.cli._program import run
-from edgeinfer.errors import UsageError
+from edgeinfer.errors import DoesNotFitError, UsageError
+from edgeinfer.formats.adapter import read_header
 from edgeinfer_converters.gguf import convert
 
 Make = Callable[..., Adapted]
@@ -125,3 +126,20 @@ def test_a_scale_that_is_no_number_is_refused_in_python_too(case: Adapted) -> No
         number = model.add_adapter(case.adapter)
         with pytest.raises(UsageError, match="scale is inf"):
             model.generate([1, 2], max_tokens=1, adapters=[(number, float("inf"))])
+
+
+def test_an_adapter_that_comes_later_has_to_fit_the_memory(case: Adapted) -> None:
+    import edgeinfer
+
+    with edgeinfer.load(case.gguf, context=64, offline=True, backend="native") as model:
+        needed = model.plan.needed_bytes
+    bytes_ = read_header(case.adapter).float_bytes
+    for spare, many in ((bytes_ - 1, 0), (bytes_, 1)):
+        options = {"context": 64, "memory": needed + spare, "backend": "native", "offline": True}
+        with edgeinfer.load(case.gguf, **options) as model:
+            numbers = [model.add_adapter(case.adapter) for _ in range(many)]
+            with pytest.raises(DoesNotFitError, match="needed with"):
+                model.add_adapter(case.adapter)
+            for number in numbers:
+                model.remove_adapter(number)
+                assert model.add_adapter(case.adapter)
