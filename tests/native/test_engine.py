@@ -29,6 +29,8 @@ CONFIG: dict[str, Any] = {
     "experts": 0,
     "experts_used": 0,
     "expert_weights_norm": True,
+    "expert_weights_scale": 1.0,
+    "router": "softmax",
     "norm_eps": 1e-5,
     "norm": "rms",
     "gated": True,
