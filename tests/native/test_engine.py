@@ -31,6 +31,7 @@ CONFIG: dict[str, Any] = {
     "expert_weights_norm": True,
     "expert_weights_scale": 1.0,
     "router": "softmax",
+    "dense_layers": 0,
     "norm_eps": 1e-5,
     "norm": "rms",
     "gated": True,
