@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from edgeinfer.formats.safetensors import Checkpoint
 from edgeinfer.quant import QuantType, decode, get
+from edgeinfer_converters.tensors import EncodedAnew
 
 _Key = tuple[str, str, int]  # tensor of the checkpoint, tensor of the GGUF, expert
 
@@ -35,7 +36,7 @@ class LastExpert:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FloatExperts:
+class FloatExperts(EncodedAnew):
     """Matrices of floats, (experts, rows, columns) in the GGUF."""
 
     name: str
@@ -50,15 +51,6 @@ class FloatExperts:
         """As the checkpoint's."""
         dtype = self.checkpoint.tensors[self.source].dtype.lower()
         return dtype if dtype in ("f16", "bf16") else "f32"
-
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: a checkpoint's floats are always encoded anew."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows, which may be of several experts."""

@@ -26,7 +26,7 @@ from edgeinfer.errors import CorruptFileError, NotFoundError, UnsupportedError, 
 from edgeinfer.formats.adapter import A, B
 from edgeinfer.formats.gguf_writer import GGUFWriter
 from edgeinfer.formats.safetensors import Checkpoint, open_checkpoint
-from edgeinfer.quant import QuantType, get
+from edgeinfer.quant import get
 from edgeinfer_converters.checkpoint import GgufSource, HuggingFaceSource, open_source
 from edgeinfer_converters.json_files import read_json
 from edgeinfer_converters.pipeline import (
@@ -36,7 +36,7 @@ from edgeinfer_converters.pipeline import (
     report,
     write_tensors,
 )
-from edgeinfer_converters.tensors import GivenTensor, Tensor, matrix_shape
+from edgeinfer_converters.tensors import EncodedAnew, GivenTensor, Tensor, matrix_shape
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 UNSAFE_WEIGHTS = "adapter_model.bin"  # of older versions, a pickle
@@ -220,7 +220,7 @@ def _change(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MergedTensor:
+class MergedTensor(EncodedAnew):
     """A tensor with an adapter's change added."""
 
     tensor: Tensor
@@ -240,15 +240,6 @@ class MergedTensor:
     def exact_type(self) -> str:
         """That of the sum."""
         return "f32"
-
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: the sum is encoded anew."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows of W + B A."""

@@ -47,6 +47,21 @@ class Tensor(Protocol):
         """Returns rows as float32, (last - first, columns)."""
 
 
+class EncodedAnew:
+    """What tensors have in common whose source has no blocks that could be copied."""
+
+    __slots__ = ()
+
+    @property
+    def stored_type(self) -> QuantType | None:
+        """None."""
+        return None
+
+    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
+        """Returns None."""
+        return None
+
+
 def matrix_shape(tensor: Tensor) -> tuple[int, int]:
     """Returns (rows, columns)."""
     *rows, columns = tensor.shape
@@ -54,7 +69,7 @@ def matrix_shape(tensor: Tensor) -> tuple[int, int]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class CheckpointTensor:
+class CheckpointTensor(EncodedAnew):
     """A tensor of a safetensors checkpoint."""
 
     name: str
@@ -69,15 +84,6 @@ class CheckpointTensor:
         """Vectors are f32: a transform may add to them."""
         dtype = self.checkpoint.tensors[self.source].dtype.lower()
         return dtype if dtype in ("f16", "bf16") and len(self.shape) > 1 else "f32"
-
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: a checkpoint's weights are always encoded anew."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows in the order and with the values that a GGUF has."""
@@ -109,7 +115,7 @@ class CheckpointTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class StackedTensor:
+class StackedTensor(EncodedAnew):
     """Matrices of one shape, (rows, columns), one below the other: (parts, rows, columns)."""
 
     name: str
@@ -126,15 +132,6 @@ class StackedTensor:
         types = {part.exact_type for part in self.parts}
         return types.pop() if len(types) == 1 else "f32"
 
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: a checkpoint's weights are always encoded anew."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
-
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows, which may be of several parts."""
         rows = self.parts[0].shape[0]
@@ -146,7 +143,7 @@ class StackedTensor:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PaddedTensor:
+class PaddedTensor(EncodedAnew):
     """A matrix that may have fewer rows than there are to be: the first stands for the rest.
 
     That is what transformers looks up for tokens that a table does not have.
@@ -169,15 +166,6 @@ class PaddedTensor:
     def exact_type(self) -> str:
         """That of the matrix."""
         return self.part.exact_type
-
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: a checkpoint's weights are always encoded anew."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows, those beyond the matrix's last as its first."""
@@ -216,7 +204,7 @@ class GgufTensor:
 
 
 @dataclass(frozen=True, slots=True)
-class GivenTensor:
+class GivenTensor(EncodedAnew):
     """A tensor that a converter has made itself."""
 
     name: str
@@ -231,15 +219,6 @@ class GivenTensor:
     def exact_type(self) -> str:
         """The values' own."""
         return "f32"
-
-    @property
-    def stored_type(self) -> QuantType | None:
-        """None: the values are encoded."""
-        return None
-
-    def stored(self, type: QuantType, first: int, last: int) -> NDArray[np.uint8] | None:
-        """Returns None."""
-        return None
 
     def read(self, first: int, last: int) -> NDArray[np.float32]:
         """Returns rows of the values."""
